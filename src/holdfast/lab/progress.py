@@ -22,5 +22,5 @@ def report(fraction: float, **metrics: float) -> None:
 
 def listen(listener: Listener | None) -> None:
     """Send reports of this process to `listener`; `None` stops it. The engine calls this in its workers."""
-    global _listener  # noqa: PLW0603  one trial runs in a process at a time
+    global _listener
     _listener = listener

@@ -41,9 +41,7 @@ class Results:
     @property
     def records(self) -> list[Record]:
         """All records, each with its trial's labels and seed."""
-        return [
-            _labelled(trial, record) for trial, outcome in self.outcomes for record in outcome.records
-        ]
+        return [_labelled(trial, record) for trial, outcome in self.outcomes for record in outcome.records]
 
     def where(self, **labels: Scalar) -> list[Record]:
         """Records that carry all the given labels, for example `where(arm="plain", n=1024)`."""
@@ -51,9 +49,7 @@ class Results:
 
     def curve(self, name: str, **labels: Scalar) -> list[Record]:
         """Rows of a named curve that carry all the given labels."""
-        rows = [
-            _labelled(trial, row) for trial, outcome in self.outcomes for row in outcome.curves.get(name, ())
-        ]
+        rows = [_labelled(trial, row) for trial, outcome in self.outcomes for row in outcome.curves.get(name, ())]
         return _select(rows, labels)
 
     def by_seed(self, metric: str, **labels: Scalar) -> dict[int, float]:
@@ -99,7 +95,5 @@ def _labelled(trial: Trial[Any], record: Record) -> Record:
 
 def _select(records: Sequence[Record], labels: Mapping[str, Scalar]) -> list[Record]:
     return [
-        record
-        for record in records
-        if all(name in record and record[name] == value for name, value in labels.items())
+        record for record in records if all(name in record and record[name] == value for name, value in labels.items())
     ]

@@ -14,7 +14,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from holdfast.errors import ArgumentError
 from holdfast.lab.verdict import Evidence
@@ -104,6 +104,40 @@ RunResult: TypeAlias = "Outcome | Record | Sequence[Record]"
 """What `run` may return: an `Outcome`, a list of records, or one record such as `{"accuracy": 0.9}`."""
 
 
+def as_outcome(result: object) -> Outcome:
+    """What `run` returned, as an `Outcome` of plain Python numbers and text.
+
+    Errors:
+        ArgumentError: it is something else, or there is nothing in it.
+    """
+    expected = "an Outcome, a record such as {'accuracy': 0.9}, or a list of records"
+    if isinstance(result, Mapping):
+        result = Outcome([result])
+    elif isinstance(result, list | tuple):
+        result = Outcome(result)
+    if not isinstance(result, Outcome):
+        raise ArgumentError("the result of run", expected, result)
+    if not result.records:
+        raise ArgumentError("the result of run", expected, "no record")
+    return Outcome(
+        tuple(_plain(row, "a record") for row in result.records),
+        {name: tuple(_plain(row, f"curve {name!r}") for row in rows) for name, rows in result.curves.items()},
+    )
+
+
+def _plain(row: object, where: str) -> dict[str, Scalar]:
+    if not isinstance(row, Mapping):
+        raise ArgumentError(where, "a mapping from column to value", row)
+    plain: dict[str, Scalar] = {}
+    for name, value in row.items():
+        item = getattr(value, "item", None)  # zero-dimensional arrays and tensors
+        scalar = item() if callable(item) else value
+        if not (scalar is None or isinstance(scalar, str | int | float)):
+            raise ArgumentError(f"{where}, column {name!r}", "a number or text", scalar)
+        plain[str(name)] = scalar
+    return plain
+
+
 @dataclass(frozen=True)
 class Claim:
     """A checkable statement, and the function that tests it.
@@ -151,15 +185,6 @@ class Paper:
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
 
-class RunFunction(Protocol[C]):
-    """A pure function of the trial."""
-
-    __module__: str
-    __qualname__: str
-
-    def __call__(self, trial: Trial[Any], /) -> RunResult: ...
-
-
 @dataclass(frozen=True)
 class Study(Generic[C]):
     """A question, the trials that answer it, and the claims that they decide.
@@ -183,7 +208,7 @@ class Study(Generic[C]):
     question: str
     scales: Mapping[str, C]
     trials: Callable[[C], Iterable[Trial[Any]]]
-    run: RunFunction[C]
+    run: Callable[[Trial[Any]], RunResult]
     claims: Sequence[Claim]
     figures: Sequence[Figure] = ()
     paper: Paper | None = None

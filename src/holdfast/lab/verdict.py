@@ -45,7 +45,8 @@ class Evidence:
 
     Arguments:
         effect: the estimate, in the claim's units.
-        low, high: its 95 % interval over seeds.
+        low: lower end of its 95 % interval over seeds.
+        high: upper end of it.
         favours: whether the estimate lies on the claim's side of the threshold.
         p_value: two-sided, against the threshold; `None` where nothing can be tested.
         n: number of seeds (pairs, for paired tests), or of cases checked.
@@ -108,7 +109,11 @@ def _problem(values: BySeed, name: str) -> str:
 
 
 def _t_evidence(
-    values: np.ndarray[Any, Any], threshold: float, alternative: Alternative, label: str, confidence: float = 0.95
+    values: np.ndarray[Any, Any],
+    threshold: float,
+    alternative: Alternative,
+    label: str,
+    confidence: float = 0.95,
 ) -> Evidence:
     import numpy as np
     from scipy import stats
@@ -123,12 +128,22 @@ def _t_evidence(
     result = stats.ttest_1samp(values, threshold)
     interval = result.confidence_interval(confidence)
     return Evidence(
-        mean, float(interval.low), float(interval.high), favours, float(result.pvalue), n, f"{label}, t interval"
+        mean,
+        float(interval.low),
+        float(interval.high),
+        favours,
+        float(result.pvalue),
+        n,
+        f"{label}, t interval",
     )
 
 
 def _bootstrap_evidence(
-    values: np.ndarray[Any, Any], threshold: float, alternative: Alternative, label: str, resamples: int = 10_000
+    values: np.ndarray[Any, Any],
+    threshold: float,
+    alternative: Alternative,
+    label: str,
+    resamples: int = 10_000,
 ) -> Evidence:
     import numpy as np
     from scipy import stats
@@ -209,7 +224,8 @@ def paired_difference(
     """Is treatment minus control above (or below) a threshold? Paired over the seeds that the two arms share.
 
     Arguments:
-        treatment, control: the metric of each arm by seed. Both arms must have the same seeds.
+        treatment: the metric of one arm by seed.
+        control: the metric of the other arm; it must have the same seeds.
         threshold: what the mean difference is compared with.
         alternative: the claim's side of the threshold.
         interval: `"t"`, or `"bootstrap"` (percentile, 10,000 resamples; needs 10 seeds).
@@ -226,9 +242,7 @@ def paired_difference(
     if len(treatment) > 1 and len({*treatment.values()}) == 1 == len({*control.values()}):
         return unusable(f"{names[0]} and {names[1]} are each the same in all seeds: is the seed used?", len(treatment))
     differences = {seed: treatment[seed] - control[seed] for seed in treatment}
-    return _test(
-        differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS)
-    )
+    return _test(differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS))
 
 
 def equivalent(
@@ -244,7 +258,8 @@ def equivalent(
     The p-value is against the nearer bound: small and inside supports the claim, small and outside contradicts it.
 
     Arguments:
-        treatment, control: the metric of each arm by seed.
+        treatment: the metric of one arm by seed.
+        control: the metric of the other arm.
         margin: largest difference that still counts as none.
         min_seeds: fewer pairs are *inconclusive*.
         names: how to call the arms in a reason.
@@ -309,10 +324,8 @@ def judge(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> list[Verdict
             adjusted[i] = p
     verdicts = []
     for claim, item, p in zip(claims, evidence, adjusted, strict=True):
-        if p >= LEVEL:
-            status = Status.INCONCLUSIVE
-        else:
-            status = Status.SUPPORTED if item.favours else Status.CONTRADICTED
+        decided = Status.SUPPORTED if item.favours else Status.CONTRADICTED
+        status = decided if p < LEVEL else Status.INCONCLUSIVE
         tested = item.p_value is not None and not math.isnan(item.p_value)
         verdicts.append(Verdict(claim.name, claim.text, status, item, p if tested else None, claim.paper))
     return verdicts

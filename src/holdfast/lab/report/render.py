@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from holdfast.lab.results import Results
-from holdfast.lab.study import Study
-from holdfast.lab.verdict import Verdict
+from holdfast import __version__
+from holdfast.lab.report import svg, text
+from holdfast.lab.results import Failure, Results
+from holdfast.lab.study import Figure, Study
+from holdfast.lab.verdict import LEVEL, MIN_SEEDS, Status, Verdict
+
+FEW_SEEDS = 5
+"""Below this the page warns that an interval is rough."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +40,228 @@ class Section:
     verdicts: Sequence[Verdict]
     environments: Sequence[Mapping[str, Any]]
     command: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A verdict as the page shows it."""
+
+    anchor: str
+    verdict: Verdict
+    family: str
+    effect: str
+    interval: str
+    whisker: str
+    p: str
+    p_raw: str
+
+    @property
+    def status(self) -> str:
+        return self.verdict.status.value
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A figure as the page shows it: a picture, or the error in its place, or neither without data."""
+
+    name: str
+    caption: str
+    svg: str = ""
+    error: str = ""
+    rows: int = 0
+    csv: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    title: str
+    key: str
+    reason: str
+    log: str
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """A section as the page shows it."""
+
+    anchor: str
+    study: Study[Any]
+    scale: str
+    finished: int
+    seeds: str
+    rows: list[_Row]
+    pictures: list[_Picture]
+    settings: list[tuple[str, str]]
+    environments: list[tuple[str, list[str]]]
+    machines: int
+    failures: list[_Failed]
+    command: str
+    warnings: list[str]
+
+
+def render(sections: Sequence[Section]) -> str:
+    """The report as HTML. The same sections give the same bytes.
+
+    Arguments:
+        sections: the studies, in the order to show them.
+    """
+    from importlib.resources import files
+
+    import jinja2
+    from markupsafe import Markup
+
+    folder = files("holdfast.lab.report")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["count"] = text.count
+    anchors = _anchors(sections)
+    chapters = [_chapter(section, anchor) for section, anchor in zip(sections, anchors, strict=True)]
+    statuses = [row.status for chapter in chapters for row in chapter.rows]
+    return environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8")).render(
+        chapters=chapters,
+        counts={status.value: statuses.count(status.value) for status in Status},
+        level=LEVEL,
+        min_seeds=MIN_SEEDS,
+        style=Markup(folder.joinpath("style.css").read_text("utf-8")),
+        version=__version__,
+    )
+
+
+def write_report(sections: Sequence[Section], path: Path | str) -> Path:
+    """Write the report; a reader sees the old file or the new one, never a half.
+
+    Arguments:
+        sections: the studies, in the order to show them.
+        path: the file to write; its folder is made where it does not exist.
+
+    Returns:
+        The path.
+
+    Errors:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    page = render(sections)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _anchors(sections: Sequence[Section]) -> list[str]:
+    anchors: list[str] = []
+    for section in sections:
+        base = anchor = f"{section.study.name}-{section.scale}"
+        again = 1
+        while anchor in anchors:
+            again += 1
+            anchor = f"{base}-{again}"
+        anchors.append(anchor)
+    return anchors
+
+
+def _chapter(section: Section, anchor: str) -> _Chapter:
+    results = section.results
+    families = {claim.name: claim.family for claim in section.study.claims}
+    environments = [dict(text.flatten(environment)) for environment in section.environments]
+    names = dict.fromkeys(name for environment in environments for name in environment)
+    return _Chapter(
+        anchor=anchor,
+        study=section.study,
+        scale=section.scale,
+        finished=len(results.outcomes),
+        seeds=text.ranges([seed for trial, _ in results.outcomes for seed in trial.seeds]),
+        rows=[
+            _row(verdict, families.get(verdict.claim, ""), f"{anchor}-claim-{i}")
+            for i, verdict in enumerate(section.verdicts, 1)
+        ],
+        pictures=[
+            _picture(section, figure, f"{anchor}-figure-{i}") for i, figure in enumerate(section.study.figures, 1)
+        ],
+        settings=list(text.flatten(section.config)),
+        environments=[(name, [each.get(name, text.NOTHING) for each in environments]) for name in names],
+        machines=len(environments),
+        failures=[_failed(failure) for failure in sorted(results.failures, key=lambda item: item.key)],
+        command=section.command,
+        warnings=_warnings(section),
+    )
+
+
+def _row(verdict: Verdict, family: str, anchor: str) -> _Row:
+    evidence = verdict.evidence
+    effect, interval = text.effect(evidence), text.interval(evidence)
+    label = f"{effect}, 95 % interval {interval}" if interval else effect
+    exact = text.is_exact(evidence)
+    return _Row(
+        anchor=anchor,
+        verdict=verdict,
+        family=family,
+        effect=effect,
+        interval=interval,
+        whisker=svg.whisker(evidence, label),
+        p="exact" if exact else text.p_value(verdict.p_adjusted),
+        p_raw="" if exact else text.p_value(evidence.p_value),
+    )
+
+
+def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
+    import base64
+
+    try:
+        drawn, rows = svg.draw(lambda axes: figure.draw(section.results, axes), prefix, figure.caption)
+        table = text.to_csv(rows)
+    # A figure is a study's own code: whatever it raises, the verdicts must still be published.
+    except Exception as error:
+        return _Picture(figure.name, figure.caption, error=f"{type(error).__name__}: {text.clean(str(error))}")
+    return _Picture(
+        name=figure.name,
+        caption=figure.caption,
+        svg=drawn,
+        rows=len(rows),
+        csv=f"data:text/csv;charset=utf-8;base64,{base64.b64encode(table.encode()).decode()}",
+        file=f"{text.file_name(section.study.name, section.scale, figure.name)}.csv",
+    )
+
+
+def _failed(failure: Failure) -> _Failed:
+    trial = failure.trial
+    labels = ", ".join(f"{name} = {value}" for name, value in trial.labels.items())
+    seeds = f"seed{'s' * (len(trial.seeds) > 1)} {text.ranges(trial.seeds)}"
+    return _Failed(
+        title=f"{labels}, {seeds}" if labels else seeds,
+        key=failure.key,
+        reason=text.clean(failure.reason),
+        log=text.log_tail(failure.log),
+    )
+
+
+def _warnings(section: Section) -> list[str]:
+    """What a reader must know before believing the verdicts."""
+    warnings = []
+    finished, failed = len(section.results.outcomes), len(section.results.failures)
+    if not finished:
+        warnings.append("No trial has finished yet.")
+    if failed:
+        verb = "has" if failed == 1 else "have"
+        trials = f"{failed} of {text.count(finished + failed, 'trial')}"
+        warnings.append(f"{trials} {verb} failed: what they would have shown is missing.")
+    few = [
+        verdict.evidence.n
+        for verdict in section.verdicts
+        if 0 < verdict.evidence.n < FEW_SEEDS and not text.is_exact(verdict.evidence)
+    ]
+    if few:
+        claims = f"{text.count(len(few), 'claim')} {'rests' if len(few) == 1 else 'rest'}"
+        seeds = f"{min(few)} to {max(few)} seeds" if min(few) < max(few) else text.count(few[0], "seed")
+        warnings.append(
+            f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict."
+        )
+    if section.scale == "quick":
+        warnings.append("The quick scale shows that everything runs; it is weak evidence about the paper.")
+    return warnings

@@ -1,0 +1,114 @@
+"""The engine on a Ray cluster, local or remote: the same trials, the same results.
+
+Ray starts a trial again when the worker or the node that ran it is lost. Studies must be importable on the nodes:
+installed packages, not single files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from holdfast.errors import require
+from holdfast.lab.engine import (
+    ONE_THREAD,
+    Engine,
+    EngineError,
+    Event,
+    Failed,
+    Finished,
+    Task,
+    available_cores,
+    execute,
+    pack,
+)
+from holdfast.lab.locate import FunctionRef
+
+NODE_RETRIES = 3
+"""How often Ray starts a trial again after losing its worker: nodes come and go for no fault of a trial."""
+
+
+class RayEngine(Engine):
+    """Computes trials on a Ray cluster.
+
+    Arguments:
+        address: `ray://host:port`, `host:port` or `auto` for a running cluster; `None` starts one on this machine,
+            or uses the one that this process is connected to.
+        workers: cores of the cluster that is started here; by default all that this process may use.
+
+    Errors:
+        MissingExtraError: Ray is not installed.
+        EngineError: no cluster answers at the address.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise EngineError(f"--workers: expected at least 1, got {workers}")
+        self._ray = require("ray", "ray")
+        self._address = address
+        self._workers = workers
+        self._ours = False
+        self._running: dict[Any, Task] = {}
+        self._remote: Any = None
+
+    def _open(self) -> None:
+        ray = self._ray
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            if self._address is None:
+                options |= {"num_cpus": self._workers or available_cores(), "include_dashboard": False}
+            try:
+                ray.init(address=self._address, **options)
+            except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+                line = " ".join(str(error).split())
+                raise EngineError(f"--address: no Ray cluster answers at {self._address}: {line}") from error
+            self._ours = True
+        self._remote = ray.remote(_execute).options(
+            num_cpus=1, max_retries=NODE_RETRIES, runtime_env={"env_vars": ONE_THREAD}
+        )
+
+    def _has_room(self, gpu: float) -> bool:
+        resources = self._ray.cluster_resources()
+        if gpu and not resources.get("GPU"):
+            raise EngineError("a trial asks for a GPU and the Ray cluster has none; choose a CPU scale")
+        # A few trials wait in Ray's own queue, so that a core that falls free has one at once.
+        return len(self._running) < 2 * max(1, int(resources.get("CPU", 1)))
+
+    def _start(self, task: Task) -> None:
+        remote = self._remote.options(num_gpus=task.trial.gpu) if task.trial.gpu else self._remote
+        self._running[remote.remote(*pack(task))] = task
+
+    def _idle(self) -> bool:
+        return not self._running
+
+    def _wait(self, seconds: float) -> Iterator[Event]:
+        ray = self._ray
+        if not self._running:
+            time.sleep(seconds)
+            return
+        done, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        for reference in done:
+            task = self._running.pop(reference)
+            try:
+                outcome, reason, trace, environment = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                yield Failed(task, f"its worker was lost {NODE_RETRIES + 1} times", str(error))
+                continue
+            if outcome is None:
+                yield Failed(task, reason, trace)
+            else:
+                yield Finished(task, outcome, environment)
+
+    def _close(self) -> None:
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+        if self._ours:
+            self._ray.shutdown()
+            self._ours = False
+
+
+def _execute(run: FunctionRef, payload: bytes) -> Any:
+    return execute(run, payload)

@@ -1,0 +1,165 @@
+"""Shows a run to a person: a bar a study on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from holdfast.lab.study import Outcome, Trial
+
+_LINE_EVERY_S = 5.0
+
+
+@dataclass
+class _Tally:
+    """How far one study is."""
+
+    trials: int
+    cost: float
+    left_by_seed: Counter[int]
+    ended: int = 0
+    failed: int = 0
+    done_cost: float = 0.0
+    computed_cost: float = 0.0
+    running: dict[int, float] = field(default_factory=dict)
+    metric: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seeds_done(self) -> int:
+        return sum(left == 0 for left in self.left_by_seed.values())
+
+    @property
+    def progress(self) -> float:
+        return self.done_cost + sum(self.running.values())
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time left at the pace of the trials computed so far; trials found in the store say nothing about it."""
+        computed = self.computed_cost + sum(self.running.values())
+        if computed < 1e-3 * self.cost:
+            return None
+        return (time.monotonic() - self.started) * (self.cost - self.progress) / computed
+
+    def __str__(self) -> str:
+        text = f"{self.ended}/{self.trials} trials, {self.seeds_done}/{len(self.left_by_seed)} seeds"
+        if self.failed:
+            text += f", {self.failed} failed"
+        return f"{text}, {self.metric}" if self.metric else text
+
+
+class ProgressBar:
+    """A listener for `holdfast.lab.run` that writes to a stream.
+
+    Use it as a context manager. On a terminal it draws one bar a study with trials and seeds done, the latest metric
+    and the time left; elsewhere it writes a plain line now and then.
+
+    Arguments:
+        stream: where to write, usually `sys.stderr`.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._console = Console(file=stream)
+        self._tallies: dict[str, _Tally] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._last_line = 0.0
+        self._live = (
+            Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=self._console,
+            )
+            if self._console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> ProgressBar:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
+        """Start a bar."""
+        left = Counter(seed for trial in trials for seed in trial.seeds)
+        self._tallies[study] = tally = _Tally(len(trials), sum(trial.cost for trial in trials), left)
+        if self._live is not None:
+            self._bars[study] = self._live.add_task(study, total=tally.cost, text=str(tally), left="")
+
+    def reused(self, study: str, trial: Trial[Any]) -> None:
+        """Count a trial that was in the store."""
+        self._end(study, trial, computed=False)
+
+    def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
+        """Move the bar within a trial."""
+        tally = self._tallies[study]
+        tally.running[id(trial)] = trial.cost * min(1.0, max(0.0, fraction))
+        if metrics:
+            name, value = next(iter(metrics.items()))
+            tally.metric = f"{name} {value:.3g}"
+        self._show(study)
+
+    def finished(self, study: str, trial: Trial[Any], outcome: Outcome) -> None:
+        """Count a computed trial and show the first of its numbers that is no label."""
+        tally = self._tallies[study]
+        for name, value in outcome.records[-1].items():
+            if isinstance(value, float) and name not in trial.labels:
+                tally.metric = f"{name} {value:.3g}"
+                break
+        self._end(study, trial, computed=True)
+
+    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
+        """Count a failed trial and say why."""
+        self._tallies[study].failed += 1
+        labels = ", ".join(f"{name}={value}" for name, value in trial.labels.items())
+        self._console.print(
+            f"{study}: trial seed={trial.seed}{', ' if labels else ''}{labels} failed: {reason}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._end(study, trial, computed=True)
+
+    def _end(self, study: str, trial: Trial[Any], *, computed: bool) -> None:
+        tally = self._tallies[study]
+        tally.running.pop(id(trial), None)
+        tally.ended += 1
+        tally.done_cost += trial.cost
+        tally.computed_cost += trial.cost * computed
+        tally.left_by_seed.subtract(trial.seeds)
+        self._show(study)
+
+    def _show(self, study: str) -> None:
+        tally = self._tallies[study]
+        left = "" if tally.remaining_s is None else f"about {_duration(tally.remaining_s)} left"
+        if tally.ended == tally.trials:
+            left = "done"
+        if self._live is not None:
+            self._live.update(self._bars[study], completed=tally.progress, text=str(tally), left=left)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_S or tally.ended == tally.trials:
+            self._last_line = now
+            line = f"{study}: {tally}{', ' if left else ''}{left}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

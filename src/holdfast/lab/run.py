@@ -1,0 +1,332 @@
+"""Runs studies: computes what the store lacks, judges the claims, and tells a listener how it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from holdfast.errors import ArgumentError
+from holdfast.lab import settings
+from holdfast.lab.engine import Engine, Failed, Finished, Progress, Task
+from holdfast.lab.environment import git_commit
+from holdfast.lab.locate import FunctionRef
+from holdfast.lab.report import Section
+from holdfast.lab.results import Failure, Results
+from holdfast.lab.store import Store, Stored, identity, key_of
+from holdfast.lab.study import Config, Outcome, Study, Trial
+from holdfast.lab.verdict import Evidence, Verdict, judge, unusable
+from holdfast.lab.version import code_version
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+
+class Listener(Protocol):
+    """Hears how a run goes; `holdfast.lab.progress_bar` shows it to a person."""
+
+    def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
+        """A study has these trials."""
+
+    def reused(self, study: str, trial: Trial[Any]) -> None:
+        """A trial's result was already in the store."""
+
+    def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
+        """A running trial is this far."""
+
+    def finished(self, study: str, trial: Trial[Any], outcome: Outcome) -> None:
+        """A trial was computed and stored."""
+
+    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
+        """A trial ended without a result."""
+
+
+class Silence:
+    """The listener that does nothing."""
+
+    def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
+        """Ignore."""
+
+    def reused(self, study: str, trial: Trial[Any]) -> None:
+        """Ignore."""
+
+    def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
+        """Ignore."""
+
+    def finished(self, study: str, trial: Trial[Any], outcome: Outcome) -> None:
+        """Ignore."""
+
+    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study with the configuration to run it in.
+
+    Arguments:
+        study: the study.
+        scale: the scale whose configuration was taken.
+        config: that configuration, perhaps with settings changed.
+    """
+
+    study: Study[Any]
+    scale: str
+    config: Any
+
+    @classmethod
+    def of(
+        cls,
+        study: Study[Any],
+        scale: str,
+        *,
+        config: Any = None,
+        changes: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+    ) -> Job:
+        """A job at one of the study's scales.
+
+        Arguments:
+            study: the study.
+            scale: one of the scales that the study has.
+            config: the whole configuration; by default that of the scale.
+            changes: settings to change in it, by dotted name.
+            seeds: number of seeds, if not the configuration's own.
+
+        Errors:
+            ArgumentError: the study has no such scale or setting, or the number of seeds is below one.
+        """
+        if scale not in study.scales:
+            raise ArgumentError("--scale", f"one of {', '.join(study.scales)} for {study.name}", scale)
+        config = settings.apply(study.scales[scale] if config is None else config, changes or {})
+        if seeds is not None:
+            config = dataclasses.replace(config, seeds=seeds)
+        if config.seeds < 1:
+            raise ArgumentError("--seeds", "at least 1", config.seeds)
+        return cls(study, scale, config)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings that differ from those of the scale."""
+        return settings.overrides(self.config, self.study.scales[self.scale])
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What came of a job.
+
+    Arguments:
+        job: the job.
+        results: what the trials measured, failures included.
+        verdicts: one for each claim.
+        environments: the distinct machines and versions that the results come from.
+        computed: number of trials computed by this run; the others were in the store.
+    """
+
+    job: Job
+    results: Results
+    verdicts: Sequence[Verdict]
+    environments: Sequence[Mapping[str, Any]]
+    computed: int
+
+    @property
+    def section(self) -> Section:
+        """This run as a part of the report."""
+        job = self.job
+        name = FunctionRef.of(job.study.run).file or job.study.name
+        return Section(
+            study=job.study,
+            scale=job.scale,
+            config=job.config,
+            results=self.results,
+            verdicts=self.verdicts,
+            environments=self.environments,
+            command=settings.command(name, job.scale, job.overrides),
+        )
+
+
+@dataclass
+class _Item:
+    """A trial on its way through a run."""
+
+    study: str
+    trial: Trial[Any]
+    document: dict[str, Any]
+    key: str
+    run: FunctionRef
+    commit: str | None
+    stored: Stored | None = None
+    failure: tuple[str, str] | None = None
+    computed: bool = False
+    lock: FileLock | None = field(default=None, repr=False)
+
+
+def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | None = None) -> list[StudyRun]:
+    """Run studies into a store: compute the trials that it lacks, then judge every claim.
+
+    Several runs may share a store: a trial that another run computes at the same time is waited for, not repeated.
+
+    Arguments:
+        jobs: what to run.
+        store: where results are, and go.
+        engine: where trials are computed.
+        listener: hears how it goes.
+
+    Returns:
+        One entry a job, in order. Failed trials are in `results.failures`.
+
+    Errors:
+        StoreError: the store cannot be written.
+        EngineError: the engine cannot work.
+    """
+    listener = listener or Silence()
+    store.check_writable()
+    plans = [_plan(job) for job in jobs]
+    for job, plan in zip(jobs, plans, strict=True):
+        listener.planned(job.study.name, [item.trial for item in plan])
+        store.remember(job.study.name, job.scale, job.overrides, FunctionRef.of(job.study.run).file)
+    unique = {item.key: item for plan in plans for item in plan}
+    for item in unique.values():
+        item.stored = store.load(item.study, item.document)
+        if item.stored is not None:
+            listener.reused(item.study, item.trial)
+    missing = [item for item in unique.values() if item.stored is None]
+    missing.sort(key=lambda item: -item.trial.cost)
+    if missing:
+        _compute(missing, unique, store, engine, listener)
+    return [_conclude(job, [unique[item.key] for item in plan]) for job, plan in zip(jobs, plans, strict=True)]
+
+
+def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
+    """Judge what a store already holds, without computing anything.
+
+    Trials that are missing count as failures.
+    """
+    runs = []
+    for job in jobs:
+        plan = _plan(job)
+        for item in plan:
+            item.stored = store.load(item.study, item.document)
+            if item.stored is None:
+                item.failure = store.load_failure(item.study, item.document) or ("not computed yet", "")
+        runs.append(_conclude(job, plan))
+    return runs
+
+
+def _plan(job: Job) -> list[_Item]:
+    study = job.study
+    reference = FunctionRef.of(study.run)
+    version = code_version(reference)
+    source = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
+    commit = git_commit(Path(source).resolve().parent) if source else None
+    items = []
+    seen: dict[str, Trial[Any]] = {}
+    for trial in study.trials(job.config):
+        if isinstance(trial.config, Config):
+            # How many seeds the study has is no part of a trial: `run` sees only its own.
+            own = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
+            trial = dataclasses.replace(trial, config=own)
+        document = identity(study.name, trial, version)
+        key = key_of(document)
+        if key in seen:
+            raise ArgumentError(
+                f"trials of {study.name}", "trials that differ in seed, labels or config", f"{trial} twice"
+            )
+        seen[key] = trial
+        items.append(_Item(study.name, trial, document, key, reference, commit))
+    if not items:
+        raise ArgumentError(f"trials of {study.name}", "at least one trial", "none")
+    return items
+
+
+def _compute(
+    missing: list[_Item], items: Mapping[str, _Item], store: Store, engine: Engine, listener: Listener
+) -> None:
+    tasks = _claim(missing, store, listener)
+    try:
+        for event in engine.map(tasks):
+            item = items[event.task.key]
+            if isinstance(event, Progress):
+                listener.advanced(item.study, item.trial, event.fraction, event.metrics)
+            elif isinstance(event, Finished):
+                environment = {**event.environment, "commit": item.commit}
+                store.save(item.study, item.document, event.outcome, environment)
+                item.stored = Stored(event.outcome, environment)
+                item.computed = True
+                _release(item)
+                listener.finished(item.study, item.trial, event.outcome)
+            elif isinstance(event, Failed):
+                store.save_failure(item.study, item.document, event.reason, event.log)
+                item.failure = (event.reason, event.log)
+                _release(item)
+                listener.failed(item.study, item.trial, event.reason)
+    finally:
+        for item in missing:
+            _release(item)
+
+
+def _claim(missing: Sequence[_Item], store: Store, listener: Listener) -> Iterator[Task | None]:
+    """Tasks whose lock this run holds; `None` while all that is left is computed by other runs."""
+    waiting = list(missing)
+    while waiting:
+        busy: list[_Item] = []
+        for item in waiting:
+            lock = store.try_lock(item.key)
+            if lock is None:
+                busy.append(item)
+                continue
+            item.lock = lock
+            item.stored = store.load(item.study, item.document)
+            if item.stored is not None:  # another run has finished it meanwhile
+                _release(item)
+                listener.reused(item.study, item.trial)
+                continue
+            yield Task(item.key, item.run, item.trial)
+        waiting = busy
+        if waiting:
+            yield None
+
+
+def _release(item: _Item) -> None:
+    if item.lock is not None:
+        item.lock.release()
+        item.lock = None
+
+
+def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
+    outcomes = [(item.trial, item.stored.outcome) for item in items if item.stored is not None]
+    failures = [
+        Failure(item.key, item.trial, *item.failure)
+        for item in items
+        if item.stored is None and item.failure is not None
+    ]
+    results = Results(job.config, outcomes, failures)
+    evidence = [_evidence(claim.test, claim.name, results) for claim in job.study.claims]
+    environments: list[Mapping[str, Any]] = []
+    for item in items:
+        if item.stored is not None and item.stored.environment not in environments:
+            environments.append(item.stored.environment)
+    return StudyRun(
+        job,
+        results,
+        judge(job.study.claims, evidence),
+        environments,
+        computed=sum(item.computed for item in items),
+    )
+
+
+def _evidence(test: Callable[[Results], Evidence], name: str, results: Results) -> Evidence:
+    """A claim whose own test breaks must not take the other verdicts with it."""
+    try:
+        found = test(results)
+    except Exception as error:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        warnings.warn(f"the test of claim {name!r} raised {line}", RuntimeWarning, 2)
+        return unusable(f"the claim's test raised {line}")
+    if not isinstance(found, Evidence):
+        return unusable(f"the claim's test returned {type(found).__name__}, not Evidence")
+    return found

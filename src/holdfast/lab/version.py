@@ -1,0 +1,161 @@
+"""The code version of a study: a hash of the code that its trials run, and of nothing else.
+
+The hash covers the `run` function, what it uses in its own module, and every module of the same top-level package
+that is imported on the way. Comments, docstrings, formatting, claims and figures are left out, so that polishing a
+report never throws results away. The lab itself and other packages are left out too; their versions stand in each
+trial's environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+from holdfast.lab.locate import FunctionRef, LocateError
+
+_NOT_PART_OF_A_RESULT = ("holdfast.lab", "holdfast.errors", "holdfast.typing")
+
+
+def code_version(run: FunctionRef) -> str:
+    """Sixteen hexadecimal digits that change when the code behind a trial's result may have changed.
+
+    Errors:
+        LocateError: the source cannot be read.
+    """
+    package = run.module.partition(".")[0]
+    path = Path(run.file) if run.file is not None else _path(run.module)
+    if path is None:
+        raise LocateError(f"{run.module}: its source cannot be found")
+    tree = _parse(path)
+    pieces = {f"{run.module}:{name}": ast.unparse(node) for name, node in _reachable(tree, run.name).items()}
+    modules: dict[str, str] = {}
+    queue = [
+        module
+        for node in _reachable(tree, run.name).values()
+        for module in _imports(node, run.module, path.name == "__init__.py")
+    ]
+    while queue:
+        module = queue.pop()
+        if module in modules or module.partition(".")[0] != package:
+            continue
+        if module == run.module or module.startswith(_NOT_PART_OF_A_RESULT):
+            continue
+        source = _path(module)
+        if source is None:
+            continue
+        body = _parse(source)
+        modules[module] = ast.unparse(body)
+        queue.extend(_imports(body, module, source.name == "__init__.py"))
+    digest = hashlib.sha256()
+    for name, text in sorted({**pieces, **modules}.items()):
+        digest.update(f"{name}\n{text}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _reachable(tree: ast.Module, start: str) -> dict[str, ast.stmt]:
+    """Top-level statements that a function leads to, keyed by the name (or import) they bind."""
+    bound: dict[str, list[ast.stmt]] = {}
+    for statement in tree.body:
+        for name in _bound_names(statement):
+            bound.setdefault(name, []).append(statement)
+    found: dict[str, ast.stmt] = {}
+    queue = [start]
+    seen = set()
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for i, statement in enumerate(bound.get(name, [])):
+            found[f"{name}#{i}"] = statement
+            queue.extend(node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+            # Annotations may be strings; a name inside one costs nothing to follow.
+    return found
+
+
+def _bound_names(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        for alias in statement.names:
+            yield alias.asname or alias.name.partition(".")[0]
+    else:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+
+
+def _imports(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Dotted names of the modules that a piece of code imports, re-exports followed to where a name is defined."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield alias.name
+        elif isinstance(child, ast.ImportFrom):
+            base = child.module or ""
+            if child.level:
+                parts = module.split(".")
+                parts = parts[: len(parts) - child.level + is_package]
+                base = ".".join([*parts, *([base] if base else [])])
+            for alias in child.names:
+                yield _defining_module(base, alias.name)
+
+
+def _defining_module(module: str, name: str) -> str:
+    if _path(f"{module}.{name}") is not None:
+        return f"{module}.{name}"
+    path = _path(module)
+    if path is not None and path.name == "__init__.py":
+        for statement in _parse(path).body:
+            if isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+                for alias in statement.names:
+                    if (alias.asname or alias.name) == name:
+                        return _defining_module(statement.module, alias.name)
+    return module
+
+
+@cache
+def _path(module: str) -> Path | None:
+    """Source of a module, found without importing its parents (they may load torch)."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for location in spec.submodule_search_locations or ():
+        stem = Path(location).joinpath(*rest)
+        for candidate in (stem / "__init__.py", stem.with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _parse(path: Path) -> ast.Module:
+    """Syntax tree without docstrings; comments and formatting are gone already."""
+    try:
+        return _parse_text(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError) as error:
+        raise LocateError(f"{path}: cannot be read as Python source: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _parse_text(text: str) -> ast.Module:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body[0] = ast.Pass()
+    return tree
