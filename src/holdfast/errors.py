@@ -20,8 +20,14 @@ class ArgumentError(HoldfastError, ValueError):
     """
 
     def __init__(self, argument: str, expected: str, got: object) -> None:
-        shown = got if isinstance(got, str) else repr(got)
-        super().__init__(f"{argument}: expected {expected}, got {shown}")
+        self.argument = argument
+        self.expected = expected
+        self.got = got if isinstance(got, str) else repr(got)
+        super().__init__(f"{argument}: expected {expected}, got {self.got}")
+
+    def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str, str]]:
+        """Rebuild from the parts: an error must survive the way back from a worker process."""
+        return type(self), (self.argument, self.expected, self.got)
 
 
 class MissingExtraError(HoldfastError, ImportError):

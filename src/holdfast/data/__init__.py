@@ -1,1 +1,1 @@
-"""Data that needs no download: generated tasks, and sets that ship with the dependencies. Import the module you need."""
+"""Data without a download: generated tasks, and sets that come with the dependencies. Import what you need."""

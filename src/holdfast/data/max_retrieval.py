@@ -1,8 +1,8 @@
 """Sets of prioritised items, and two questions about them.
 
-*Max retrieval* asks for the class of the item with the largest priority, so that the answer depends on one item of
-the set ("Softmax is not enough", arXiv 2410.01104, appendix A). *Class shares* asks for the share of each class, so
-that the answer depends on all items alike: the negative control.
+*Max retrieval* asks for the class of the item with the largest priority, so that the answer depends on one
+item of the set ("Softmax is not enough", arXiv 2410.01104, appendix A). *Class shares* asks for the share of
+each class, so that the answer depends on all items alike: the negative control.
 """
 
 from __future__ import annotations
@@ -76,12 +76,13 @@ def sample_item_sets(
 ) -> ItemSets:
     """Draw sets: priorities are uniform on (0, 1), classes are independent of them.
 
-    The result depends on nothing but the arguments and the generator's state, and lies on the generator's device.
+    The result depends on nothing but the arguments and the generator's state, and lies on the generator's
+    device.
 
     Arguments:
         batch: number of sets.
-        size: items in every set, or the least and the greatest number, of which each set draws one uniformly. Sets
-            are padded to the greatest.
+        size: items in every set, or the least and the greatest number, of which each set draws one uniformly.
+            Sets are padded to the greatest.
         generator: where the randomness comes from.
         classes: number of classes.
         skewed: draw the class probabilities of each set uniformly from the simplex, so that a set has a most
@@ -96,9 +97,9 @@ def sample_item_sets(
     Source: arXiv 2410.01104, appendix A.
     """
     least, greatest = (size, size) if isinstance(size, int) else size
-    for argument, count in (("batch", batch), ("classes", classes), ("size", least)):
-        if count < 1:
-            raise ArgumentError(argument, "a positive number", count)
+    for argument, value in (("batch", batch), ("classes", classes), ("size", least)):
+        if value < 1:
+            raise ArgumentError(argument, "a positive number", value)
     if greatest < least:
         raise ArgumentError("size", "the least number of items before the greatest", (least, greatest))
     device = generator.device

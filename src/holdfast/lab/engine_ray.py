@@ -7,6 +7,7 @@ installed packages, not single files.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -56,6 +57,7 @@ class RayEngine(Engine):
     def _open(self) -> None:
         ray = self._ray
         if not ray.is_initialized():
+            _check_address(self._address)
             options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
             if self._address is None:
                 options |= {"num_cpus": self._workers or available_cores(), "include_dashboard": False}
@@ -108,6 +110,17 @@ class RayEngine(Engine):
         if self._ours:
             self._ray.shutdown()
             self._ours = False
+
+
+def _check_address(address: str | None) -> None:
+    """Knock at the cluster's door: Ray itself ends the process when nobody answers."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise EngineError(f"--address: no Ray cluster answers at {address}: {error}") from error
 
 
 def _execute(run: FunctionRef, payload: bytes) -> Any:

@@ -44,10 +44,10 @@ class FunctionRef:
         Errors:
             LocateError: the function is a lambda, a method or nested in another function.
         """
-        module, name = function.__module__, function.__qualname__
-        if not name.isidentifier():
+        module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+        if module is None or not name.isidentifier():
             raise LocateError(
-                f"run: expected a function at the top level of a module, got {name} in {module}; "
+                f"run: expected a function at the top level of a module, got {name or function!r} in {module}; "
                 "worker processes could not import it"
             )
         source = getattr(sys.modules.get(module), "__file__", None)
@@ -148,10 +148,10 @@ def _find_in_file(path: Path) -> Study[Any]:
         module = load_file(path)
     except Exception as error:
         raise LocateError(f"{path} does not load: {_line(error)}") from error
-    studies = [value for value in vars(module).values() if isinstance(value, Study)]
+    studies = {id(value): value for value in vars(module).values() if isinstance(value, Study)}
     if len(studies) != 1:
         raise LocateError(f"{path}: expected one Study at the top level, found {len(studies)}")
-    return studies[0]
+    return next(iter(studies.values()))
 
 
 def _line(error: BaseException) -> str:

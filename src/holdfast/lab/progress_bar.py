@@ -74,7 +74,7 @@ class ProgressBar:
             Progress(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(bar_width=28),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[left]}"),
                 console=self._console,

@@ -70,7 +70,7 @@ class Results:
             value = record.get(metric)
             if value is None:
                 continue
-            seed = record["seed"]
+            seed = record.get("seed")
             if not isinstance(seed, int) or isinstance(value, str):
                 raise ResultsError(f"{metric}: expected a number and a whole-number seed, got {record!r}")
             if seed in values:

@@ -137,7 +137,11 @@ class StudyRun:
     def section(self) -> Section:
         """This run as a part of the report."""
         job = self.job
-        name = FunctionRef.of(job.study.run).file or job.study.name
+        file = FunctionRef.of(job.study.run).file
+        here = Path.cwd()
+        name = (
+            str(Path(file).relative_to(here) if Path(file).is_relative_to(here) else file) if file else job.study.name
+        )
         return Section(
             study=job.study,
             scale=job.scale,

@@ -74,8 +74,11 @@ class Trial(Generic[C]):
     def __post_init__(self) -> None:
         if isinstance(self.seed, tuple) and not self.seed:
             raise ArgumentError("Trial.seed", "at least one seed", self.seed)
+        if not all(isinstance(seed, int) for seed in self.seeds):
+            raise ArgumentError("Trial.seed", "a whole number or a tuple of them", self.seed)
         if not dataclasses.is_dataclass(self.config) or isinstance(self.config, type):
             raise ArgumentError("Trial.config", "an instance of a dataclass", type(self.config).__name__)
+        _check_decorated("Trial.config", self.config)
         if not 0 <= self.gpu <= 1:
             raise ArgumentError("Trial.gpu", "a share between 0 and 1", self.gpu)
         if not self.cost > 0:
@@ -85,6 +88,12 @@ class Trial(Generic[C]):
     def seeds(self) -> tuple[int, ...]:
         """The trial's seeds, one or many."""
         return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+
+
+def _check_decorated(argument: str, config: object) -> None:
+    """Without the decorator a subclass's settings are no fields: they would be missing from a trial's identity."""
+    if "__dataclass_fields__" not in vars(type(config)):
+        raise ArgumentError(argument, "a class decorated with @dataclass(frozen=True)", type(config).__name__)
 
 
 @dataclass(frozen=True)
@@ -126,12 +135,15 @@ def as_outcome(result: object) -> Outcome:
 
 
 def _plain(row: object, where: str) -> dict[str, Scalar]:
-    if not isinstance(row, Mapping):
+    if not isinstance(row, Mapping) or not row:
         raise ArgumentError(where, "a mapping from column to value", row)
     plain: dict[str, Scalar] = {}
     for name, value in row.items():
         item = getattr(value, "item", None)  # zero-dimensional arrays and tensors
-        scalar = item() if callable(item) else value
+        try:
+            scalar = item() if callable(item) else value
+        except (TypeError, ValueError, RuntimeError):  # more than one element
+            scalar = value
         if not (scalar is None or isinstance(scalar, str | int | float)):
             raise ArgumentError(f"{where}, column {name!r}", "a number or text", scalar)
         plain[str(name)] = scalar
@@ -226,6 +238,7 @@ class Study(Generic[C]):
                 raise ArgumentError(
                     f"Study.scales[{scale!r}]", "an instance of a subclass of holdfast.lab.Config", config
                 )
+            _check_decorated(f"Study.scales[{scale!r}]", config)
         for argument, items in (("claims", self.claims), ("figures", self.figures)):
             names = [item.name for item in items]
             twice = sorted({name for name in names if names.count(name) > 1})

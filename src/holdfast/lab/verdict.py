@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +54,7 @@ class Evidence:
         n: number of seeds (pairs, for paired tests), or of cases checked.
         test: the test and the kind of interval.
         reason: why nothing can be said; empty otherwise.
+        threshold: what the claim compares the effect with; NaN where there is none.
     """
 
     effect: float = math.nan
@@ -62,6 +65,7 @@ class Evidence:
     n: int = 0
     test: str = ""
     reason: str = ""
+    threshold: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Verdict:
             return ""
         if self.evidence.reason:
             return self.evidence.reason
+        if self.p_adjusted is None:
+            return "nothing could be tested"
         return f"the data cannot tell (adjusted p = {self.p_adjusted:.2g} ≥ {LEVEL})"
 
 
@@ -113,6 +119,7 @@ def _t_evidence(
     threshold: float,
     alternative: Alternative,
     label: str,
+    noise: float,
     confidence: float = 0.95,
 ) -> Evidence:
     import numpy as np
@@ -122,8 +129,8 @@ def _t_evidence(
     mean = float(values.mean())
     favours = mean > threshold if alternative == "greater" else mean < threshold
     # A constant difference leaves rounding noise for a spread, and a t statistic made of noise.
-    if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
-        p_value = 1.0 if math.isclose(mean, threshold, rel_tol=1e-9, abs_tol=1e-12) else 0.0
+    if np.ptp(values) <= noise:
+        p_value = 1.0 if math.isclose(mean, threshold, rel_tol=1e-9, abs_tol=noise) else 0.0
         return Evidence(mean, mean, mean, favours, p_value, n, f"{label}, the same in all seeds")
     result = stats.ttest_1samp(values, threshold)
     interval = result.confidence_interval(confidence)
@@ -143,6 +150,7 @@ def _bootstrap_evidence(
     threshold: float,
     alternative: Alternative,
     label: str,
+    noise: float,
     resamples: int = 10_000,
 ) -> Evidence:
     import numpy as np
@@ -150,8 +158,8 @@ def _bootstrap_evidence(
 
     mean = float(values.mean())
     favours = mean > threshold if alternative == "greater" else mean < threshold
-    if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
-        return _t_evidence(values, threshold, alternative, label)
+    if np.ptp(values) <= noise:
+        return _t_evidence(values, threshold, alternative, label, noise)
     result = stats.bootstrap(
         (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
     )
@@ -172,18 +180,34 @@ def _bootstrap_evidence(
 
 
 def _test(
-    values: BySeed, threshold: float, alternative: Alternative, label: str, interval: str, min_seeds: int
+    values: BySeed,
+    threshold: float,
+    alternative: Alternative,
+    label: str,
+    interval: str,
+    min_seeds: int,
+    scale: float,
 ) -> Evidence:
+    """The chosen test; `scale` is the size of the numbers that the values were computed from."""
     import numpy as np
 
+    if alternative not in ("greater", "less"):
+        raise ArgumentError("alternative", "'greater' or 'less'", alternative)
+    if interval not in ("t", "bootstrap"):
+        raise ArgumentError("interval", "'t' or 'bootstrap'", interval)
+    if not math.isfinite(threshold):
+        raise ArgumentError("threshold", "a finite number", threshold)
     needed = max(min_seeds, MIN_SEEDS_BOOTSTRAP) if interval == "bootstrap" else min_seeds
     if len(values) < needed:
         mean = float(np.mean(list(values.values()))) if values else math.nan
         reason = f"{len(values)} seed{'s' * (len(values) != 1)}, at least {needed} needed"
         return Evidence(effect=mean, n=len(values), reason=reason)
     array = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(float(array.var(ddof=1))):
+            return unusable("the values are too large to test", len(values))
     judge = _bootstrap_evidence if interval == "bootstrap" else _t_evidence
-    return judge(array, threshold, alternative, label)
+    return replace(judge(array, threshold, alternative, label, 1e-12 * max(1.0, scale)), threshold=threshold)
 
 
 def mean_of(
@@ -208,7 +232,8 @@ def mean_of(
     problem = _problem(values, name)
     if problem:
         return unusable(problem, len(values))
-    return _test(values, threshold, alternative, "mean over seeds", interval, max(min_seeds, MIN_SEEDS))
+    scale = max(map(abs, values.values()))
+    return _test(values, threshold, alternative, "mean over seeds", interval, max(min_seeds, MIN_SEEDS), scale)
 
 
 def paired_difference(
@@ -242,7 +267,8 @@ def paired_difference(
     if len(treatment) > 1 and len({*treatment.values()}) == 1 == len({*control.values()}):
         return unusable(f"{names[0]} and {names[1]} are each the same in all seeds: is the seed used?", len(treatment))
     differences = {seed: treatment[seed] - control[seed] for seed in treatment}
-    return _test(differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS))
+    scale = max(abs(value) for values in (treatment, control) for value in values.values())
+    return _test(differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS), scale)
 
 
 def equivalent(
@@ -264,6 +290,8 @@ def equivalent(
         min_seeds: fewer pairs are *inconclusive*.
         names: how to call the arms in a reason.
     """
+    if not margin > 0:
+        raise ArgumentError("margin", "a positive number", margin)
     centre = paired_difference(treatment, control, min_seeds=min_seeds, names=names)
     if centre.p_value is None:
         return centre
@@ -277,6 +305,7 @@ def equivalent(
         nearer.p_value,
         centre.n,
         f"{centre.test}, two one-sided tests",
+        threshold=bound,
     )
 
 

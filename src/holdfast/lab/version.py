@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import symtable
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -59,11 +60,12 @@ def code_version(run: FunctionRef) -> str:
 def _reachable(tree: ast.Module, start: str) -> dict[str, ast.stmt]:
     """Top-level statements that a function leads to, keyed by the name (or import) they bind."""
     bound: dict[str, list[ast.stmt]] = {}
-    for statement in tree.body:
-        for name in _bound_names(statement):
-            bound.setdefault(name, []).append(statement)
+    for whole in tree.body:
+        for statement in _one_import_each(whole):
+            for name in _bound_names(statement):
+                bound.setdefault(name, []).append(statement)
     found: dict[str, ast.stmt] = {}
-    queue = [start]
+    queue = [start, "*"]
     seen = set()
     while queue:
         name = queue.pop()
@@ -72,21 +74,62 @@ def _reachable(tree: ast.Module, start: str) -> dict[str, ast.stmt]:
         seen.add(name)
         for i, statement in enumerate(bound.get(name, [])):
             found[f"{name}#{i}"] = statement
-            queue.extend(node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
-            # Annotations may be strings; a name inside one costs nothing to follow.
+            queue.extend(_used_names(statement))
     return found
 
 
-def _bound_names(statement: ast.stmt) -> Iterator[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        for alias in statement.names:
-            yield alias.asname or alias.name.partition(".")[0]
+def _one_import_each(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """An import of several names as several imports: what a claim imports is no concern of `run`."""
+    if isinstance(statement, ast.If) and ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        yield from statement.orelse  # types are for readers
+    elif isinstance(statement, ast.Import):
+        yield from (ast.Import([alias]) for alias in statement.names)
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (ast.ImportFrom(statement.module, [alias], statement.level) for alias in statement.names)
     else:
+        yield statement
+
+
+def _bound_names(statement: ast.stmt) -> Iterator[str]:
+    """Names that a top-level statement binds or changes; `.name` for a method, `*` for an import of everything."""
+    for symbol in _table(statement).get_symbols():
+        if symbol.is_assigned() or symbol.is_imported():
+            yield symbol.get_name()
+    if isinstance(statement, ast.ClassDef):  # `trial.config.method()` does not name the class
+        yield from (f".{item.name}" for item in statement.body if isinstance(item, ast.FunctionDef))
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (alias.name for alias in statement.names if alias.name == "*")
+    elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
+            if isinstance(node, ast.Expr):
+                yield from _root(node.value)  # TABLE.update(...), torch.set_default_dtype(...)
+            elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+                yield from _root(node)  # TABLE["x"] = ...
+
+
+def _used_names(statement: ast.stmt) -> Iterator[str]:
+    """Module-level names that a statement reads, local variables left out; `.name` for an attribute."""
+    tables = [_table(statement)]
+    while tables:
+        table = tables.pop()
+        tables.extend(table.get_children())
+        for symbol in table.get_symbols():
+            if symbol.is_global() or (table.get_type() == "module" and symbol.is_referenced()):
+                yield symbol.get_name()
+    yield from (f".{node.attr}" for node in ast.walk(statement) if isinstance(node, ast.Attribute))
+
+
+def _table(statement: ast.stmt) -> symtable.SymbolTable:
+    return symtable.symtable(ast.unparse(statement), "<statement>", "exec")
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    """The name at the root of `name.attribute[index](...)`, if anything follows it."""
+    start = node
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    if isinstance(node, ast.Name) and node is not start:
+        yield node.id
 
 
 def _imports(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
@@ -96,13 +139,16 @@ def _imports(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
             for alias in child.names:
                 yield alias.name
         elif isinstance(child, ast.ImportFrom):
-            base = child.module or ""
-            if child.level:
-                parts = module.split(".")
-                parts = parts[: len(parts) - child.level + is_package]
-                base = ".".join([*parts, *([base] if base else [])])
+            base = _base(child, module, is_package)
             for alias in child.names:
                 yield _defining_module(base, alias.name)
+
+
+def _base(statement: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """What stands between `from` and `import`, with leading dots resolved."""
+    base = [statement.module] if statement.module else []
+    parts = module.split(".")
+    return ".".join([*parts[: len(parts) - statement.level + is_package], *base] if statement.level else base)
 
 
 def _defining_module(module: str, name: str) -> str:
@@ -111,10 +157,11 @@ def _defining_module(module: str, name: str) -> str:
     path = _path(module)
     if path is not None and path.name == "__init__.py":
         for statement in _parse(path).body:
-            if isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+            if isinstance(statement, ast.ImportFrom):
+                base = _base(statement, module, True)
                 for alias in statement.names:
-                    if (alias.asname or alias.name) == name:
-                        return _defining_module(statement.module, alias.name)
+                    if (alias.asname or alias.name) == name and base != module:
+                        return _defining_module(base, alias.name)
     return module
 
 
@@ -148,14 +195,16 @@ def _parse(path: Path) -> ast.Module:
 
 @lru_cache(maxsize=256)
 def _parse_text(text: str) -> ast.Module:
-    tree = ast.parse(text)
+    tree: ast.Module = _WithoutText().visit(ast.parse(text))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body[0] = ast.Pass()
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.body:
+            node.body = [ast.Pass()]
     return tree
+
+
+class _WithoutText(ast.NodeTransformer):
+    """Drops strings that stand alone: docstrings, and the help below a setting."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node

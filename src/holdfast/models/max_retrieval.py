@@ -1,9 +1,10 @@
 """One attention head that looks a set up: the network in which "Softmax is not enough" measures dispersion.
 
-    h_i = psi_x(x_i),  u = psi_q(q),  logit_i = <Q u, K h_i> / sqrt(width),  output = phi(sum_i weight_i V h_i)
+    h_i = psi_x(x_i)    logit_i = <Q psi_q(q), K h_i> / sqrt(width)    output = phi(sum_i weight_i V h_i)
 
-The normaliser (logits -> weights) is an argument of `forward`, so that one set of parameters can be tried with many.
-All parameters have a leading axis of seeds: several networks train side by side as one tensor program.
+The normaliser (logits -> weights) is an argument of `forward`, so that one set of parameters can be tried
+with many. All parameters have a leading axis of seeds: several networks train side by side as one tensor
+program.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ class StackedLinear(nn.Module):
         bias: whether the layers have a bias.
     """
 
-    def __init__(
-        self, n_in: int, n_out: int, generators: Sequence[torch.Generator], *, bias: bool = True
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, generators: Sequence[torch.Generator], *, bias: bool = True) -> None:
         super().__init__()
 
         def draw(*shape: int) -> nn.Parameter:
@@ -59,9 +58,9 @@ class StackedLinear(nn.Module):
 class MaxRetrievalNet(nn.Module):
     """The paper's single-head network for sets, one a seed.
 
-    Keys, values and the second layer of `psi_x` are linear in the hidden layer of `psi_x`. So they are applied to the
-    one query and to the one weighted mean of a set instead of to each of its items: the same function, at a cost an
-    item of one hidden layer and two products.
+    Keys, values and the second layer of `psi_x` are linear in the hidden layer of `psi_x`. So they are
+    applied to the one query and to the one weighted mean of a set instead of to each of its items: the same
+    function, at a cost an item of one hidden layer and two products.
 
     Arguments:
         seeds: one network is initialised from each.
@@ -69,13 +68,11 @@ class MaxRetrievalNet(nn.Module):
         classes: width of the output.
         width: width of everything between.
 
-    Source: arXiv 2410.01104, appendix A. Depth of the perceptrons and the scale of the logits are not stated there;
-    one hidden layer and 1/sqrt(width) are used.
+    Source: arXiv 2410.01104, appendix A. Depth of the perceptrons and the scale of the logits are not stated
+    there; one hidden layer and 1/sqrt(width) are used.
     """
 
-    def __init__(
-        self, seeds: Sequence[int], *, features: int = 11, classes: int = 10, width: int = 128
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], *, features: int = 11, classes: int = 10, width: int = 128) -> None:
         super().__init__()
         if not seeds:
             raise ArgumentError("seeds", "at least one seed", "none")
@@ -135,7 +132,7 @@ class MaxRetrievalNet(nn.Module):
         weights = weights.permute(1, 2, 0, 3).reshape(seeds * batch, arms, n)
         mean = torch.bmm(weights, hidden.reshape(seeds * batch, n, self.width))
         value = self.to_value(self.item_out(mean.view(seeds, batch * arms, self.width)))
-        output = self.read_out(nn.functional.gelu(self.read_in(value)))
+        output: Tensor = self.read_out(nn.functional.gelu(self.read_in(value)))
         return output.view(seeds, batch, arms, -1).permute(2, 0, 1, 3)
 
     def forward(

@@ -1,8 +1,8 @@
 """A small transformer encoder over tokens whose attention logits can be looked at, head by head.
 
-It stands for the premises of theorem 2.2 of "Softmax is not enough" (arXiv 2410.01104): a finite vocabulary, layers of
-continuous maps and softmax self-attention, causal (GPT style) or not (BERT style). Tokens have no positions, so that
-nothing in the network grows with the length.
+It stands for the premises of theorem 2.2 of "Softmax is not enough" (arXiv 2410.01104): a finite vocabulary,
+layers of continuous maps and softmax self-attention, causal (GPT style) or not (BERT style). Tokens have no
+positions, so that nothing in the network grows with the length.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class HeadLogits:
         logits: scaled logits, -inf where the query does not see the key.
         visible: which keys each query sees.
         bound: upper bound on the spread (greatest minus least visible logit) of each row:
-            2 sigma_max(Q) sigma_max(K) |y| max_i |x_i| / sqrt(head width), for the head's matrices Q and K, the
-            query's input y and the visible keys' inputs x_i. Source: arXiv 2410.01104, proposition 3.1.
+            2 sigma_max(Q) sigma_max(K) |y| max_i |x_i| / sqrt(head width), for the head's matrices Q and K,
+            the query's input y and the visible keys' inputs x_i. Source: arXiv 2410.01104, proposition 3.1.
     """
 
     logits: Float[Tensor, "batch head query key"]
@@ -61,7 +61,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(dim, dim, bias=False)
 
     def _split(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch head time width"]:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         """Mix the tokens; no table of weights is ever made."""
@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
         key_norm = x.norm(dim=-1).unsqueeze(1).masked_fill(~visible, 0).amax(dim=-1)
         norms = query_input.norm(dim=-1) * key_norm
         sigma = [
-            torch.linalg.matrix_norm(linear.weight.unflatten(0, (self.heads, width)), ord=2)
+            torch.linalg.matrix_norm(linear.weight.view(self.heads, width, -1), ord=2)
             for linear in (self.query, self.key)
         ]
         bound = 2 * (sigma[0] * sigma[1])[:, None] * norms.unsqueeze(1) / math.sqrt(width)
@@ -108,8 +108,8 @@ class TokenEncoder(nn.Module):
         heads: heads a layer.
         layers: number of layers.
         causal: GPT style (a token sees the past) or BERT style (a token sees all).
-        generator: source of the weights, which are normal with variance 1 / fan-in. Logits are then about standard
-            normal, a spread of roughly 5 nats.
+        generator: source of the weights, which are normal with variance 1 / fan-in. Logits are then about
+            standard normal, a spread of roughly 5 nats.
     """
 
     def __init__(

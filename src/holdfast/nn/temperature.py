@@ -15,20 +15,17 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, HoldfastError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PUBLISHED_COEFFICIENTS = (-0.037, 0.481, -2.3, 4.917, -1.791)
 """beta = -0.037 H⁴ + 0.481 H³ - 2.3 H² + 4.917 H - 1.791 (arXiv 2410.01104, figure 4)."""
@@ -73,6 +70,11 @@ class FitError(HoldfastError):
     def __init__(self, rule: str, detail: str) -> None:
         super().__init__(f"fit refused by the rule {rule!r}: {detail}")
         self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[FitError], tuple[str, str]]:
+        """Rebuild from both parts, so that the error survives the way back from a worker process."""
+        return FitError, (self.rule, self.detail)
 
 
 def _number(name: str, value: object) -> float:
@@ -204,22 +206,22 @@ class AdaptiveTemperature:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def published(cls) -> Self:
+    def published(cls) -> AdaptiveTemperature:
         """Return the paper's law, which acts for 0.8486 < H < 5.9445 nats and reaches beta = 2.4214."""
         return cls(PUBLISHED_COEFFICIENTS)
 
     @classmethod
     def from_coefficients(
         cls,
-        coefficients: Tensor | np.ndarray[Any, Any] | Sequence[float],
+        coefficients: Any,
         *,
         order: Literal["descending", "ascending"],
         **settings: Any,
-    ) -> Self:
+    ) -> AdaptiveTemperature:
         """Build a law from coefficients of any kind, with their order said aloud.
 
         Arguments:
-            coefficients: one-dimensional tensor, array or sequence of floats.
+            coefficients: one-dimensional tensor, numpy array or sequence of floats.
             order: `"descending"` for the order of `numpy.polyval`, `"ascending"` for that of
                 `numpy.polynomial.Polynomial`.
             settings: the other fields of the law.
@@ -244,12 +246,20 @@ class AdaptiveTemperature:
 
         Returns:
             beta, of the shape and dtype of `entropy`; NaN where the entropy is NaN.
+
+        Errors:
+            ArgumentError: the entropies are not floats.
         """
+        if not entropy.is_floating_point():
+            raise ArgumentError("entropy", "a floating-point dtype", str(entropy.dtype))
         h = entropy if self.entropy_range is None else entropy.clamp(*self.entropy_range)
+        if h.device.type != "mps":  # which has no float64
+            # The terms are far larger than their sum: in float32, rounded coefficients alone would cost 4e-6.
+            h = h.double()
         value = torch.full_like(h, self.coefficients[0])
         for coefficient in self.coefficients[1:]:
             value = value * h + coefficient
-        value = value.clamp(self.beta_min, self.beta_max)
+        value = value.clamp(self.beta_min, self.beta_max).to(entropy.dtype)
         # Asking for `<=` rather than `>` lets a NaN through instead of hiding it behind beta = 1.
         return torch.where(entropy <= self.threshold, torch.ones_like(value), value)
 
@@ -268,7 +278,7 @@ class AdaptiveTemperature:
         return json.dumps(document, indent=2, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> AdaptiveTemperature:
         """Read a law that `to_json` wrote.
 
         Errors:
@@ -296,6 +306,9 @@ class AdaptiveTemperature:
             )
         _only_fields(cls, document, "text")
         record = document.pop("fit", None)
+        for name in ("coefficients", "entropy_range"):  # JSON has no tuples
+            if isinstance(document.get(name), list):
+                document[name] = tuple(document[name])
         return cls(**document, fit=None if record is None else _record(record))
 
 
@@ -336,7 +349,7 @@ def _active_interval(law: AdaptiveTemperature) -> tuple[float, float] | None:
     roots = [root for root in _roots(law.coefficients, 1.0) if low < root < high]
     breaks = sorted({edge for edge in (0.0, law.threshold, low, high, *roots) if 0 <= edge < math.inf})
     looks = [(a + b) / 2 for a, b in pairwise(breaks)] + [breaks[-1] + 1.0]
-    beta = law.beta(torch.tensor(looks, dtype=torch.float64)).tolist()
+    beta = law.beta(torch.tensor(looks, dtype=torch.float64, device="cpu")).tolist()
     stretches = list(zip(breaks, [*breaks[1:], math.inf], strict=True))
     active = [stretch for stretch, value in zip(stretches, beta, strict=True) if value != 1.0]
     return (active[0][0], active[-1][1]) if active else None
@@ -350,8 +363,8 @@ def _roots(coefficients: Sequence[float], level: float) -> list[float]:
     degree = len(c) - 1
     if degree < 1:
         return []
-    companion = torch.zeros(degree, degree, dtype=torch.float64)
-    companion[0] = -torch.tensor(c[1:], dtype=torch.float64) / c[0]
+    companion = torch.zeros(degree, degree, dtype=torch.float64, device="cpu")
+    companion[0] = -torch.tensor(c[1:], dtype=torch.float64, device="cpu") / c[0]
     companion[range(1, degree), range(degree - 1)] = 1.0
     found = []
     for value in torch.linalg.eigvals(companion).tolist():
@@ -382,9 +395,7 @@ def _checked(logits: Tensor, dim: int, mask: Tensor | None) -> None:
         raise ArgumentError("mask", "bool (True = visible)", str(mask.dtype))
     pairs = zip(reversed(mask.shape), reversed(logits.shape), strict=False)
     if mask.ndim > logits.ndim or not all(have in (1, want) for have, want in pairs):
-        raise ArgumentError(
-            "mask", f"a shape that broadcasts to {tuple(logits.shape)}", f"shape {tuple(mask.shape)}"
-        )
+        raise ArgumentError("mask", f"a shape that broadcasts to {tuple(logits.shape)}", f"shape {tuple(mask.shape)}")
 
 
 def _shifted(logits: Tensor, dim: int, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -395,8 +406,7 @@ def _shifted(logits: Tensor, dim: int, mask: Tensor | None) -> tuple[Tensor, Ten
         no visible key (size 1 along `dim`).
     """
     x = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # Masks write -inf or finfo.min (plus a score); scaled by beta the latter would overflow. NaN is not
-    # hidden.
+    # Masks write -inf, or finfo.min plus a score, which beta would make overflow. NaN counts as visible.
     hidden = x <= torch.finfo(logits.dtype).min / 2
     if mask is not None:
         hidden = hidden | ~mask
@@ -411,8 +421,10 @@ def _shifted(logits: Tensor, dim: int, mask: Tensor | None) -> tuple[Tensor, Ten
 def _entropy(shifted: Tensor, hidden: Tensor, empty: Tensor, dim: int) -> Tensor:
     """Entropy in nats, `dim` kept: H = ln s - t / s, with s = sum e^z and t = sum z e^z, z shifted."""
     weight = shifted.exp().masked_fill(hidden, 0.0)
-    s = weight.sum(dim, keepdim=True).masked_fill(empty, 1.0)
-    t = (shifted * weight).sum(dim, keepdim=True)
+    # Sums of thousands of float32 terms lose the digits that the law's slope then multiplies.
+    wide = shifted.dtype if shifted.device.type == "mps" else torch.float64
+    s = weight.sum(dim, keepdim=True, dtype=wide).masked_fill(empty, 1.0)
+    t = (shifted * weight).sum(dim, keepdim=True, dtype=wide)
     return s.log() - t / s
 
 
@@ -438,7 +450,8 @@ def entropy_of(
     is 0 in float16.
     """
     _checked(logits, dim, mask)
-    return _entropy(*_shifted(logits, dim, mask), dim).squeeze(dim)
+    shifted, hidden, empty = _shifted(logits, dim, mask)
+    return _entropy(shifted, hidden, empty, dim).squeeze(dim).to(shifted.dtype)
 
 
 def adaptive_softmax(
@@ -462,9 +475,7 @@ def adaptive_softmax(
         dim: the dimension of the keys.
         mask: True = visible; broadcasts to the shape of `logits`.
         temperature: the law; `None`: the published one.
-        detach: treat beta as a constant in the backward pass. The paper's code does not (`False`), which
-        matters
-            when training: beta's slope in H is steepest just above the entropy where the law sets in.
+        detach: treat beta as a constant in the backward pass. The paper's code does not: `False` follows it.
 
     Returns:
         weights of the shape and dtype of `logits` that sum to 1 along `dim`; zeros in a row without a visible
@@ -482,7 +493,8 @@ def adaptive_softmax(
     if not torch.compiler.is_compiling() and logits.device.type == "cpu":
         _warn_if_inactive(entropy, empty, law)
     # beta > 0, so that the shifted row's maximum stays 0 and needs no second pass.
-    weight = (law.beta(entropy) * shifted).exp().masked_fill(hidden, 0.0)
+    beta = law.beta(entropy).to(shifted.dtype)
+    weight = (beta * shifted).exp().masked_fill(hidden, 0.0)
     total = weight.sum(dim, keepdim=True).masked_fill(empty, 1.0)
     return (weight / total).to(logits.dtype)
 
@@ -519,10 +531,10 @@ def _warn_if_inactive(entropy: Tensor, empty: Tensor, law: AdaptiveTemperature) 
     """Warn, once a law, that many rows are beyond its reach."""
     if law in _warned:
         return
-    interval = law.active_interval
-    if interval is None or interval[1] == math.inf:
-        return
     try:
+        interval = law.active_interval
+        if interval is None or interval[1] == math.inf:
+            return
         beyond = int((entropy.detach() >= interval[1]).sum())
         rows = int((~empty).sum()) if beyond else 0
     except RuntimeError:  # inside vmap, or with fake tensors, there are no values to look at
@@ -556,22 +568,22 @@ def fit_temperature(
     - without `loss`: the smallest beta >= 1 that brings its entropy down to the target, the mean entropy at
       the reference size (bisection). Rows whose ties at the maximum keep them above the target at any beta
       are left out; rows that need more than `beta_max` count as `beta_max`, which a median bears. The law
-      then leaves
-      every row at or below the target alone: its threshold is the larger of `threshold` and the target.
+      then leaves every row at or below the target alone: its threshold is the larger of `threshold` and the
+      target.
     - with `loss`: of 49 values of beta, evenly spaced in logarithm from 1 to `beta_max`, the one with the
       least loss (the smallest of equals).
 
     Rows above the threshold go into bins of equal counts by entropy; a polynomial is fitted to (mean entropy,
     median beta) of the bins. Residuals are weighted by 1 / beta, since sharpness follows the logarithm of
-    beta. Bins after the first of those that end the range at `beta_max` are dropped, lest the polynomial
-    wiggle to follow a plateau. At run time entropies are clamped to the outermost bins and beta into [1,
-    largest median].
+    beta. Where the medians end in a plateau at `beta_max`, only rows up to its beginning are fitted, lest the
+    polynomial wiggle to follow it. At run time entropies are clamped to the outermost bins and beta into
+    [1, largest median].
 
     A fit is refused, with the name of the rule, for
 
     - `non-finite`: logits, losses or scores that are not finite (masked keys must be taken out first);
     - `bins`: fewer than 8 bins, or than degree + 1, of at least 4 rows each;
-    - `range`: bins that span less than 1 nat;
+    - `range`: bins (a plateau included) that span less than 1 nat;
     - `shape`: a polynomial that wiggles: between two bins, beta leaves the range of the four nearest medians
       by more than a factor of 2;
     - `validation`: on the held-out rows, the mean distance |H - target| does not shrink over all sizes
@@ -617,6 +629,8 @@ def fit_temperature(
     if beta_max <= 1:
         raise ArgumentError("beta_max", "a value above 1", beta_max)
     threshold = _number("threshold", threshold)
+    if threshold < 0:
+        raise ArgumentError("threshold", "an entropy in nats, at least 0", threshold)
 
     entropy = {size: _tempered_entropy(logits[size], None) for size in sizes}
     target = _fitted(entropy[reference]).mean().item()
@@ -633,9 +647,10 @@ def fit_temperature(
     reachable = ~beta.isnan()
     keep = reachable & (h > threshold)
     centres, medians = _binned(h[keep], beta[keep], bins)
-    plateau = int((medians.flip(0) >= beta_max * (1 - 1e-6)).long().cumprod(0).sum())
-    if plateau > 1:
-        centres, medians = centres[: 1 - plateau], medians[: 1 - plateau]
+    covered = (centres.amin().item(), centres.amax().item()) if len(centres) else (0.0, 0.0)
+    if _plateau(medians, beta_max) > 1:
+        keep &= h <= centres[-_plateau(medians, beta_max)]
+        centres, medians = _binned(h[keep], beta[keep], bins)
     if len(centres) < max(MIN_BINS, degree + 1):
         raise FitError(
             "bins",
@@ -643,16 +658,15 @@ def fit_temperature(
             f"{threshold:.3g} nats, got {len(centres)} from {int(keep.sum())} rows "
             f"({int((~reachable).sum())} more have ties that no temperature can separate)",
         )
-    span = (centres[0].item(), centres[-1].item())
-    if span[1] - span[0] < MIN_RANGE:
+    if covered[1] - covered[0] < MIN_RANGE:
         raise FitError(
             "range",
-            f"expected entropies that span at least {MIN_RANGE:g} nat, got {span[0]:.3f} to {span[1]:.3f}",
+            f"expected entropies that span at least {MIN_RANGE:g} nat, got {covered[0]:.3f} to {covered[1]:.3f}",
         )
     law = AdaptiveTemperature(
         tuple(_polyfit(centres, medians, degree)),
         threshold=threshold,
-        entropy_range=span,
+        entropy_range=(centres[0].item(), centres[-1].item()),
         beta_max=max(1.0, medians.max().item()),
     )
     _check_shape(law, centres, medians)
@@ -690,9 +704,7 @@ def _check_rows(size: int, rows: Tensor) -> None:
         raise ArgumentError(name, f"at least {HOLDOUT} rows", rows.shape[0])
     bad = ~rows.isfinite() | (rows <= torch.finfo(rows.dtype).min / 2)
     if bad.any():
-        raise FitError(
-            "non-finite", f"{name} has {int(bad.any(1).sum())} rows with NaN, infinite or masked logits"
-        )
+        raise FitError("non-finite", f"{name} has {int(bad.any(1).sum())} rows with NaN, infinite or masked logits")
 
 
 def _fitted(values: Tensor) -> Tensor:
@@ -705,45 +717,48 @@ def _held_out(values: Tensor) -> Tensor:
     return values[HOLDOUT - 1 :: HOLDOUT]
 
 
-def _chunks(rows: Tensor) -> list[Tensor]:
-    """Rows in float64, without gradient, a bounded number at a time."""
-    return [part.detach() for part in torch.split(rows, max(1, CHUNK // rows.shape[1]))]
+def _chunks(rows: Tensor) -> Iterator[Tensor]:
+    """Rows in float64, shifted by their maximum, without gradient, a bounded number at a time."""
+    for part in torch.split(rows.detach(), max(1, CHUNK // rows.shape[1])):
+        wide = part.double()
+        yield wide - wide.amax(1, keepdim=True)
+
+
+def _entropy_at(z: Tensor, beta: Tensor) -> Tensor:
+    """Entropy of softmax(beta z) of shifted rows that hide nothing, without the passes that masks need."""
+    scaled = z * beta[:, None]
+    weight = scaled.exp()
+    s = weight.sum(1)
+    return s.log() - scaled.mul_(weight).sum(1) / s
 
 
 def _tempered_entropy(rows: Tensor, beta: Tensor | None) -> Tensor:
     """Entropy of softmax(beta z) of each row, in float64."""
     values, start = [], 0
-    for part in _chunks(rows):
-        part = part.double()
-        if beta is not None:
-            part = part * beta[start : start + len(part), None]
-        values.append(entropy_of(part))
-        start += len(part)
+    for z in _chunks(rows):
+        values.append(_entropy_at(z, z.new_ones(len(z)) if beta is None else beta[start : start + len(z)]))
+        start += len(z)
     return torch.cat(values)
 
 
 def _beta_for(rows: Tensor, target: float, beta_max: float) -> Tensor:
     """Smallest beta in [1, beta_max] with an entropy of at most `target`; NaN where ties rule it out."""
     found = []
-    for part in _chunks(rows):
-        z = part.double()
-        z = z - z.amax(1, keepdim=True)
+    for z in _chunks(rows):
         low = z.new_zeros(len(z))
         high = torch.full_like(low, math.log(beta_max))
         # Entropy falls as beta grows (its derivative is -beta Var(z)), so that halving finds the crossing.
         for _ in range(32):
             middle = (low + high) / 2
-            below = entropy_of(z * middle.exp()[:, None]) <= target
+            below = _entropy_at(z, middle.exp()) <= target
             low, high = torch.where(below, low, middle), torch.where(below, middle, high)
-        beta = high.exp().masked_fill(entropy_of(z) <= target, 1.0)
+        beta = high.exp().masked_fill(_entropy_at(z, torch.ones_like(low)) <= target, 1.0)
         ties = (z == 0).sum(1).double().log()
         found.append(beta.masked_fill((beta > 1) & (ties >= target), math.nan))
     return torch.cat(found)
 
 
-def _losses(
-    loss: Callable[[int, float], Tensor], size: int, rows: int, grid: Tensor
-) -> Float[Tensor, "rows betas"]:
+def _losses(loss: Callable[[int, float], Tensor], size: int, rows: int, grid: Tensor) -> Float[Tensor, "rows betas"]:
     """The user's loss of each row at each beta."""
     columns = []
     for beta in grid.tolist():
@@ -769,6 +784,11 @@ def _binned(h: Tensor, beta: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     if not groups:
         return h[:0], beta[:0]
     return torch.stack([h[g].mean() for g in groups]), torch.stack([beta[g].quantile(0.5) for g in groups])
+
+
+def _plateau(medians: Tensor, beta_max: float) -> int:
+    """How many bins at the end have a median of `beta_max`."""
+    return int((medians.flip(0) >= beta_max * (1 - 1e-6)).long().cumprod(0).sum())
 
 
 def _polyfit(x: Tensor, y: Tensor, degree: int) -> list[float]:
@@ -868,8 +888,7 @@ def _check_loss(
         if mean > 2 * error:
             raise FitError(
                 "validation",
-                f"expected no higher held-out loss at size {check.size}, got {mean:+.4g} "
-                f"(standard error {error:.2g})",
+                f"expected no higher held-out loss at size {check.size}, got {mean:+.4g} (standard error {error:.2g})",
             )
     if total > 0:
         raise FitError(
@@ -878,9 +897,7 @@ def _check_loss(
         )
 
 
-def _check_score(
-    score: Callable[[AdaptiveTemperature | None], float], law: AdaptiveTemperature
-) -> tuple[float, float]:
+def _check_score(score: Callable[[AdaptiveTemperature | None], float], law: AdaptiveTemperature) -> tuple[float, float]:
     """Refuse a law that costs task score at the training size."""
     before, after = float(score(None)), float(score(law))
     if not (math.isfinite(before) and math.isfinite(after)):

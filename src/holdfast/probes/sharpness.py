@@ -142,8 +142,7 @@ class SharpnessReport:
         ]
         widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
         table = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            for line in (header, *lines)
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in (header, *lines)
         ]
         law = "never"
         if self.interval is not None:
@@ -269,7 +268,7 @@ def _mean(values: Tensor) -> float:
 
 
 def _reach(spread: float, weight: float) -> float:
-    """Size beyond which no key holds `weight`, from max p <= e^d / (e^d + n - 1) for a spread d (lemma 2.1)."""
+    """Size beyond which no key holds `weight`: max p <= e^d / (e^d + n - 1) for a spread d (lemma 2.1)."""
     return 1 + math.exp(spread) * (1 - weight) / weight if not spread > 700 else math.inf
 
 
@@ -288,7 +287,8 @@ def _random_state_kept() -> Iterator[None]:
     numpy = sys.modules.get("numpy")
     python_state = random.getstate()
     numpy_state = numpy.random.get_state() if numpy is not None else None
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if cuda else []
     try:
         with torch.random.fork_rng(devices=devices):
             yield

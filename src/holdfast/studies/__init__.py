@@ -1,1 +1,1 @@
-"""Studies: each file re-tests the claims of one paper. The lab finds them by entry point, group `holdfast.studies`."""
+"""Studies: each file re-tests one paper's claims. The lab finds them by entry point, `holdfast.studies`."""

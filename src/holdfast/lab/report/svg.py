@@ -38,12 +38,14 @@ STYLE: Mapping[str, Any] = {
     "axes.labelcolor": INK,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
+    "axes.titlepad": 9,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.xmargin": 0.03,
+    "axes.ymargin": 0.09,
     "grid.color": INK,
     "grid.alpha": 0.13,
     "grid.linewidth": 0.7,
@@ -162,7 +164,7 @@ def _local(name: str) -> str:
 
 
 def whisker(evidence: Evidence, label: str) -> str:
-    """Effect and interval as a dot on a line, on a scale of its own that always includes zero.
+    """Effect and interval as a dot on a line, on a scale of its own that includes zero and the claim's threshold.
 
     Arguments:
         evidence: what to draw.
@@ -176,7 +178,8 @@ def whisker(evidence: Evidence, label: str) -> str:
     if not math.isfinite(evidence.effect):
         return ""
     spread = (evidence.low, evidence.high) if text.has_interval(evidence) else ()
-    low, high = min(0.0, evidence.effect, *spread), max(0.0, evidence.effect, *spread)
+    threshold = evidence.threshold if math.isfinite(evidence.threshold) else 0.0
+    low, high = min(0.0, threshold, evidence.effect, *spread), max(0.0, threshold, evidence.effect, *spread)
     width, height, edge = 132, 22, 8
     scale = (width - 2 * edge) / (high - low) if high > low else 0.0
 
@@ -194,6 +197,8 @@ def whisker(evidence: Evidence, label: str) -> str:
     middle = height // 2
     line("base", "0", middle, str(width), middle)
     line("zero", x(0.0), 1, x(0.0), height - 1)
+    if threshold:
+        line("threshold", x(threshold), 1, x(threshold), height - 1)
     if spread:
         line("range", x(spread[0]), middle, x(spread[1]), middle)
         for end in spread:

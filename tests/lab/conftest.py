@@ -1,0 +1,62 @@
+"""A toy study, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from holdfast.lab.locate import find
+from holdfast.lab.study import Study
+
+TOY = Path(__file__).parent / "toy_study.py"
+
+
+@pytest.fixture
+def toy() -> Study[Any]:
+    return find(str(TOY))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """What was computed so far, one `seed arm` a begun trial."""
+    path = tmp_path / "ledger.txt"
+    monkeypatch.setenv("TOY_LEDGER", str(path))
+
+    def read() -> list[str]:
+        if not path.exists():
+            return []
+        return [line.rsplit(" ", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    return read
+
+
+def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "holdfast", *map(str, words)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | options.pop("env", {}),
+        **options,
+    )
+
+
+def workers_of(pid: int | None = None) -> list[psutil.Process]:
+    """Worker processes of a driver (of this process by default)."""
+    found = []
+    for child in psutil.Process(pid).children():
+        try:
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found

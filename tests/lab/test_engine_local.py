@@ -1,0 +1,206 @@
+"""The local engine: every trial ends exactly once, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from holdfast.lab import engine_local
+from holdfast.lab.engine import EngineError, Event, Failed, Finished, Progress, Task
+from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.locate import FunctionRef, load_file
+from holdfast.lab.study import Config, Study, Trial
+from tests.lab.conftest import TOY, holdfast, workers_of
+
+
+def tasks(study: Study[Any], **changes: Any) -> list[Task]:
+    config = replace(study.scales["quick"], **changes)
+    reference = FunctionRef.of(study.run)
+    return [Task(str(i), reference, trial) for i, trial in enumerate(study.trials(config))]
+
+
+def ended(events: Iterator[Event]) -> dict[str, Finished | Failed]:
+    found: dict[str, Finished | Failed] = {}
+    for event in events:
+        if not isinstance(event, Progress):
+            assert event.task.key not in found
+            found[event.task.key] = event
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_trial_ends_once_and_results_do_not_depend_on_the_workers(toy: Study[Any], workers: int) -> None:
+    work = tasks(toy)
+    found = ended(LocalEngine(workers).map(work))
+    assert set(found) == {task.key for task in work}
+    assert all(isinstance(event, Finished) for event in found.values())
+    here = {task.key: toy.run(task.trial) for task in work}
+    for key, event in found.items():
+        assert isinstance(event, Finished)
+        assert event.outcome.records[0]["score"] == here[key].records[0]["score"]
+        assert list(event.outcome.curves["training"]) == here[key].curves["training"]
+
+
+def test_workers_have_one_thread_each_and_leave_the_driver_alone(toy: Study[Any]) -> None:
+    before = os.environ.get("OMP_NUM_THREADS")
+    found = ended(LocalEngine(2).map(tasks(toy, seeds=1)))
+    event = found["0"]
+    assert isinstance(event, Finished)
+    assert event.environment["threads"]["OMP_NUM_THREADS"] == "1"
+    assert event.environment["threads"]["MKL_NUM_THREADS"] == "1"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_an_exception_fails_its_trial_alone_with_traceback_and_log(toy: Study[Any]) -> None:
+    found = ended(LocalEngine(2).map(tasks(toy, misbehave="raise")))
+    failed = [event for event in found.values() if isinstance(event, Failed)]
+    assert len(found) == 10
+    [event] = failed
+    assert event.reason == "ValueError: the toy raised"
+    assert "about to misbehave" in event.log
+    assert "Traceback" in event.log
+
+
+@pytest.mark.parametrize(("how", "cause"), [("die", "SIGKILL"), ("exit", "exit status 7")])
+def test_a_trial_that_kills_its_worker_twice_is_failed_and_the_others_go_on(
+    toy: Study[Any], how: str, cause: str, ledger: Any
+) -> None:
+    found = ended(LocalEngine(2).map(tasks(toy, misbehave=how)))
+    [event] = [event for event in found.values() if isinstance(event, Failed)]
+    assert len(found) == 10
+    assert "died 2 times" in event.reason
+    assert cause in event.reason
+    assert "about to misbehave" in event.log
+    assert ledger().count("1 new") == 2
+
+
+def test_a_trial_whose_worker_dies_once_is_retried(toy: Study[Any], tmp_path: Path, ledger: Any) -> None:
+    found = ended(LocalEngine(2).map(tasks(toy, misbehave="die once", scratch=str(tmp_path))))
+    assert all(isinstance(event, Finished) for event in found.values())
+    assert ledger().count("1 new") == 2
+
+
+def test_workers_killed_from_outside_are_replaced(toy: Study[Any]) -> None:
+    events = LocalEngine(2).map(tasks(toy, sleep_s=0.2))
+    found = {}
+    killed = 0
+    for event in events:
+        if isinstance(event, Progress) and killed < 2:
+            victims = workers_of()
+            victims[killed % len(victims)].send_signal(signal.SIGKILL)
+            killed += 1
+        elif not isinstance(event, Progress):
+            found[event.task.key] = event
+    assert killed == 2
+    assert len(found) == 10
+    assert all(isinstance(event, Finished) for event in found.values())
+
+
+def test_progress_is_heard(toy: Study[Any]) -> None:
+    events = list(LocalEngine(1).map(tasks(toy, seeds=1, sleep_s=0.8)))
+    fractions = [event.fraction for event in events if isinstance(event, Progress)]
+    assert len(fractions) >= 4
+    assert all(0 < fraction <= 1 for fraction in fractions)
+
+
+def test_tasks_are_taken_only_when_there_is_room(toy: Study[Any]) -> None:
+    taken = []
+
+    def source() -> Iterator[Task]:
+        for task in tasks(toy, sleep_s=0.05):
+            taken.append(task.key)
+            yield task
+
+    finished = 0
+    for event in LocalEngine(2).map(source()):
+        finished += isinstance(event, Finished)
+        assert len(taken) <= finished + 3
+    assert finished == 10
+
+
+def test_none_means_ask_again(toy: Study[Any]) -> None:
+    def source() -> Iterator[Task | None]:
+        for task in tasks(toy, seeds=2):
+            yield None
+            yield task
+        yield None
+
+    assert len(ended(LocalEngine(2).map(source()))) == 4
+
+
+def test_closing_early_stops_the_workers(toy: Study[Any]) -> None:
+    events = LocalEngine(2).map(tasks(toy, sleep_s=5.0))
+    assert isinstance(next(events), Progress)
+    children = workers_of()
+    assert children
+    events.close()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+def test_a_result_that_is_no_record_is_a_clear_failure(tmp_path: Path) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text("def run(trial):\n    return object()\n", encoding="utf-8")
+    module = load_file(path)
+    task = Task("0", FunctionRef.of(module.run), Trial(0, Config()))
+    found = ended(LocalEngine(1).map([task]))
+    event = found["0"]
+    assert isinstance(event, Failed)
+    assert "the result of run: expected" in event.reason
+
+
+def test_a_study_that_stops_loading_fails_its_trials(toy: Study[Any]) -> None:
+    missing = FunctionRef("no_such_module", None, "run")
+    found = ended(LocalEngine(1).map([Task("0", missing, next(iter(toy.trials(toy.scales["quick"]))))]))
+    assert isinstance(found["0"], Failed)
+    assert "no_such_module" in found["0"].reason
+
+
+def test_a_gpu_is_missed_clearly(toy: Study[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    [task, *_] = tasks(toy)
+    with pytest.raises(EngineError, match="asks for a GPU"):
+        list(LocalEngine(1).map([replace(task, trial=replace(task.trial, gpu=1.0))]))
+
+
+def test_gpus_are_shared_out(toy: Study[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two GPUs, trials that need half of one: never more than four at a time, two on each."""
+    monkeypatch.setattr(engine_local, "_count_gpus", lambda: 2)
+    engine = LocalEngine(8)
+    engine._open()
+    half = [replace(task, trial=replace(task.trial, gpu=0.5)) for task in tasks(toy)]
+    whole = replace(half[0], trial=replace(half[0].trial, gpu=1.0))
+    placed = []
+    monkeypatch.setattr(engine, "_assign", lambda job: placed.append(job.gpu))
+    for task in half[:3]:
+        assert engine._has_room(task.trial.gpu)
+        engine._start(task)
+    assert placed == [0, 0, 1]
+    assert not engine._has_room(whole.trial.gpu)
+    assert engine._has_room(0.5)
+    engine._start(half[3])
+    assert placed == [0, 0, 1, 1]
+    assert not engine._has_room(0.5)
+    engine._close()
+
+
+def test_workers_die_with_their_driver(tmp_path: Path) -> None:
+    driver = holdfast("run", TOY, "--store", tmp_path / "s", "--config.sleep-s", "30", cwd=tmp_path)
+    deadline = time.monotonic() + 30
+    while len(workers_of(driver.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    children = workers_of(driver.pid)
+    driver.kill()
+    driver.communicate()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert len(children) >= 2
+    assert not alive

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from holdfast.lab.results import Failure, Results, ResultsError
+from holdfast.lab.study import Outcome, Trial
+
+
+@dataclass(frozen=True)
+class Settings:
+    lr: float = 0.1
+
+
+def results(*pairs: tuple[Trial, Outcome]) -> Results:
+    return Results(Settings(), pairs)
+
+
+def trial(seed, **labels) -> Trial[Settings]:
+    return Trial(seed, Settings(), labels)
+
+
+TWO_ARMS = results(
+    *(
+        (
+            trial(seed, arm=arm),
+            Outcome(
+                [{"n": n, "accuracy": seed + n / 100 + (arm == "new")} for n in (16, 64)],
+                {"loss": [{"step": step, "loss": 1.0 / step} for step in (1, 2)]},
+            ),
+        )
+        for seed in (2, 0, 1)
+        for arm in ("old", "new")
+    )
+)
+
+
+def test_records_carry_labels_and_seed():
+    assert len(TWO_ARMS.records) == 12
+    assert TWO_ARMS.records[0] == {"arm": "old", "seed": 2, "n": 16, "accuracy": 2.16}
+
+
+def test_a_record_wins_over_the_label_of_its_trial():
+    found = results((trial(3, part="whole", arm="old"), Outcome([{"part": "half", "seed": 8, "x": 1.0}])))
+    assert found.records == [{"part": "half", "arm": "old", "seed": 8, "x": 1.0}]
+
+
+def test_merging_changes_neither_the_trial_nor_its_record():
+    labels, record = {"arm": "old"}, {"x": 1.0}
+    found = results((Trial(1, Settings(), labels), Outcome([record])))
+    found.records[0]["x"] = 5.0
+    assert (labels, record) == ({"arm": "old"}, {"x": 1.0})
+
+
+def test_where():
+    assert len(TWO_ARMS.where(arm="new", n=64)) == 3
+    assert TWO_ARMS.where(arm="none") == []
+    assert TWO_ARMS.where(colour="red") == []
+    assert len(TWO_ARMS.where()) == 12
+
+
+def test_where_does_not_take_a_missing_label_for_none():
+    found = results((trial(0), Outcome([{"x": 1.0, "depth": None}, {"x": 2.0}])))
+    assert [row["x"] for row in found.where(depth=None)] == [1.0]
+
+
+def test_by_seed_is_ordered_by_seed():
+    found = TWO_ARMS.by_seed("accuracy", arm="new", n=16)
+    assert list(found) == [0, 1, 2]
+    assert found == pytest.approx({0: 1.16, 1: 2.16, 2: 3.16})
+
+
+@pytest.mark.parametrize("labels", [{"arm": "lost"}, {"arm": "new", "n": 17}, {"colour": "red"}])
+def test_what_is_not_there_is_empty(labels):
+    assert TWO_ARMS.by_seed("accuracy", **labels) == {}
+
+
+def test_a_metric_that_is_not_there_is_empty():
+    assert TWO_ARMS.by_seed("reward", arm="new", n=16) == {}
+    assert results().by_seed("accuracy") == {}
+    assert results().records == []
+
+
+def test_too_few_labels_are_an_error_and_not_a_choice():
+    with pytest.raises(ResultsError, match=r"more than one record has seed \d.*arm.*name more labels"):
+        TWO_ARMS.by_seed("accuracy", arm="new")
+    with pytest.raises(ResultsError, match="more than one record"):
+        TWO_ARMS.by_seed("accuracy", n=16)
+
+
+def test_none_is_missing_and_nan_is_a_value():
+    found = results((trial(0), Outcome([{"x": None}])), (trial(1), Outcome([{"x": math.nan}])))
+    assert list(found.by_seed("x")) == [1]
+    assert math.isnan(found.by_seed("x")[1])
+
+
+def test_whole_numbers_and_truth_values_become_floats():
+    found = results((trial(0), Outcome([{"x": 3, "ok": True}])))
+    assert found.by_seed("x") == {0: 3.0}
+    assert found.by_seed("ok") == {0: 1.0}
+    assert isinstance(found.by_seed("ok")[0], float)
+
+
+def test_text_is_no_metric():
+    found = results((trial(0), Outcome([{"x": "fast"}])))
+    with pytest.raises(ResultsError, match="x: expected a number"):
+        found.by_seed("x")
+
+
+def test_batched_seeds_stand_in_the_records():
+    found = results((trial((3, 4), arm="old"), Outcome([{"seed": seed, "x": seed / 10} for seed in (4, 3)])))
+    assert found.by_seed("x", arm="old") == {3: 0.3, 4: 0.4}
+    assert list(found.by_seed("x")) == [3, 4]
+
+
+def test_a_batched_trial_that_forgot_its_seeds_is_an_error_that_says_so():
+    found = results((trial((3, 4)), Outcome([{"x": 0.3}, {"x": 0.4}])))
+    with pytest.raises(ResultsError, match="whole-number seed"):
+        found.by_seed("x")
+
+
+def test_levels_are_distinct_and_sorted_with_numbers_first():
+    assert TWO_ARMS.levels("n") == [16, 64]
+    assert TWO_ARMS.levels("arm") == ["new", "old"]
+    assert TWO_ARMS.levels("n", arm="lost") == []
+    rows = [{"depth": depth} for depth in ("deep", 10, 9, None, 2.5, "deep")]
+    assert results((trial(0), Outcome(rows))).levels("depth") == [2.5, 9, 10, "deep"]
+
+
+def test_curves_carry_labels_and_seed():
+    rows = TWO_ARMS.curve("loss", arm="new", seed=1)
+    assert rows == [
+        {"arm": "new", "seed": 1, "step": 1, "loss": 1.0},
+        {"arm": "new", "seed": 1, "step": 2, "loss": 0.5},
+    ]
+    assert len(TWO_ARMS.curve("loss")) == 12
+    assert TWO_ARMS.curve("lost") == []
+
+
+def test_a_curve_that_only_some_trials_have():
+    found = results((trial(0), Outcome([{"x": 1.0}], {"c": [{"y": 1}]})), (trial(1), Outcome([{"x": 1.0}])))
+    assert found.curve("c") == [{"seed": 0, "y": 1}]
+
+
+def test_failures_are_beside_the_results():
+    failure = Failure("key", trial(0), "ValueError: no", "log")
+    assert Results(Settings(), (), [failure]).failures == [failure]
+    assert Results(Settings(), ()).failures == ()

@@ -1,0 +1,256 @@
+"""A run computes what is missing, once, whatever kills it and whoever else runs beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from holdfast.errors import ArgumentError
+from holdfast.lab import Claim, Config, Status, Study, Trial
+from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.run import Job, collect, run
+from holdfast.lab.store import Store, StoreWarning
+from tests.lab.conftest import TOY, holdfast, workers_of
+
+Ledger = Callable[[], list[str]]
+
+ALL = {f"{seed} {arm}" for seed in range(5) for arm in ("old", "new")}
+
+
+def test_results_verdicts_and_environment(toy: Study[Any], tmp_path: Path) -> None:
+    [result] = run([Job.of(toy, "quick")], Store(tmp_path), LocalEngine(2))
+    assert result.computed == 10
+    assert not result.results.failures
+    [verdict] = result.verdicts
+    assert verdict.status is Status.SUPPORTED
+    assert verdict.evidence.n == 5
+    [environment] = result.environments
+    assert {"python", "platform", "cpu", "cores", "packages", "threads", "gpu", "commit"} <= set(environment)
+    assert result.section.command in (
+        f"holdfast run {TOY} --scale quick",
+        "holdfast run tests/lab/toy_study.py --scale quick",
+    )
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same(toy: Study[Any], tmp_path: Path, ledger: Ledger) -> None:
+    jobs = [Job.of(toy, "quick")]
+    [first] = run(jobs, Store(tmp_path), LocalEngine(2))
+    [second] = run(jobs, Store(tmp_path), LocalEngine(2))
+    assert (first.computed, second.computed) == (10, 0)
+    assert len(ledger()) == 10
+    assert [v.evidence for v in first.verdicts] == [v.evidence for v in second.verdicts]
+    assert collect(jobs, Store(tmp_path))[0].verdicts == second.verdicts
+
+
+def test_more_seeds_compute_only_the_new_ones(toy: Study[Any], tmp_path: Path, ledger: Ledger) -> None:
+    run([Job.of(toy, "quick", seeds=2)], Store(tmp_path), LocalEngine(2))
+    [wider] = run([Job.of(toy, "quick", seeds=4)], Store(tmp_path), LocalEngine(2))
+    assert wider.computed == 4
+    assert max(Counter(ledger()).values()) == 1
+
+
+def test_two_scales_share_the_trials_they_have_in_common(toy: Study[Any], tmp_path: Path, ledger: Ledger) -> None:
+    runs = run([Job.of(toy, "quick"), Job.of(toy, "laptop")], Store(tmp_path), LocalEngine(2))
+    assert [len(item.results.outcomes) for item in runs] == [10, 16]
+    assert max(Counter(ledger()).values()) == 1
+
+
+def test_a_changed_setting_is_another_trial(toy: Study[Any], tmp_path: Path) -> None:
+    run([Job.of(toy, "quick", seeds=1)], Store(tmp_path), LocalEngine(1))
+    [other] = run([Job.of(toy, "quick", seeds=1, changes={"sleep_s": 0.001})], Store(tmp_path), LocalEngine(1))
+    assert other.computed == 2
+    assert other.job.overrides == {"seeds": 1, "sleep_s": 0.001}
+
+
+def test_a_failed_trial_is_reported_and_the_rest_judged(toy: Study[Any], tmp_path: Path, ledger: Ledger) -> None:
+    job = Job.of(toy, "quick", changes={"misbehave": "raise"})
+    [result] = run([job], Store(tmp_path), LocalEngine(2))
+    [failure] = result.results.failures
+    assert failure.reason == "ValueError: the toy raised"
+    assert "about to misbehave" in failure.log
+    assert result.verdicts[0].status is Status.INCONCLUSIVE
+    assert "without a partner: 1" in result.verdicts[0].reason
+    # A later run tries the failed trial again, and only that.
+    run([job], Store(tmp_path), LocalEngine(2))
+    assert Counter(ledger())["1 new"] == 2
+    assert len(ledger()) == 11
+    assert collect([job], Store(tmp_path))[0].results.failures[0].reason == failure.reason
+
+
+def test_a_damaged_result_is_computed_again(toy: Study[Any], tmp_path: Path) -> None:
+    job = Job.of(toy, "quick")
+    [before] = run([job], Store(tmp_path), LocalEngine(2))
+    victim = sorted((tmp_path / "toy").iterdir())[3]
+    (victim / "metrics.json").write_text('{"records": [{"score": 99.0}]}', encoding="utf-8")
+    with pytest.warns(StoreWarning, match="metrics.json differs"):
+        [after] = run([job], Store(tmp_path), LocalEngine(2))
+    assert after.computed == 1
+    assert after.verdicts == before.verdicts
+    assert (tmp_path / "set-aside").exists()
+
+
+def test_a_claim_whose_test_breaks_is_inconclusive_and_harms_no_other(toy: Study[Any], tmp_path: Path) -> None:
+    def broken(results: Any) -> Any:
+        raise KeyError("oops")
+
+    claims = [*toy.claims, Claim("broken", "x", broken), Claim("odd", "y", lambda results: 3)]  # type: ignore
+    with pytest.warns(RuntimeWarning, match="broken"):
+        [result] = run([Job.of(replace(toy, claims=claims), "quick")], Store(tmp_path), LocalEngine(2))
+    good, bad, odd = result.verdicts
+    assert good.status is Status.SUPPORTED
+    assert bad.status is odd.status is Status.INCONCLUSIVE
+    assert "KeyError" in bad.reason
+    assert "not Evidence" in odd.reason
+
+
+def test_trials_that_coincide_or_are_none_are_refused(toy: Study[Any], tmp_path: Path) -> None:
+    same = replace(toy, trials=lambda config: [Trial(0, config), Trial(0, config)])
+    with pytest.raises(ArgumentError, match="twice"):
+        run([Job.of(same, "quick")], Store(tmp_path), LocalEngine(1))
+    none = replace(toy, trials=lambda config: [])
+    with pytest.raises(ArgumentError, match="at least one"):
+        run([Job.of(none, "quick")], Store(tmp_path), LocalEngine(1))
+
+
+def test_jobs_name_what_is_wrong(toy: Study[Any]) -> None:
+    with pytest.raises(ArgumentError, match="--scale"):
+        Job.of(toy, "gpu")
+    with pytest.raises(ArgumentError, match="--seeds"):
+        Job.of(toy, "quick", seeds=0)
+    with pytest.raises(ArgumentError, match=r"config\.nope"):
+        Job.of(toy, "quick", changes={"nope": 1})
+
+
+def test_a_trial_does_not_see_how_many_seeds_the_study_has(tmp_path: Path) -> None:
+    path = tmp_path / "greedy.py"
+    path.write_text(
+        "from holdfast.lab import Config, Study, Trial\n"
+        "def trials(config): return [Trial(s, config) for s in config.seed_range]\n"
+        "def run(trial): return {'seeds': trial.config.seeds, 'first': trial.config.first_seed}\n"
+        "study = Study('greedy', '?', {'quick': Config(seeds=4, first_seed=10)}, trials, run, [])\n",
+        encoding="utf-8",
+    )
+    from holdfast.lab.locate import find
+
+    [result] = run([Job.of(find(str(path)), "quick")], Store(tmp_path / "s"), LocalEngine(2))
+    assert [(r["seed"], r["seeds"], r["first"]) for r in result.results.records] == [
+        (seed, 1, seed) for seed in range(10, 14)
+    ]
+    assert isinstance(result.results.config, Config)
+
+
+def finished_trials(store: Path) -> set[str]:
+    return {path.name for path in (store / "toy").glob("*") if (path / "SHA256SUMS").exists()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_driver_killed_at_random_instants_loses_nothing_and_repeats_nothing(
+    toy: Study[Any], tmp_path: Path, ledger: Ledger
+) -> None:
+    words = ("run", TOY, "--store", "s", "--config.sleep-s", "0.15")
+    reference = holdfast("run", TOY, "--store", "undisturbed", "--config.sleep-s", "0.15", cwd=tmp_path)
+    assert reference.wait(120) == 0
+    reference.communicate()
+    begun_undisturbed = len(ledger())
+    rng = random.Random(20)
+    kills = 0
+    store = tmp_path / "s"
+    for _ in range(20):
+        done_before = finished_trials(store)
+        begun_before = len(ledger())
+        driver = holdfast(*words, cwd=tmp_path)
+        try:
+            driver.wait(rng.uniform(0.3, 1.3))
+        except Exception:
+            driver.send_signal(signal.SIGKILL)
+            kills += 1
+        driver.communicate()
+        done_after = finished_trials(store)
+        assert done_before <= done_after
+        # Each begun trial was missing before; what was begun and not finished was in flight: at most two workers.
+        begun = len(ledger()) - begun_before
+        assert len(done_after) - len(done_before) <= begun <= len(done_after) - len(done_before) + 2
+        if len(done_after) == 10 and kills >= 3:
+            for folder in sorted((store / "toy").iterdir())[: rng.randint(5, 10)]:
+                shutil.rmtree(folder)  # so that the next kills have something to interrupt
+    final = holdfast(*words, cwd=tmp_path)
+    _, err = final.communicate(timeout=120)
+    assert final.returncode == 0, err
+    assert kills >= 10
+    assert begun_undisturbed == 10
+    ours = (store / "report.html").read_text(encoding="utf-8")
+    assert ours == (tmp_path / "undisturbed" / "report.html").read_text(encoding="utf-8")
+    for folder in (store / "toy").iterdir():
+        twin = tmp_path / "undisturbed" / "toy" / folder.name
+        assert (folder / "SHA256SUMS").read_bytes() == (twin / "SHA256SUMS").read_bytes()
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_instants_cost_only_a_retry(tmp_path: Path, ledger: Ledger) -> None:
+    rng = random.Random(21)
+    driver = holdfast("run", TOY, "--store", "s", "--config.sleep-s", "0.4", "--seeds", "30", cwd=tmp_path)
+    killed = 0
+    while driver.poll() is None:
+        time.sleep(rng.uniform(0.1, 0.9))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = workers_of(driver.pid)
+            begun = (tmp_path / "ledger.txt").read_text().splitlines() if workers and ledger() else []
+            at = {int(line.split()[2]): line.rsplit(" ", 1)[0] for line in begun}  # what each worker began last
+            # A trial has one retry, which must not meet a second kill.
+            victims = [worker for worker in workers if ledger().count(at.get(worker.pid, "")) < 2]
+            if victims and killed < 20:
+                rng.choice(victims).send_signal(signal.SIGKILL)
+                killed += 1
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 0, err
+    assert killed == 20
+    assert len(finished_trials(tmp_path / "s")) == 60
+    # A trial that its worker had finished is never begun again: only those in flight are.
+    assert 60 <= len(ledger()) <= 60 + killed
+
+
+def test_two_runs_at_once_share_the_work(tmp_path: Path, ledger: Ledger) -> None:
+    words = ("run", TOY, "--store", "s", "--config.sleep-s", "0.3")
+    both = [holdfast(*words, cwd=tmp_path) for _ in range(2)]
+    for driver in both:
+        _, err = driver.communicate(timeout=120)
+        assert driver.returncode == 0, err
+    assert Counter(ledger()) == dict.fromkeys(ALL, 1)
+    assert len(finished_trials(tmp_path / "s")) == 10
+    alone = holdfast(*words[:3], "alone", *words[4:], cwd=tmp_path)
+    alone.communicate(timeout=60)
+    assert (tmp_path / "s" / "report.html").read_bytes() == (tmp_path / "alone" / "report.html").read_bytes()
+
+
+def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(tmp_path: Path, ledger: Ledger) -> None:
+    words = ("run", TOY, "--store", "s", "--config.sleep-s", "0.4")
+    driver = holdfast(*words, cwd=tmp_path)
+    deadline = time.monotonic() + 30
+    while len(finished_trials(tmp_path / "s")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = workers_of(driver.pid)
+    driver.send_signal(signal.SIGINT)
+    _, err = driver.communicate(timeout=20)
+    assert driver.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    kept = finished_trials(tmp_path / "s")
+    assert 2 <= len(kept) < 10
+    again = holdfast(*words, cwd=tmp_path)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert kept < finished_trials(tmp_path / "s")
+    assert len(finished_trials(tmp_path / "s")) == 10

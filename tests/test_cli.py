@@ -1,0 +1,258 @@
+"""The command line: quick, helpful, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import TOY, holdfast
+
+MODEL = """
+import math, torch
+def logits_of(n):
+    generator = torch.Generator().manual_seed(n)
+    return -20 * torch.rand(8, n, generator=generator)
+def broken(n):
+    raise ValueError("no such size")
+number = 3
+"""
+
+
+def ask(*words: object, cwd: Path, **options: object) -> tuple[int, str, str]:
+    process = holdfast(*words, cwd=cwd, **options)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def seconds(*words: str, cwd: Path) -> float:
+    """Processor time of a command in a process of its own: what it takes on a machine that does nothing else."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "holdfast", *words], cwd=cwd, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
+
+
+def test_help_and_list_are_quick(tmp_path: Path) -> None:
+    assert seconds("--help", cwd=tmp_path) < 0.5
+    assert seconds("list", cwd=tmp_path) < 1.0
+
+
+def test_list_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from holdfast.cli import main\n"
+        "try: main(['list'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "print([name for name in ('torch', 'scipy', 'matplotlib', 'ray', 'transformers') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_list_shows_question_claims_scales_and_cost(tmp_path: Path) -> None:
+    status, out, _ = ask("list", "--json", cwd=tmp_path)
+    assert status == 0
+    [sharpness] = [study for study in json.loads(out) if study["name"] == "sharpness"]
+    assert sharpness["question"].endswith("?")
+    assert sharpness["claims"]
+    assert {"quick", "laptop", "gpu"} <= set(sharpness["scales"])
+    assert all(sharpness["scales"].values())
+    status, out, _ = ask("list", cwd=tmp_path)
+    assert status == 0
+    assert "sharpness" in out
+
+
+def test_every_command_has_help(tmp_path: Path) -> None:
+    for words in ((), ("list",), ("run",), ("report",), ("probe",), ("probe", "sharpness")):
+        status, out, err = ask(*words, "--help", cwd=tmp_path)
+        assert status == 0, words
+        assert "usage: holdfast" in out
+        assert not err
+    assert ask(cwd=tmp_path)[0] == 0
+    assert ask("--version", cwd=tmp_path)[1].startswith("holdfast ")
+
+
+def test_settings_of_a_study_are_flags_with_help_and_the_scales_own_defaults(tmp_path: Path) -> None:
+    status, out, _ = ask("run", TOY, "--help", cwd=tmp_path)
+    assert status == 0
+    assert "--config.sleep-s" in out
+    assert "how long a trial takes" in " ".join(out.split())
+    assert "(default: 5)" in out
+    assert "(default: 8)" in ask("run", TOY, "--scale", "laptop", "--help", cwd=tmp_path)[1]
+
+
+def test_run_and_report(tmp_path: Path) -> None:
+    status, out, err = ask("run", TOY, "--config.sleep-s", "0.01", cwd=tmp_path)
+    assert status == 0, err
+    assert "supported" in out
+    assert "10 trials computed, 0 reused" in out
+    assert "toy: 10/10 trials, 5/5 seeds" in err
+    page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
+    assert f"holdfast run {TOY} --scale quick --config.sleep-s 0.01" in re.sub(r"<[^>]*>", "", page)
+    status, out, _ = ask("report", "--output", "other.html", "--json", cwd=tmp_path)
+    assert status == 0
+    assert (tmp_path / "other.html").read_text(encoding="utf-8") == page
+    [study] = json.loads(out)["studies"]
+    assert (study["study"], study["scale"], study["reused"]) == ("toy", "quick", 10)
+    assert study["verdicts"][0]["status"] == "supported"
+
+
+def test_json_on_standard_output_is_nothing_but_json(tmp_path: Path) -> None:
+    status, out, _ = ask("run", TOY, "--json", "--seeds", "3", cwd=tmp_path)
+    assert status == 0
+    summary = json.loads(out)
+    assert summary["studies"][0]["computed"] == 6
+    assert summary["studies"][0]["verdicts"][0]["n"] == 3
+
+
+def test_a_failed_trial_exits_with_1(tmp_path: Path) -> None:
+    status, out, err = ask("run", TOY, "--config.misbehave", "raise", cwd=tmp_path)
+    assert status == 1
+    assert "1 failed" in out
+    assert "seed=1, arm=new failed: ValueError: the toy raised" in err
+    assert "Traceback" not in err
+    page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
+    assert "about to misbehave" in page
+
+
+def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
+    status, out, _ = ask("run", TOY, "--seeds", "1", cwd=tmp_path)
+    assert status == 0
+    assert "inconclusive: 1 seed, at least 3" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("frobnicate",), "frobnicate"),
+        (("run",), "STUDY: expected names of studies, or --all"),
+        (("run", "--all", "sharpness"), "STUDY"),
+        (("run", "sharpnes"), "no study named 'sharpnes'. Did you mean 'sharpness'?"),
+        (("run", "missing.py"), "missing.py: no such file"),
+        (("run", "empty.py"), "expected one Study at the top level, found 0"),
+        (("run", "syntax.py"), "syntax.py does not load: SyntaxError"),
+        (("run", "nested.py"), "a function at the top level of a module"),
+        (("run", TOY, "--bogus"), "--bogus"),
+        (("run", TOY, "--scale", "huge"), "--scale"),
+        (("run", TOY, "--scale", "gpu"), "--scale: expected one of quick, laptop for toy, got gpu"),
+        (("run", TOY, "--seeds", "many"), "--seeds: expected INT, got 'many'"),
+        (("run", TOY, "--seeds", "0"), "--seeds: expected at least 1, got 0"),
+        (("run", TOY, "--workers", "0"), "--workers: expected at least 1, got 0"),
+        (("run", TOY, "--config.sleep-s", "long"), "--config.sleep-s"),
+        (("run", TOY, "--config.nope", "1"), "--config.nope"),
+        (("run", TOY, "--address", "x:1"), "--address: expected to be used with --engine ray"),
+        (("run", TOY, "--store", "syntax.py"), "--store: expected a folder"),
+        (("run", TOY, "--store", "/proc/none"), "--store: cannot write to /proc/none"),
+        (("report",), "--store: expected a folder with results, got results"),
+        (("report", "--store", "."), "--store: no runs in ."),
+        (("probe", "nonsense"), "no probe named 'nonsense'; there are: sharpness"),
+        (("probe", "sharpness"), "Missing"),
+        (("probe", "sharpness", "model.py"), "expected file.py:name or module:name"),
+        (("probe", "sharpness", "gone.py:f"), "gone.py, which is not there"),
+        (("probe", "sharpness", "model.py:gone"), "expected a function gone in model.py"),
+        (("probe", "sharpness", "model.py:number"), "expected a function number in model.py"),
+        (("probe", "sharpness", "model.py:broken"), "ValueError: no such size"),
+        (("probe", "sharpness", "model.py:logits_of", "--sizes", "0"), "sizes"),
+        (("probe", "sharpness", "model.py:logits_of", "--plot", "x.nonsense"), "--plot"),
+    ],
+    ids=lambda value: " ".join(map(str, value)).replace(str(TOY), "TOY") if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_clear_line(tmp_path: Path, words: tuple[object, ...], expected: str) -> None:
+    (tmp_path / "empty.py").write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "syntax.py").write_text("def (\n", encoding="utf-8")
+    (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
+    (tmp_path / "nested.py").write_text(
+        "from holdfast.lab import *\n"
+        "study = Study('nested', '?', {'quick': Config()}, lambda c: [Trial(0, c)], lambda t: {'x': 1.0}, [])\n",
+        encoding="utf-8",
+    )
+    status, _, err = ask(*words, cwd=tmp_path)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("holdfast: error: ")
+    assert expected in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    """The limit on file sizes stands in for the end of the disk: the same error, from the real system call."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+    status, _, err = ask("run", TOY, cwd=tmp_path, preexec_fn=limit)
+    assert status == 2
+    assert "--store: cannot write to results: File too large" in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_store_is_a_warning_and_is_mended(tmp_path: Path) -> None:
+    assert ask("run", TOY, cwd=tmp_path)[0] == 0
+    victim = next((tmp_path / "results" / "toy").iterdir())
+    (victim / "metrics.json").write_text("{}", encoding="utf-8")
+    status, out, err = ask("run", TOY, cwd=tmp_path)
+    assert status == 0
+    assert "1 trials computed, 9 reused" in out
+    assert "holdfast: warning:" in err
+    assert "set-aside" in err
+
+
+def test_output_may_be_cut_short(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        f"{sys.executable} -m holdfast run --help | head -1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout.startswith("usage:")
+    assert not answer.stderr
+
+
+def test_a_study_of_another_package_is_listed_and_runs(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "elsewhere").mkdir(parents=True)
+    (site / "elsewhere" / "__init__.py").touch()
+    text = TOY.read_text(encoding="utf-8").replace('name="toy"', 'name="elsewhere"')
+    (site / "elsewhere" / "mine.py").write_text(text, encoding="utf-8")
+    info = site / "elsewhere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(
+        "[holdfast.studies]\nelsewhere = elsewhere.mine:study\nbroken = elsewhere.gone:study\n", encoding="utf-8"
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    status, out, err = ask("list", cwd=tmp_path, env=env)
+    assert status == 0
+    assert "elsewhere" in out
+    assert "sharpness" in out
+    assert "holdfast: warning: study 'broken' (elsewhere.gone:study) does not load" in err
+    status, out, err = ask("run", "elsewhere", cwd=tmp_path, env=env)
+    assert status == 0, err
+    assert "elsewhere (quick): 10 trials computed" in out
+    # The report of a later run leaves out what is no longer installed, and says so.
+    status, out, err = ask("run", TOY, cwd=tmp_path)
+    assert status == 0
+    assert "elsewhere is left out of the report" in err
+
+
+def test_probe_sharpness_gives_table_json_and_picture(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
+    words = ("probe", "sharpness", "model.py:logits_of", "--sizes", "16", "64", "256")
+    status, out, err = ask(*words, "--plot", "out.png", cwd=tmp_path)
+    assert status == 0, err
+    assert "256" in out
+    assert (tmp_path / "out.png").stat().st_size > 5000
+    status, out, _ = ask(*words, "--json", cwd=tmp_path)
+    assert status == 0
+    assert json.loads(out)

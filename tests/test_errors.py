@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pickle
+import sys
+
+import pytest
+
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, require
+
+
+def test_an_argument_error_says_which_what_and_what_instead():
+    assert str(ArgumentError("--seeds", "at least 1", 0)) == "--seeds: expected at least 1, got 0"
+    assert str(ArgumentError("name", "letters", "a b")) == "name: expected letters, got a b"
+    assert str(ArgumentError("x", "a number", None)) == "x: expected a number, got None"
+
+
+def test_errors_are_caught_as_their_builtin_kind():
+    assert issubclass(ArgumentError, HoldfastError)
+    assert issubclass(ArgumentError, ValueError)
+    assert issubclass(MissingExtraError, HoldfastError)
+    assert issubclass(MissingExtraError, ImportError)
+
+
+@pytest.mark.parametrize(
+    "error", [ArgumentError("x", "a number", [1]), MissingExtraError("no ray"), HoldfastError("no")]
+)
+def test_errors_come_back_whole_from_another_process(error):
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+
+
+def test_require_gives_the_module():
+    assert require("json", "rl") is sys.modules["json"]
+    assert require("importlib.metadata", "rl").__name__ == "importlib.metadata"
+
+
+@pytest.mark.parametrize("module", ["no_such_package_here", "no_such_package_here.sub.module"])
+def test_require_names_the_extra(module):
+    with pytest.raises(MissingExtraError, match=rf"^{module} is not installed: .*pip install 'holdfast\[rl\]'$"):
+        require(module, "rl")
+
+
+def test_an_import_that_fails_inside_the_package_is_not_blamed_on_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text("import no_such_package_here\n")
+    (tmp_path / "broken_inside.py").write_text("raise ImportError('wrong version')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package_here") as caught:
+        require("half_installed", "rl")
+    assert not isinstance(caught.value, MissingExtraError)
+    with pytest.raises(ImportError, match="wrong version") as caught:
+        require("broken_inside", "rl")
+    assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_a_name_that_only_begins_alike_is_another_module(tmp_path, monkeypatch):
+    (tmp_path / "some_package_more.py").write_text("import some_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        require("some_package_more", "rl")
+    assert not isinstance(caught.value, MissingExtraError)
