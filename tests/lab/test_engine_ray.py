@@ -12,7 +12,7 @@ from holdfast.errors import MissingExtraError
 from holdfast.lab.engine import EngineError
 from holdfast.lab.engine_local import LocalEngine
 from holdfast.lab.engine_ray import RayEngine
-from holdfast.lab.run import Job, Silence, run
+from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
 from holdfast.lab.study import Outcome, Study, Trial
 from tests.lab.conftest import TOY, holdfast
@@ -55,7 +55,7 @@ def sums(store: Path) -> dict[str, str]:
     }
 
 
-class KillsANode(Silence):
+class KillsANode(Listener):
     """Takes a node away, without grace, once something runs on it."""
 
     def __init__(self, cluster: Any, node: Any) -> None:

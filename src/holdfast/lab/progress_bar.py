@@ -12,6 +12,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from holdfast.lab.run import Listener
 from holdfast.lab.study import Outcome, Trial
 
 _LINE_EVERY_S = 5.0
@@ -55,8 +56,8 @@ class _Tally:
         return f"{text}, {self.metric}" if self.metric else text
 
 
-class ProgressBar:
-    """A listener for `holdfast.lab.run` that writes to a stream.
+class ProgressBar(Listener):
+    """A listener that writes to a stream.
 
     Use it as a context manager. On a terminal it draws one bar a study with trials and seeds done, the latest metric
     and the time left; elsewhere it writes a plain line now and then.

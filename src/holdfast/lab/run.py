@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import settings
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 
-class Listener(Protocol):
-    """Hears how a run goes; `holdfast.lab.progress_bar` shows it to a person."""
+class Listener:
+    """Hears how a run goes, and does nothing; `holdfast.lab.progress_bar` shows it to a person."""
 
     def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
         """A study has these trials."""
@@ -43,25 +43,6 @@ class Listener(Protocol):
 
     def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
         """A trial ended without a result."""
-
-
-class Silence:
-    """The listener that does nothing."""
-
-    def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
-        """Ignore."""
-
-    def reused(self, study: str, trial: Trial[Any]) -> None:
-        """Ignore."""
-
-    def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
-        """Ignore."""
-
-    def finished(self, study: str, trial: Trial[Any], outcome: Outcome) -> None:
-        """Ignore."""
-
-    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +168,7 @@ def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | 
         StoreError: the store cannot be written.
         EngineError: the engine cannot work.
     """
-    listener = listener or Silence()
+    listener = listener or Listener()
     store.check_writable()
     plans = [_plan(job) for job in jobs]
     for job, plan in zip(jobs, plans, strict=True):

@@ -77,9 +77,6 @@ def _powers(first: int, last: int) -> tuple[int, ...]:
     return tuple(2**k for k in range(first, last + 1))
 
 
-# ---------------------------------------------------------------------------------------------- configuration
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a network is trained on small sets and tested on large ones.
@@ -255,9 +252,6 @@ def _generator(seed: int, *stream: int, device: str = "cpu") -> torch.Generator:
 
     state = np.random.SeedSequence([seed, *stream]).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
-
-
-# ------------------------------------------------------------------------------------------ retrieve, control
 
 
 def _run_trained(config: TrainConfig, seeds: Sequence[int]) -> Outcome:
@@ -460,9 +454,6 @@ def _evaluate(
     return records
 
 
-# ---------------------------------------------------------------------------------------------------- needle
-
-
 def _run_needle(config: NeedleConfig, seed: int) -> Outcome:
     """Weight on the winner, in closed form, of each law of temperature.
 
@@ -521,9 +512,6 @@ def _two_level_entropy(margin: float, n: int) -> float:
     p = _winner(margin, n)
     rest = p * math.exp(-margin)
     return -p * math.log(p) - (n - 1) * rest * math.log(rest)
-
-
-# ---------------------------------------------------------------------------------------------------- bounds
 
 
 def _run_bounds(config: BoundsConfig, seed: int) -> Outcome:
@@ -658,9 +646,6 @@ def _merged(checks: Sequence[Check]) -> list[Record]:
             }
         )
     return records
-
-
-# ---------------------------------------------------------------------------------------------------- claims
 
 
 def _gain(
@@ -867,8 +852,6 @@ CLAIMS = (
     ),
 )
 
-
-# --------------------------------------------------------------------------------------------------- figures
 
 # Places in the page's palette, which suits light and dark pages and colour-blind readers.
 COLOURS = {"plain": "C0", "published": "C1", "refit": "C2", "log-n": "C3", "hard": "C4", "ssmax": "C5"}

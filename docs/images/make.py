@@ -1,0 +1,140 @@
+"""Draw the figures of a study, and fill its results into the documentation.
+
+    holdfast run sharpness --scale laptop --store results
+    python docs/images/make.py sharpness --store results
+
+writes, from the latest run of the study in the store and without computing anything new,
+
+- `docs/images/STUDY-FIGURE.svg`, one picture a figure,
+- the part of `docs/systems/STUDY.md` between `<!-- results -->` and `<!-- /results -->`,
+- the part of `docs/gallery.md` between `<!-- figures: STUDY -->` and `<!-- /figures -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.style
+from cycler import cycler
+from matplotlib.figure import Figure as Canvas
+
+from holdfast.lab.locate import find
+from holdfast.lab.report import text
+from holdfast.lab.report.svg import INK, PALETTE, STYLE, SURFACE
+from holdfast.lab.run import Job, StudyRun, collect
+from holdfast.lab.store import Store
+
+if TYPE_CHECKING:
+    from holdfast.lab import Figure, Results, Verdict
+
+DOCS = Path(__file__).resolve().parent.parent
+
+
+def latest_run(study: str, store: Store) -> StudyRun:
+    """The latest run of a study in a store."""
+    record = store.runs()[study]
+    return collect([Job.of(find(study), record.scale, changes=record.overrides)], store)[0]
+
+
+def draw(figure: Figure, results: Results, path: Path) -> bool:
+    """Write a figure as SVG on white, the same bytes for the same results; `False` if it has nothing to show."""
+    style: dict[str, Any] = {
+        name: {INK: "#222222", SURFACE: "#ffffff"}.get(value, value) if isinstance(value, str) else value
+        for name, value in STYLE.items()
+    }
+    style |= {
+        "figure.figsize": (7.0, 4.2),
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "savefig.pad_inches": 0.1,
+        "svg.fonttype": "path",
+        "svg.hashsalt": path.name,
+        "axes.prop_cycle": cycler(color=PALETTE),
+    }
+    with matplotlib.style.context(["default", style]):
+        canvas = Canvas()
+        if not figure.draw(results, canvas.add_subplot()):
+            return False
+        canvas.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")
+    return True
+
+
+def results_section(run: StudyRun) -> str:
+    """Where the results come from, and the verdicts as a table."""
+    job, environments = run.job, run.environments
+    machines = sorted({f"{found['cpu']}, {found['cores']} cores" for found in environments})
+    machines += sorted({gpu for found in environments for gpu in found["gpu"]})
+    versions = sorted({f"Python {found['python']}, torch {found['packages']['torch']}" for found in environments})
+    commits = sorted({str(found.get("commit") or "unknown") for found in environments})
+    lines = [
+        f"Scale `{job.scale}`, seeds {text.ranges(job.config.seed_range)}. "
+        f"Measured on {'; '.join(machines)}, with {'; '.join(versions)}, commit {', '.join(commits)}.",
+        "",
+        "<!-- not run: takes as long as the study -->",
+        "```bash",
+        run.section.command,
+        "```",
+        "",
+        "| claim | verdict | effect [95 % interval] | p, adjusted | the paper |",
+        "|---|---|---|---|---|",
+        *(_row(verdict) for verdict in run.verdicts),
+    ]
+    return "\n".join(lines)
+
+
+def _row(verdict: Verdict) -> str:
+    found = verdict.evidence
+    status = f"**{verdict.status}**" + (f": {verdict.reason}" if verdict.reason else "")
+    effect = f"{text.effect(found)} {text.interval(found)}".strip()
+    cells = (
+        f"`{verdict.claim}`: {verdict.text}",
+        status,
+        effect,
+        text.NOTHING if text.is_exact(found) else text.p_value(verdict.p_adjusted),
+        verdict.paper or text.NOTHING,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def gallery_section(study: str, figures: Sequence[Figure]) -> str:
+    """All pictures with their captions."""
+    return "\n\n".join(f"![{item.caption}](images/{study}-{item.name}.svg)\n\n*{item.caption}*" for item in figures)
+
+
+def fill(page: Path, begin: str, end: str, content: str) -> None:
+    """Replace what stands between two marks of a page."""
+    mark, tail = re.escape(f"<!-- {begin} -->"), re.escape(f"<!-- {end} -->")
+    source = page.read_text(encoding="utf-8")
+    new, count = re.subn(f"({mark}\n).*?({tail})", lambda m: f"{m[1]}\n{content}\n\n{m[2]}", source, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{page}: expected <!-- {begin} --> and <!-- {end} --> once, found them {count} times")
+    page.write_text(new, encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line, draw and fill in."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="name of an installed study")
+    parser.add_argument("--store", type=Path, default=Path("results"), help="folder with its results")
+    options = parser.parse_args()
+    run = latest_run(options.study, Store(options.store))
+    if run.results.failures:
+        first = run.results.failures[0].reason
+        raise SystemExit(f"{len(run.results.failures)} trials have no result ({first}); run the study first")
+    figures = [
+        item
+        for item in run.job.study.figures
+        if draw(item, run.results, DOCS / "images" / f"{options.study}-{item.name}.svg")
+    ]
+    fill(DOCS / "systems" / f"{options.study}.md", "results", "/results", results_section(run))
+    fill(DOCS / "gallery.md", f"figures: {options.study}", "/figures", gallery_section(options.study, figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Everything that the documentation shows is run.
+
+Conventions for fenced blocks in README.md and docs/:
+
+- `python`: executed; the blocks of a page share their names, and a temporary folder as working directory.
+- `python title="my_study.py"`: written to that file in the folder; a later block of the page must use it.
+- `text title="output"`: what the block of Python before it prints.
+- `bash`: executed in the folder.
+- `console`: after each `$ ` a command, then what it prints, standard error included.
+- `toml`, `yaml`, `json`: parsed. `text`: for people.
+- `<!-- not run: reason -->` on the line before a block: not executed, but its commands must be known.
+
+In expected output `…` stands for anything within a line, and a line `...` for any lines. Progress is left out of it,
+since a terminal shows it as a bar that goes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast.cli import HoldfastError, _parse, _run_options
+from holdfast.lab.locate import installed
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+NOT_RUN_AT_MOST = 12
+
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
+_NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
+_PROGRESS = re.compile(r"^\S+: \d+/\d+ trials, ")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    line: int
+    language: str
+    title: str
+    text: str
+    not_run: str
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[Block]:
+    found: list[Block] = []
+    opened: Block | None = None
+    before = ""
+    lines: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        fence = _FENCE.match(line)
+        if fence is None:
+            lines.append(line)
+            before = line.strip() or before if opened is None else before
+        elif opened is None:
+            language, _, rest = fence["info"].partition(" ")
+            title = re.search(r'title="([^"]+)"', rest)
+            mark = _NOT_RUN.match(before)
+            opened = Block(number, language, title[1] if title else "", "", mark["reason"] if mark else "")
+            lines, before = [], ""
+        else:
+            found.append(replace(opened, text="\n".join(lines) + "\n"))
+            opened = None
+    assert opened is None, f"{name(page)}:{opened and opened.line}: this block has no end"
+    return found
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def sections(page: Path) -> set[str]:
+    """Anchors of a page's headings."""
+    headings = re.findall(r"^#+ +(.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def assert_like(shown: str, found: str, where: str) -> None:
+    """Compare output, wildcards included."""
+
+    def pattern() -> Iterator[str]:
+        for line in shown.strip("\n").splitlines():
+            if line.strip() == "...":
+                yield r"(?:.*\n)*"
+            else:
+                yield r"[^\n]*".join(map(re.escape, line.rstrip().split("…"))) + r"\n"
+
+    lines = [line.rstrip() for line in found.splitlines() if not _PROGRESS.match(line)]
+    text = "\n".join(lines).strip("\n") + "\n"
+    assert re.fullmatch("".join(pattern()), text), f"{where} shows\n\n{shown}\nbut prints\n\n{text}"
+
+
+def shell(command: str, folder: Path) -> tuple[int, str]:
+    """Run in bash with this environment's tools first, as wide as the pages show it."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "88",
+        "NO_COLOR": "1",
+        "PYTHONWARNINGS": "default",
+    }
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return ran.returncode, ran.stdout
+
+
+def check_known(block: Block, where: str) -> None:
+    """Commands that are not run must at least be ones that there are."""
+    for line in block.text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:2] == ["holdfast", "run"]:
+            try:
+                _parse(_run_options(words[2:]), "holdfast run", words[2:])
+            except HoldfastError as error:
+                pytest.fail(f"{where}: {line}: {error}")
+        elif words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), where
+        elif words[:2] == ["pip", "install"]:
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            extras = re.findall(r"\[(.+)\]", line)
+            assert set(",".join(extras).split(",")) - {""} <= set(project["optional-dependencies"]), where
+        elif words[:1] == [".venv/bin/python"]:
+            assert (ROOT / words[1]).is_file(), f"{where}: {line}"
+        elif words and not words[0].startswith(".venv/bin/"):
+            assert (ROOT / words[0]).is_file(), f"{where}: {line}"
+
+
+def run_page(page: Path, folder: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    printed = ""
+    unused: dict[str, str] = {}
+    for block in blocks(page):
+        where = f"{name(page)}:{block.line}"
+        unused = {file: place for file, place in unused.items() if not re.search(rf"\b{Path(file).stem}\b", block.text)}
+        if block.not_run:
+            check_known(block, where)
+        elif block.language == "python" and block.title:
+            (folder / block.title).write_text(block.text, encoding="utf-8")
+            unused[block.title] = where
+        elif block.language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(compile("\n" * block.line + block.text, name(page), "exec"), names)
+            printed = output.getvalue()
+        elif block.language == "text" and block.title == "output":
+            assert_like(block.text, printed, where)
+        elif block.language == "bash":
+            status, output_text = shell(block.text, folder)
+            assert status == 0, f"{where} exits with status {status}:\n{output_text}"
+        elif block.language == "console":
+            assert block.text.startswith("$ "), f"{where}: expected a line that starts with '$ '"
+            for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                command, _, shown = part.partition("\n")
+                assert_like(shown, shell(command, folder)[1], f"{where}: {command}")
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "yaml":
+            yaml.safe_load(block.text)
+        elif block.language == "json":
+            json.loads(block.text)
+        else:
+            assert block.language == "text", f"{where}: no rule for a block in {block.language!r}"
+    assert not unused, f"files that no later block of the page uses: {unused}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_a_page_shows_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_page(page, tmp_path)
+
+
+def test_few_blocks_are_not_run() -> None:
+    marked = [
+        f"{name(page)}:{block.line}: {block.not_run}" for page in PAGES for block in blocks(page) if block.not_run
+    ]
+    assert len(marked) <= NOT_RUN_AT_MOST, "\n".join(marked)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_resolve(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", link):
+            assert link.startswith("https://"), f"{name(page)}: {link}"
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name(page)}: {link}"
+        assert not anchor or anchor in sections(target), f"{name(page)}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_page_shows_a_machine_path(page: Path) -> None:
+    found = re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|work|usr|opt|var|Users)/\S*", page.read_text(encoding="utf-8"))
+    assert not found, f"{name(page)}: {found}"
+
+
+def systems() -> list[list[str]]:
+    """Rows of the README's table of systems."""
+    rows = re.findall(r"^\| (\w+ \(\[.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return [[cell.strip() for cell in row.split(" | ")] for row in rows]
+
+
+def test_the_table_of_systems_agrees_with_the_code() -> None:
+    rows = systems()
+    assert len(rows) == 8
+    for system, _, *forms in rows:
+        for form in forms:
+            assert form.startswith("`") or form == "planned", system
+            for code in re.findall(r"`(holdfast\.[\w.]+)`", form):
+                module, _, attribute = code.rpartition(".")
+                assert callable(getattr(importlib.import_module(module), attribute)), code
+    studies = {code for _, _, _, _, study in rows for code in re.findall(r"`holdfast run (\w+)`", study)}
+    assert studies == {row[0].split(" ")[0] for row in rows if row[4] != "planned"} == set(installed())
+
+
+def test_every_study_has_a_page_with_its_results_and_figures() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    gallery = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    for study, point in installed().items():
+        if not point.value.startswith("holdfast."):
+            continue
+        page = ROOT / "docs" / "systems" / f"{study}.md"
+        text = page.read_text(encoding="utf-8")
+        assert f"systems/{study}.md" in navigation
+        assert "<!-- results -->" in text
+        declared = point.load()
+        for claim in declared.claims:
+            assert f"`{claim.name}`" in text, f"{name(page)} does not explain the claim {claim.name}"
+        for figure in declared.figures:
+            assert f"images/{study}-{figure.name}.svg" in gallery, f"the gallery lacks {figure.name}; see docs/images"
+
+
+def test_the_citation_file_names_the_eight_papers() -> None:
+    document = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    cited = {item["value"] for paper in document["references"] for item in paper["identifiers"]}
+    papers = set(re.findall(r"arxiv\.org/abs/([\d.]+)", " ".join(row[0] for row in systems())))
+    assert cited == {f"arXiv:{paper}" for paper in papers}
+    assert len(papers) == 8
