@@ -106,11 +106,12 @@ def assert_like(shown: str, found: str, where: str) -> None:
                 yield r"[^\n]*".join(map(re.escape, line.rstrip().split("…"))) + r"\n"
 
     lines = [line.rstrip() for line in found.splitlines() if not _PROGRESS.match(line)]
-    text = "\n".join(lines).strip("\n") + "\n"
-    assert re.fullmatch("".join(pattern()), text), f"{where} shows\n\n{shown}\nbut prints\n\n{text}"
+    text = "".join(f"{line}\n" for line in "\n".join(lines).strip("\n").splitlines())
+    matches = re.fullmatch("".join(pattern()), text) is not None
+    assert matches, f"{where} shows\n\n{shown}\nbut prints\n\n{text}"
 
 
-def shell(command: str, folder: Path) -> tuple[int, str]:
+def shell(command: str, folder: Path, *flags: str) -> tuple[int, str]:
     """Run in bash with this environment's tools first, as wide as the pages show it."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -119,7 +120,7 @@ def shell(command: str, folder: Path) -> tuple[int, str]:
         "PYTHONWARNINGS": "default",
     }
     ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
+        ["bash", *flags, "-c", command],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -171,7 +172,7 @@ def run_page(page: Path, folder: Path) -> None:
         elif block.language == "text" and block.title == "output":
             assert_like(block.text, printed, where)
         elif block.language == "bash":
-            status, output_text = shell(block.text, folder)
+            status, output_text = shell(block.text, folder, "-euo", "pipefail")
             assert status == 0, f"{where} exits with status {status}:\n{output_text}"
         elif block.language == "console":
             assert block.text.startswith("$ "), f"{where}: expected a line that starts with '$ '"
@@ -218,6 +219,19 @@ def test_links_resolve(page: Path) -> None:
 def test_no_page_shows_a_machine_path(page: Path) -> None:
     found = re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|work|usr|opt|var|Users)/\S*", page.read_text(encoding="utf-8"))
     assert not found, f"{name(page)}: {found}"
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert built.returncode == 0, built.stderr
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(
+            r"""<(?:script|img|link rel="(?:stylesheet|icon|preconnect)")[^>]* (?:src|href)="(https?:)?//""", text
+        )
+        assert not loaded, page.name
+        assert "Errors:" not in text, page.name
 
 
 def systems() -> list[list[str]]:

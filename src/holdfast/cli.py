@@ -356,6 +356,8 @@ def _summary(item: StudyRun) -> dict[str, Any]:
     return {
         "study": item.job.study.name,
         "scale": item.job.scale,
+        "command": item.section.command,
+        "environments": list(item.environments),
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed,
         "failed": [

@@ -93,7 +93,8 @@ def test_workers_killed_from_outside_are_replaced(toy: Study[Any]) -> None:
     found = {}
     killed = 0
     for event in events:
-        if isinstance(event, Progress) and killed < 2:
+        # The second kill comes when the first victim's retry is long over: a trial has only one.
+        if isinstance(event, Progress) and killed < 2 and len(found) >= 5 * killed:
             victims = workers_of()
             victims[killed % len(victims)].send_signal(signal.SIGKILL)
             killed += 1

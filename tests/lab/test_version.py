@@ -350,3 +350,11 @@ def test_source_that_cannot_be_read_is_a_clear_error(tmp_path):
         code_version(FunctionRef("gone", str(tmp_path / "gone.py"), "run"))
     with pytest.raises(LocateError, match="its source cannot be found"):
         code_version(FunctionRef("no_such_module_anywhere.study", None, "run"))
+
+
+def test_types_for_readers_are_no_part_of_a_result(package):
+    package.edit("study.py", "def scaled(x):", "def scaled(x: Axes):")
+    before = package.version()
+    package.edit("study.py", "import Axes", "import Axes, Figure")
+    package.edit("types_only.py", "...", "pass")
+    assert package.version() == before

@@ -154,7 +154,9 @@ class ProgressBar(Listener):
             self._live.update(self._bars[study], completed=tally.progress, text=str(tally), left=left)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S or tally.ended == tally.trials:
+        # A log of an hour needs no line every five seconds.
+        pause = max(_LINE_EVERY_S, (now - tally.started) / 20)
+        if now - self._last_line >= pause or tally.ended == tally.trials:
             self._last_line = now
             line = f"{study}: {tally}{', ' if left else ''}{left}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -264,8 +264,6 @@ def paired_difference(
     if set(treatment) != set(control):
         odd = sorted(set(treatment) ^ set(control))
         return unusable(f"seeds without a partner: {', '.join(map(str, odd))}", len(set(treatment) & set(control)))
-    if len(treatment) > 1 and len({*treatment.values()}) == 1 == len({*control.values()}):
-        return unusable(f"{names[0]} and {names[1]} are each the same in all seeds: is the seed used?", len(treatment))
     differences = {seed: treatment[seed] - control[seed] for seed in treatment}
     scale = max(abs(value) for values in (treatment, control) for value in values.values())
     return _test(differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS), scale)

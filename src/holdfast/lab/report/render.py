@@ -241,6 +241,15 @@ def _failed(failure: Failure) -> _Failed:
     )
 
 
+def _idle_seeds(results: Results) -> int:
+    """How many kinds of trial (the same labels) have several seeds and one result."""
+    found: dict[str, list[str]] = {}
+    for trial, outcome in results.outcomes:
+        rows = [{name: value for name, value in row.items() if name != "seed"} for row in outcome.records]
+        found.setdefault(repr(sorted(trial.labels.items())), []).append(repr(rows))
+    return sum(len(each) > 1 and len(set(each)) == 1 for each in found.values())
+
+
 def _warnings(section: Section) -> list[str]:
     """What a reader must know before believing the verdicts."""
     warnings = []
@@ -262,6 +271,10 @@ def _warnings(section: Section) -> list[str]:
         warnings.append(
             f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict."
         )
+    idle = _idle_seeds(section.results)
+    if idle:
+        trials = f"{text.count(idle, 'kind')} of trial measured"
+        warnings.append(f"{trials} exactly the same with every seed: is the seed used?")
     if section.scale == "quick":
         warnings.append("The quick scale shows that everything runs; it is weak evidence about the paper.")
     return warnings
