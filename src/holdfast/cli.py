@@ -218,15 +218,19 @@ def _list(options: List) -> int:
         print(jsonlib.dumps([_describe(study) for study in studies], indent=1, ensure_ascii=False))
         return OK
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
 
-    table = Table("study", "question", "claims", "scales and cost", box=None, pad_edge=False, header_style="bold")
+    console = Console(highlight=False)
     for study in studies:
-        scales = "\n".join(f"{name}: {study.cost.get(name, 'cost unknown')}" for name in study.scales)
-        claims = "\n".join(claim.name for claim in study.claims)
-        table.add_row(study.name, study.question, claims, scales)
-        table.add_row()
-    Console(markup=False, highlight=False).print(table)
+        paper = f"  (arXiv {study.paper.arxiv})" if study.paper and study.paper.arxiv else ""
+        console.print(f"[bold]{study.name}[/]{paper}\n{escape(study.question)}")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for scale in study.scales:
+            table.add_row(scale, escape(study.cost.get(scale, "cost unknown")))
+        table.add_row("claims", ", ".join(escape(claim.name) for claim in study.claims) or "none")
+        console.print(Padding.indent(table, 2))
+        console.print()
     print("Run one:  holdfast run STUDY --scale quick      All settings:  holdfast run STUDY --help")
     return OK
 
@@ -333,17 +337,20 @@ def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("study", "claim", "verdict", "effect [95 % interval]", "seeds", box=None, pad_edge=False)
+    from holdfast.lab.report import text
+
+    table = Table("study", "claim", "verdict", box=None, pad_edge=False)
+    table.add_column("effect [95 % interval]", no_wrap=True)
+    table.add_column("seeds", justify="right")
     colours = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
     for item in runs:
         for verdict in item.verdicts:
             found = verdict.evidence
-            effect = "" if math.isnan(found.effect) else f"{found.effect:+.3g}"
-            interval = "" if math.isnan(found.low) else f" [{found.low:+.3g}, {found.high:+.3g}]"
+            effect = f"{text.effect(found)} {text.interval(found)}".strip()
             word = f"[{colours[verdict.status]}]{verdict.status}[/]"
             if verdict.reason:
                 word += f": {escape(verdict.reason)}"
-            table.add_row(item.job.study.name, escape(verdict.claim), word, escape(effect + interval), str(found.n))
+            table.add_row(item.job.study.name, escape(verdict.claim), word, escape(effect), str(found.n))
     Console(highlight=False).print(table)
     for item in runs:
         failed = f", {len(item.results.failures)} failed" if item.results.failures else ""

@@ -857,6 +857,9 @@ CLAIMS = (
 COLOURS = {"plain": "C0", "published": "C1", "refit": "C2", "log-n": "C3", "hard": "C4", "ssmax": "C5"}
 GREY = "#7d858e"
 
+DASHES = {"log-n": (0, (4, 2)), "hard": (0, (1, 1.5))}
+"""Arms that often coincide with another are broken lines, so that both can be seen."""
+
 
 def _band(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean over seeds with its 95 % t interval."""
@@ -901,7 +904,8 @@ def _draw_by_size(
         if not points:
             continue
         sizes, means, lows, highs = zip(*points, strict=True)
-        axes.plot(sizes, means, color=COLOURS[arm], marker="o", markersize=3, linewidth=1.5, label=arm)
+        style = DASHES.get(arm, "-")
+        axes.plot(sizes, means, color=COLOURS[arm], linestyle=style, marker="o", markersize=3, linewidth=1.6, label=arm)
         if band:
             axes.fill_between(sizes, lows, highs, color=COLOURS[arm], alpha=0.18, linewidth=0)
     _size_axis(axes, [int(n) for n in results.levels("n", part=part)])
