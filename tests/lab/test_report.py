@@ -20,9 +20,13 @@ import pytest
 
 from holdfast import __version__
 from holdfast.lab.report import Section, render, text, write_report
+from holdfast.lab.report.render import ReportWarning
 from holdfast.lab.results import Failure, Results
 from holdfast.lab.study import Claim, Config, Figure, Outcome, Paper, Study, Trial
 from holdfast.lab.verdict import Evidence, Status, exact, judge, mean_of, paired_difference, unusable
+
+# Some studies here have a figure that breaks on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lab.report.render.ReportWarning")
 
 
 @dataclass(frozen=True)
@@ -603,3 +607,8 @@ def test_long_logs_keep_their_end() -> None:
 def test_ranges() -> None:
     assert text.ranges([4, 0, 1, 2, 7, 7]) == "0–2, 4, 7"
     assert text.ranges([]) == ""
+
+
+def test_a_figure_that_breaks_is_said_aloud() -> None:
+    with pytest.warns(ReportWarning, match="figure 'entropy' of sharpness could not be drawn: KeyError"):
+        render([sharpness()])

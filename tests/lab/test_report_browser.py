@@ -12,6 +12,9 @@ import pytest
 
 from holdfast.lab.report import write_report
 
+# Some studies here have a figure that breaks on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lab.report.render.ReportWarning")
+
 webdriver = pytest.importorskip("selenium.webdriver")
 
 FLAGS = (

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast.lab.results import Failure, Results, ResultsError
-from holdfast.lab.study import Outcome, Trial
+from holdfast.lab.study import Config, Outcome, Trial
+from holdfast.lab.verdict import mean_of
 
 
 @dataclass(frozen=True)
@@ -148,3 +149,20 @@ def test_failures_are_beside_the_results():
     failure = Failure("key", trial(0), "ValueError: no", "log")
     assert Results(Settings(), (), [failure]).failures == [failure]
     assert Results(Settings(), ()).failures == ()
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "reason"),
+    [
+        ("scores", {"arm": "old"}, "no record has a column 'scores'; there are: arm, score, seed"),
+        ("score", {"amr": "old"}, "no record has a column 'amr'; there are: arm, score, seed"),
+        ("score", {"arm": "older"}, "no record has arm = 'older'; there are: 'new', 'old'"),
+    ],
+)
+def test_missing_values_say_what_there_is_instead(metric, labels, reason):
+    trials = [(Trial(0, Config(), {"arm": arm}), Outcome([{"score": 1.0}])) for arm in ("old", "new")]
+    found = Results(Config(), trials).by_seed(metric, **labels)
+    assert found == {}
+    assert found.missing == reason
+    assert reason in mean_of(found, threshold=0.0).reason
+    assert Results(Config(), []).by_seed("score").missing == "no trial has finished"

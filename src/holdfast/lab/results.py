@@ -14,6 +14,12 @@ class ResultsError(HoldfastError):
     """A query for results that has no single answer."""
 
 
+class Values(dict[int, float]):
+    """A metric by seed. Where there are none, `missing` says why."""
+
+    missing: str = ""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A trial that did not finish, with the log of its last attempt."""
@@ -52,7 +58,7 @@ class Results:
         rows = [_labelled(trial, row) for trial, outcome in self.outcomes for row in outcome.curves.get(name, ())]
         return _select(rows, labels)
 
-    def by_seed(self, metric: str, **labels: Scalar) -> dict[int, float]:
+    def by_seed(self, metric: str, **labels: Scalar) -> Values:
         """A metric by seed: what the tests of `holdfast.lab.verdict` take.
 
         Arguments:
@@ -60,7 +66,8 @@ class Results:
             labels: enough labels to leave one record a seed.
 
         Returns:
-            The values, ordered by seed; empty where no record fits, which the tests call *inconclusive*.
+            The values, ordered by seed; empty where no record fits, which the tests call *inconclusive*, with
+            the reason from `missing`.
 
         Errors:
             ResultsError: more than one record a seed fits.
@@ -78,7 +85,26 @@ class Results:
                     f"{metric}: more than one record has seed {seed} and labels {labels!r}; name more labels"
                 )
             values[seed] = float(value)
-        return dict(sorted(values.items()))
+        found = Values(sorted(values.items()))
+        if not found:
+            found.missing = self._missing(metric, labels)
+        return found
+
+    def _missing(self, metric: str, labels: Mapping[str, Scalar]) -> str:
+        """Why no record fits, with what there is instead."""
+        records = self.records
+        if not records:
+            return "no trial has finished"
+        columns = sorted({name for record in records for name in record})
+        for name in (metric, *labels):
+            if name not in columns:
+                return f"no record has a column {name!r}; there are: {', '.join(columns)}"
+        for name, value in labels.items():
+            levels = self.levels(name)
+            if value not in levels:
+                return f"no record has {name} = {value!r}; there are: {', '.join(map(repr, levels))}"
+        wanted = ", ".join(f"{name} = {value!r}" for name, value in labels.items())
+        return f"no record has {metric!r} with {wanted}"
 
     def levels(self, label: str, **labels: Scalar) -> list[Any]:
         """The distinct values of a label among the records, sorted (numbers before text)."""

@@ -107,7 +107,8 @@ def unusable(reason: str, n: int = 0) -> Evidence:
 
 def _problem(values: BySeed, name: str) -> str:
     if not values:
-        return f"no results for {name}"
+        missing = getattr(values, "missing", "")  # what `Results.by_seed` knows about it
+        return f"no results for {name}{': ' if missing else ''}{missing}"
     bad = sorted(seed for seed, value in values.items() if not math.isfinite(value))
     if bad:
         return f"{name} is not finite for seed{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"

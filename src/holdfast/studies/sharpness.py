@@ -892,7 +892,7 @@ def _draw_by_size(
     for arm in arms:
         points: list[tuple[int, float, float, float]] = []
         for n in results.levels("n", part=part, arm=arm):
-            values = results.by_seed(metric, part=part, arm=arm, n=n)
+            values: dict[int, float] = results.by_seed(metric, part=part, arm=arm, n=n)
             if minus is not None:
                 base = results.by_seed(metric, part=part, arm=minus, n=n)
                 values = {seed: value - base[seed] for seed, value in values.items() if seed in base}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from holdfast.lab.verdict import LEVEL, MIN_SEEDS, Status, Verdict
 
 FEW_SEEDS = 5
 """Below this the page warns that an interval is rough."""
+
+
+class ReportWarning(UserWarning):
+    """Something could not be shown in the report; it says so in its place."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,9 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
         table = text.to_csv(rows)
     # A figure is a study's own code: whatever it raises, the verdicts must still be published.
     except Exception as error:
-        return _Picture(figure.name, figure.caption, error=f"{type(error).__name__}: {text.clean(str(error))}")
+        line = f"{type(error).__name__}: {text.clean(str(error))}"
+        warnings.warn(f"figure {figure.name!r} of {section.study.name} could not be drawn: {line}", ReportWarning, 2)
+        return _Picture(figure.name, figure.caption, error=line)
     return _Picture(
         name=figure.name,
         caption=figure.caption,
@@ -252,14 +259,14 @@ def _idle_seeds(results: Results) -> int:
 
 def _warnings(section: Section) -> list[str]:
     """What a reader must know before believing the verdicts."""
-    warnings = []
+    found = []
     finished, failed = len(section.results.outcomes), len(section.results.failures)
     if not finished:
-        warnings.append("No trial has finished yet.")
+        found.append("No trial has finished yet.")
     if failed:
         verb = "has" if failed == 1 else "have"
         trials = f"{failed} of {text.count(finished + failed, 'trial')}"
-        warnings.append(f"{trials} {verb} failed: what they would have shown is missing.")
+        found.append(f"{trials} {verb} failed: what they would have shown is missing.")
     few = [
         verdict.evidence.n
         for verdict in section.verdicts
@@ -268,13 +275,11 @@ def _warnings(section: Section) -> list[str]:
     if few:
         claims = f"{text.count(len(few), 'claim')} {'rests' if len(few) == 1 else 'rest'}"
         seeds = f"{min(few)} to {max(few)} seeds" if min(few) < max(few) else text.count(few[0], "seed")
-        warnings.append(
-            f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict."
-        )
+        found.append(f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict.")
     idle = _idle_seeds(section.results)
     if idle:
         trials = f"{text.count(idle, 'kind')} of trial measured"
-        warnings.append(f"{trials} exactly the same with every seed: is the seed used?")
+        found.append(f"{trials} exactly the same with every seed: is the seed used?")
     if section.scale == "quick":
-        warnings.append("The quick scale shows that everything runs; it is weak evidence about the paper.")
-    return warnings
+        found.append("The quick scale shows that everything runs; it is weak evidence about the paper.")
+    return found
