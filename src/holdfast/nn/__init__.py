@@ -1,5 +1,20 @@
 """Modules and functions that networks are made of."""
 
+from holdfast.nn.normalisers import (
+    NORMALISERS,
+    Adaptive,
+    Entmax,
+    Hard,
+    Llama4,
+    LogN,
+    Normaliser,
+    Plain,
+    Rows,
+    ScaleInvariant,
+    Sparsemax,
+    SSMax,
+    YaRN,
+)
 from holdfast.nn.temperature import (
     AdaptiveTemperature,
     CorrectionInactiveWarning,
@@ -11,14 +26,31 @@ from holdfast.nn.temperature import (
     fit_temperature,
     inactive_share,
 )
+from holdfast.nn.tempered_attention import RowStatistics, adaptive_attention, attention_statistics
 
 __all__ = [
+    "NORMALISERS",
+    "Adaptive",
     "AdaptiveTemperature",
     "CorrectionInactiveWarning",
+    "Entmax",
     "FitError",
     "FitRecord",
+    "Hard",
+    "Llama4",
+    "LogN",
+    "Normaliser",
+    "Plain",
+    "RowStatistics",
+    "Rows",
+    "SSMax",
+    "ScaleInvariant",
     "SizeCheck",
+    "Sparsemax",
+    "YaRN",
+    "adaptive_attention",
     "adaptive_softmax",
+    "attention_statistics",
     "entropy_of",
     "fit_temperature",
     "inactive_share",

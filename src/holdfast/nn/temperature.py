@@ -398,7 +398,7 @@ def _checked(logits: Tensor, dim: int, mask: Tensor | None) -> None:
         raise ArgumentError("mask", f"a shape that broadcasts to {tuple(logits.shape)}", f"shape {tuple(mask.shape)}")
 
 
-def _shifted(logits: Tensor, dim: int, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def shifted_rows(logits: Tensor, dim: int = -1, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Shift each row by its maximum, in float32 or better.
 
     Returns:
@@ -418,7 +418,7 @@ def _shifted(logits: Tensor, dim: int, mask: Tensor | None) -> tuple[Tensor, Ten
     return shifted, hidden, empty
 
 
-def _entropy(shifted: Tensor, hidden: Tensor, empty: Tensor, dim: int) -> Tensor:
+def row_entropy(shifted: Tensor, hidden: Tensor, empty: Tensor, dim: int = -1) -> Tensor:
     """Entropy in nats, `dim` kept: H = ln s - t / s, with s = sum e^z and t = sum z e^z, z shifted."""
     weight = shifted.exp().masked_fill(hidden, 0.0)
     # Sums of thousands of float32 terms lose the digits that the law's slope then multiplies.
@@ -450,8 +450,8 @@ def entropy_of(
     is 0 in float16.
     """
     _checked(logits, dim, mask)
-    shifted, hidden, empty = _shifted(logits, dim, mask)
-    return _entropy(shifted, hidden, empty, dim).squeeze(dim).to(shifted.dtype)
+    shifted, hidden, empty = shifted_rows(logits, dim, mask)
+    return row_entropy(shifted, hidden, empty, dim).squeeze(dim).to(shifted.dtype)
 
 
 def adaptive_softmax(
@@ -488,8 +488,8 @@ def adaptive_softmax(
     """
     law = PUBLISHED if temperature is None else temperature
     _checked(logits, dim, mask)
-    shifted, hidden, empty = _shifted(logits, dim, mask)
-    entropy = _entropy(shifted.detach() if detach else shifted, hidden, empty, dim)
+    shifted, hidden, empty = shifted_rows(logits, dim, mask)
+    entropy = row_entropy(shifted.detach() if detach else shifted, hidden, empty, dim)
     if not torch.compiler.is_compiling() and logits.device.type == "cpu":
         _warn_if_inactive(entropy, empty, law)
     # beta > 0, so that the shifted row's maximum stays 0 and needs no second pass.

@@ -1,0 +1,331 @@
+"""The known ways from attention logits to attention weights, under one interface: compare before you choose.
+
+    factor of the row       Plain, LogN, SSMax, YaRN, Llama4, Adaptive    softmax(factor x logits)
+    affine in the distance  ScaleInvariant                                softmax(a logits + m)
+    another normaliser      Hard, Entmax, Sparsemax
+
+Each is a frozen dataclass. `weights` is the plain form, on whole rows; what is a factor of the row also has
+`factor`, which lets `adaptive_attention` work in bounded memory.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from holdfast.errors import ArgumentError, require
+from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature, row_entropy, shifted_rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows and columns of a block of logits stand in the sequence.
+
+    Arguments:
+        query: position of each query, from 0.
+        key: position of each key, from 0.
+        sink: whether the last column is an attention sink: part of the distribution, but no key.
+    """
+
+    query: Int[Tensor, " query"]
+    key: Int[Tensor, " key"]
+    sink: bool = False
+
+    @classmethod
+    def aligned(cls, logits: Float[Tensor, "*batch query key"]) -> Rows:
+        """Queries at the end of the keys, as in decoding and in self-attention."""
+        queries, keys = logits.shape[-2:]
+        key = torch.arange(keys, device=logits.device)
+        return cls(torch.arange(keys - queries, keys, device=logits.device), key)
+
+
+class Normaliser(abc.ABC):
+    """Turns attention logits into weights that sum to one over the keys."""
+
+    @abc.abstractmethod
+    def weights(
+        self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
+    ) -> Float[Tensor, "*batch query key"]:
+        """Attention weights of whole rows.
+
+        Arguments:
+            logits: scaled, biased, softcapped; a masked key has -inf, or at most half the dtype's lowest value.
+            rows: positions; by default the queries stand at the end of the keys.
+
+        Returns:
+            Weights of the shape and dtype of `logits`; zeros in a row without a visible key.
+        """
+
+
+class FactorNormaliser(Normaliser):
+    """A softmax of logits times a factor of the row: what GPU kernels and streaming can do."""
+
+    needs_entropy: bool = False
+    """Whether `factor` reads the entropy; if not, zeros may be given."""
+
+    detach: bool = True
+    """Whether the factor is a constant in the backward pass."""
+
+    @abc.abstractmethod
+    def factor(
+        self,
+        entropy: Float[Tensor, "*batch query 1"],
+        visible: Int[Tensor, "*#batch query 1"],
+        position: Int[Tensor, "query 1"],
+    ) -> Float[Tensor, ...]:
+        """What the logits of each row are multiplied by; it broadcasts against the rows.
+
+        Arguments:
+            entropy: of the row's softmax, in nats.
+            visible: keys that the query sees.
+            position: of the query, from 0.
+        """
+
+    def weights(
+        self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
+    ) -> Float[Tensor, "*batch query key"]:
+        """See `Normaliser.weights`."""
+        rows = Rows.aligned(logits) if rows is None else rows
+        shifted, hidden, empty = shifted_rows(logits)
+        entropy = torch.zeros_like(shifted[..., :1])
+        if self.needs_entropy:
+            entropy = row_entropy(shifted.detach() if self.detach else shifted, hidden, empty)
+        visible = (~hidden).sum(-1, keepdim=True) - int(rows.sink)
+        factor = self.factor(entropy, visible, rows.query.unsqueeze(-1)).to(shifted.dtype)
+        weight = (factor * shifted).exp().masked_fill(hidden, 0.0)
+        total = weight.sum(-1, keepdim=True).masked_fill(empty, 1.0)
+        return (weight / total).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Plain(FactorNormaliser):
+    """The softmax."""
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """One."""
+        return torch.ones_like(entropy)
+
+
+@dataclass(frozen=True)
+class Adaptive(FactorNormaliser):
+    """Adaptive temperature: the row's own entropy decides.
+
+    Arguments:
+        temperature: the law.
+        detach: treat the factor as a constant in the backward pass.
+
+    Source: arXiv 2410.01104, section 3.
+    """
+
+    temperature: AdaptiveTemperature = PUBLISHED
+    detach: bool = True
+    needs_entropy: bool = field(default=True, init=False, repr=False)
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """The law's inverse temperature."""
+        return self.temperature.beta(entropy)
+
+
+@dataclass(frozen=True)
+class LogN(FactorNormaliser):
+    """Logits times max(1, ln n / ln n_train), n the visible keys: nothing changes up to the trained length.
+
+    Arguments:
+        train_length: n_train, at least 2.
+
+    Source: Chiang and Cholak, arXiv 2202.12172, normalised by the training length as in Qwen's models.
+    """
+
+    train_length: int
+
+    def __post_init__(self) -> None:
+        if self.train_length < 2:
+            raise ArgumentError("train_length", "at least 2", self.train_length)
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """max(1, ln n / ln n_train)."""
+        return (visible.clamp(min=1).to(entropy.dtype).log() / math.log(self.train_length)).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class SSMax(FactorNormaliser):
+    """Scalable softmax: logits times s ln n, n the visible keys.
+
+    Arguments:
+        scale: s, one number, or one a head (heads are the third dimension from the end).
+
+    Source: arXiv 2501.19399, where s is learned for each head; 0.43 is its opening example.
+    """
+
+    scale: float | tuple[float, ...] = 0.43
+
+    def __post_init__(self) -> None:
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not scales or not all(0 <= scale < math.inf for scale in scales):
+            raise ArgumentError("scale", "a number of at least 0, or one a head", self.scale)
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """The product s ln n."""
+        log_n = visible.clamp(min=1).to(entropy.dtype).log()
+        if isinstance(self.scale, tuple):
+            return entropy.new_tensor(self.scale)[:, None, None] * log_n
+        return self.scale * log_n
+
+
+@dataclass(frozen=True)
+class YaRN(FactorNormaliser):
+    """Logits times (0.1 ln s + 1)^2: YaRN's attention factor, which it puts on queries and on keys.
+
+    Arguments:
+        extension: s, how many times longer the context is than in training, at least 1.
+
+    Source: arXiv 2309.00071, section 3.4.
+    """
+
+    extension: float
+
+    def __post_init__(self) -> None:
+        if not self.extension >= 1:
+            raise ArgumentError("extension", "at least 1", self.extension)
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """(0.1 ln s + 1)^2."""
+        return torch.full_like(entropy, (0.1 * math.log(self.extension) + 1) ** 2)
+
+
+@dataclass(frozen=True)
+class Llama4(FactorNormaliser):
+    """Queries times 1 + a ln(1 + floor((position + 1) / floor_scale)), as in Llama 4's layers without RoPE.
+
+    Arguments:
+        attn_scale: a.
+        floor_scale: positions up to which nothing changes.
+
+    Source: `transformers`, the model `llama4`.
+    """
+
+    attn_scale: float = 0.1
+    floor_scale: float = 8192.0
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """1 + a ln(1 + floor((position + 1) / floor_scale))."""
+        steps = torch.floor((position.to(entropy.dtype) + 1) / self.floor_scale)
+        return 1 + self.attn_scale * torch.log1p(steps)
+
+
+@dataclass(frozen=True)
+class ScaleInvariant(Normaliser):
+    """softmax(a_t z + m_t), t the distance from query to key: a_t^2 = 2 (ln(t / tau + 1) + 1/2), m_t = 1 - a_t^2.
+
+    Arguments:
+        tau: distance scale.
+
+    Source: arXiv 2505.17083.
+    """
+
+    tau: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.tau > 0:
+            raise ArgumentError("tau", "a positive distance", self.tau)
+
+    def coefficients(
+        self, distance: Float[Tensor, "*shape"]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """a_t and m_t at the given distances."""
+        square = 2 * (torch.log1p(distance / self.tau) + 0.5)
+        return square.sqrt(), 1 - square
+
+    def weights(
+        self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
+    ) -> Float[Tensor, "*batch query key"]:
+        """See `Normaliser.weights`. Sinks have no distance, and are refused."""
+        rows = Rows.aligned(logits) if rows is None else rows
+        if rows.sink:
+            raise ArgumentError("sinks", "none with ScaleInvariant, since a sink has no distance", "some")
+        hidden = hidden_keys(logits)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(hidden, 0.0)
+        a, m = self.coefficients((rows.query[:, None] - rows.key).abs().to(wide.dtype))
+        return Plain().weights((a * wide + m).masked_fill(hidden, -math.inf)).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Hard(Normaliser):
+    """All weight on the largest logit; ties share it equally. No gradient flows to the logits."""
+
+    def weights(
+        self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
+    ) -> Float[Tensor, "*batch query key"]:
+        """See `Normaliser.weights`."""
+        shifted, hidden, empty = shifted_rows(logits)
+        top = ((shifted == 0) & ~hidden).to(shifted.dtype)
+        weight = top / top.sum(-1, keepdim=True).clamp(min=1.0)
+        broken = shifted.isnan().any(-1, keepdim=True) & ~empty
+        return weight.masked_fill(broken, math.nan).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Entmax(Normaliser):
+    """alpha-entmax: a normaliser that gives low logits a weight of exactly zero.
+
+    Arguments:
+        alpha: 1.5, or any number above 1 (2 is sparsemax). Other values are found by bisection, slower.
+
+    Source: arXiv 1905.05702; for length generalisation arXiv 2506.16640. Computed by the package `entmax`.
+    """
+
+    alpha: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 1:
+            raise ArgumentError("alpha", "a number above 1", self.alpha)
+
+    def weights(
+        self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
+    ) -> Float[Tensor, "*batch query key"]:
+        """See `Normaliser.weights`."""
+        package = require("entmax", "entmax")
+        # Half precision gives NaN in the package, and so do rows of -inf.
+        shifted, hidden, empty = shifted_rows(logits)
+        broken = shifted.isnan().any(-1, keepdim=True) & ~empty
+        lowered = shifted.masked_fill(hidden, -1e4).masked_fill(broken, 0.0)
+        weight: Tensor
+        if self.alpha == 1.5:
+            weight = package.entmax15(lowered, dim=-1)
+        elif self.alpha == 2.0:
+            weight = package.sparsemax(lowered, dim=-1)
+        else:
+            weight = package.entmax_bisect(lowered, alpha=self.alpha, dim=-1)
+        return weight.masked_fill(hidden, 0.0).masked_fill(broken, math.nan).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Sparsemax(Entmax):
+    """Entmax with alpha = 2: the Euclidean projection onto the simplex."""
+
+    alpha: float = field(default=2.0, init=False)
+
+
+NORMALISERS: dict[str, type[Normaliser]] = {
+    "plain": Plain,
+    "adaptive": Adaptive,
+    "log-n": LogN,
+    "ssmax": SSMax,
+    "yarn": YaRN,
+    "llama4": Llama4,
+    "scale-invariant": ScaleInvariant,
+    "hard": Hard,
+    "entmax": Entmax,
+    "sparsemax": Sparsemax,
+}
+"""All of them, by name."""
+
+
+def hidden_keys(logits: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Which logits count as masked: -inf, or at most half the dtype's lowest value."""
+    return logits <= torch.finfo(logits.dtype).min / 2

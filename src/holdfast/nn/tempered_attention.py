@@ -1,0 +1,501 @@
+"""Attention with an adaptive temperature, or any other normaliser, in memory that grows with the keys only.
+
+The temperature of a row depends on the whole row, so that every row is seen twice: once for its entropy, once for
+its weights. Queries are taken a few at a time, and the logits of those few are kept between the two passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from holdfast.errors import ArgumentError
+from holdfast.nn.normalisers import Adaptive, FactorNormaliser, Normaliser, Rows, SSMax, hidden_keys
+from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
+
+CHUNK = 1 << 21
+"""Logits that are worked on at once, 8 MiB in float32: enough rows for a fast product, few enough for the cache."""
+
+DIRECT = 1 << 24
+"""Up to this many logits a backward pass keeps all of them; above, each chunk is computed again."""
+
+MASKED = -1e30
+"""Stands for a masked logit where -inf would meet a factor of zero; its exponential is zero all the same."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What decides which key a query sees, and how a product becomes a logit."""
+
+    causal: bool
+    window: int | None
+    scale: float
+    softcap: float | None
+    queries: int
+    keys: int
+
+    @property
+    def offset(self) -> int:
+        """Position of the first query: the last query stands at the last key."""
+        return self.keys - self.queries
+
+    def span(self, start: int, stop: int) -> tuple[int, int]:
+        """Keys outside of which no query from `start` up to `stop` sees anything."""
+        low, high = 0, self.keys
+        if self.causal:
+            high = max(0, min(high, stop + self.offset))
+        if self.window is not None:
+            low = max(0, start + self.offset - self.window + 1)
+            high = high if self.causal else min(high, max(0, stop + self.offset + self.window - 1))
+        return min(low, high), high
+
+    def hidden(self, query: Int[Tensor, " query"], key: Int[Tensor, " key"]) -> Bool[Tensor, "query key"] | None:
+        """Which keys are hidden from which query; `None` where none is."""
+        ahead = key - query[:, None]
+        hidden = None
+        if self.causal:
+            hidden = ahead > 0
+        if self.window is not None:
+            far = ahead.abs() >= self.window
+            hidden = far if hidden is None else hidden | far
+        return hidden
+
+
+def adaptive_attention(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    value: Float[Tensor, "batch kv_heads keys value_dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    temperature: AdaptiveTemperature | Normaliser | None = None,
+    detach: bool = True,
+) -> Float[Tensor, "batch heads queries value_dim"]:
+    """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
+
+    Memory is a few chunks of logits beyond the output: a full table of scores is never made. Statistics are in float32
+    or better whatever the inputs.
+
+    Arguments:
+        query: of float16, bfloat16, float32 or float64.
+        key: `kv_heads` divides `heads`; each key head serves that many query heads in turn (GQA). Not repeated.
+        value: as `key`.
+        mask: broadcasts to (batch, heads, queries, keys): bool, True = visible, or additive in a floating dtype
+            (-inf, or at most half the dtype's lowest value, hides).
+        causal: a query sees no key after it; the last query stands at the last key.
+        scale: of the products; 1 / sqrt(dim) unless given.
+        softcap: logits become softcap x tanh(logit / softcap), before mask and temperature.
+        window: a query sees keys less than this many positions away.
+        sinks: a logit for each head that takes part in the softmax, its entropy and its temperature, and has no value.
+        temperature: a law, or any `Normaliser`; `None`: the published law.
+        detach: treat the law's temperature as a constant in the backward pass. For a `Normaliser` it says so itself.
+
+    Returns:
+        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows.
+
+    Errors:
+        ArgumentError: shapes, dtypes or options that do not fit.
+
+    Source: arXiv 2410.01104, section 3.
+    """
+    normaliser = _normaliser(temperature, detach)
+    options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
+    batch, heads, queries, _ = query.shape
+    groups = heads // key.shape[1]
+    needs_grad = torch.is_grad_enabled() and any(
+        each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
+    )
+    output = query.new_zeros(batch, heads, queries, value.shape[-1])
+    parts: list[Tensor] = []
+    logits = batch * heads * queries * options.keys
+    for b in range(batch):
+        for head in range(heads):
+            k, v = key[b, head // groups], value[b, head // groups]
+            own_mask = None if mask is None else _part(mask, b, head)
+            sink = None if sinks is None else sinks[head]
+            wide = _wide(query.dtype)
+            if not needs_grad:
+                k, v = k.to(wide), v.to(wide)
+            own = _for_head(normaliser, head)
+            for start, stop in _chunks(options):
+                low, high = options.span(start, stop)
+                if low == high and sink is None:
+                    parts.append(output[b, head, start:stop])
+                    continue
+                chunk = (query[b, head, start:stop], k[low:high], v[low:high], own_mask, sink, start, low)
+                if not needs_grad:
+                    output[b, head, start:stop] = _fast(*chunk, own, options)
+                elif logits <= DIRECT:
+                    parts.append(_whole(*chunk, own, options))
+                else:
+                    parts.append(checkpoint(_whole, *chunk, own, options, use_reentrant=False))
+    if needs_grad:
+        return torch.cat(parts).view(batch, heads, queries, -1)
+    return output
+
+
+def adaptive_attention_reference(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    value: Float[Tensor, "batch kv_heads keys value_dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    temperature: AdaptiveTemperature | Normaliser | None = None,
+    detach: bool = True,
+) -> Float[Tensor, "batch heads queries value_dim"]:
+    """`adaptive_attention` written down plainly, with all scores in memory: its twin in the tests."""
+    normaliser = _normaliser(temperature, detach)
+    options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
+    groups = query.shape[1] // key.shape[1]
+    wide = _wide(query.dtype)
+    k, v = (each.to(wide).repeat_interleave(groups, dim=1) for each in (key, value))
+    z = query.to(wide) @ k.mT * options.scale
+    if softcap is not None:
+        z = softcap * torch.tanh(z / softcap)
+    positions = torch.arange(options.keys, device=query.device)
+    rows = Rows(_queries(options, query), positions)
+    hidden = options.hidden(rows.query, rows.key)
+    if hidden is not None:
+        z = z.masked_fill(hidden, -math.inf)
+    if mask is not None:
+        z = z.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else _add(z, mask)
+    if sinks is not None:
+        z = torch.cat([z, sinks.to(wide)[:, None, None].expand(*z.shape[:-1], 1)], dim=-1)
+        rows = Rows(rows.query, torch.cat([positions, positions.new_zeros(1)]), sink=True)
+    weights = normaliser.weights(z, rows)[..., : options.keys]
+    return (weights @ v).to(query.dtype)
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """What one pass over a row's logits tells, in pieces that can be merged.
+
+    Arguments:
+        top: largest visible logit, m; -inf without any.
+        total: s = sum of exp(z - m).
+        moment: t = sum of (z - m) exp(z - m), on shifted logits, which large offsets do not hurt.
+        least: smallest visible logit; inf without any.
+        visible: number of visible keys.
+
+    Source: the streaming form of the entropy, H = ln s - t / s.
+    """
+
+    top: Float[Tensor, "batch heads queries"]
+    total: Float[Tensor, "batch heads queries"]
+    moment: Float[Tensor, "batch heads queries"]
+    least: Float[Tensor, "batch heads queries"]
+    visible: Int[Tensor, "batch heads queries"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "batch heads queries keys"]) -> RowStatistics:
+        """Statistics of a block of logits, -inf where masked; a block may be empty or wholly masked."""
+        hidden = hidden_keys(logits)
+        z = logits.to(_wide(logits.dtype))
+        if z.shape[-1] == 0:
+            zero = z.sum(-1)
+            return cls(zero - math.inf, zero, zero, zero + math.inf, zero.long())
+        top = z.masked_fill(hidden, -math.inf).amax(-1)
+        finite = top.masked_fill(top == -math.inf, 0.0)
+        shifted = (z - finite.unsqueeze(-1)).masked_fill(hidden, 0.0)
+        weight = shifted.exp().masked_fill(hidden, 0.0)
+        return cls(
+            top,
+            weight.sum(-1),
+            (shifted * weight).sum(-1),
+            z.masked_fill(hidden, math.inf).amin(-1),
+            (~hidden).sum(-1),
+        )
+
+    def merge(self, other: RowStatistics) -> RowStatistics:
+        """Statistics of both blocks together; in any order, and exact."""
+        top = torch.maximum(self.top, other.top)
+        total, moment = torch.zeros_like(top), torch.zeros_like(top)
+        for part in (self, other):
+            # A block without a visible key has a top of -inf: it weighs nothing, and must not give inf x 0.
+            fall = torch.where(part.top == -math.inf, 0.0, part.top - top)
+            factor = torch.where(part.top == -math.inf, 0.0, fall.exp())
+            total = total + factor * part.total
+            moment = moment + factor * (part.moment + fall * part.total)
+        return RowStatistics(top, total, moment, torch.minimum(self.least, other.least), self.visible + other.visible)
+
+    @property
+    def entropy(self) -> Float[Tensor, "batch heads queries"]:
+        """Shannon entropy in nats; 0 for a row without a visible key."""
+        total = self.total.masked_fill(self.visible == 0, 1.0)
+        return total.log() - self.moment / total
+
+    @property
+    def logsumexp(self) -> Float[Tensor, "batch heads queries"]:
+        """Logarithm of the sum of exp(z); -inf for a row without a visible key."""
+        return self.top + self.total.log()
+
+    @property
+    def largest(self) -> Float[Tensor, "batch heads queries"]:
+        """Largest weight; 0 for a row without a visible key."""
+        return torch.where(self.visible == 0, 0.0, 1 / self.total)
+
+    @property
+    def spread(self) -> Float[Tensor, "batch heads queries"]:
+        """Largest minus smallest visible logit, in nats; 0 for a row without a visible key."""
+        return torch.where(self.visible == 0, 0.0, self.top - self.least)
+
+
+def attention_statistics(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    block: int = 1024,
+) -> RowStatistics:
+    """Statistics of every attention row, streamed over blocks of keys.
+
+    Arguments:
+        query: as in `adaptive_attention`, like the other arguments it shares with it.
+        key: likewise.
+        mask: likewise.
+        causal: likewise.
+        scale: likewise.
+        softcap: likewise.
+        window: likewise.
+        sinks: likewise; a sink counts as a visible key.
+        block: keys at a time.
+
+    Returns:
+        The statistics, in float32 or better.
+    """
+    options = _checked(query, key, key, mask, causal, scale, softcap, window, sinks)
+    groups = query.shape[1] // key.shape[1]
+    wide = _wide(query.dtype)
+    position = _queries(options, query)
+    grouped = query.to(wide).view(query.shape[0], key.shape[1], groups, *query.shape[2:])
+    found = RowStatistics.of(query.new_zeros(*query.shape[:3], 0, dtype=wide))
+    for start in range(0, options.keys, block):
+        stop = min(options.keys, start + block)
+        z = (grouped @ key[:, :, None, start:stop].to(wide).mT * options.scale).flatten(1, 2)
+        if softcap is not None:
+            z = softcap * torch.tanh(z / softcap)
+        hidden = options.hidden(position, torch.arange(start, stop, device=query.device))
+        if hidden is not None:
+            z = z.masked_fill(hidden, -math.inf)
+        if mask is not None:
+            part = mask if mask.shape[-1] == 1 else mask[..., start:stop]
+            z = z.masked_fill(~part, -math.inf) if part.dtype == torch.bool else _add(z, part)
+        found = found.merge(RowStatistics.of(z))
+    if sinks is not None:
+        z = sinks.to(wide)[:, None, None].expand(*query.shape[:3], 1)
+        found = found.merge(RowStatistics.of(z))
+    return found
+
+
+def _normaliser(temperature: AdaptiveTemperature | Normaliser | None, detach: bool) -> Normaliser:
+    if isinstance(temperature, Normaliser):
+        return temperature
+    return Adaptive(PUBLISHED if temperature is None else temperature, detach)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _queries(options: _Options, like: Tensor) -> Int[Tensor, " query"]:
+    return torch.arange(options.offset, options.keys, device=like.device)
+
+
+def _checked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+    softcap: float | None,
+    window: int | None,
+    sinks: Tensor | None,
+) -> _Options:
+    """Refuse what does not fit together."""
+    batch, heads, queries, dim = query.shape
+    if not query.is_floating_point():
+        raise ArgumentError("query", "a floating-point dtype", str(query.dtype))
+    if key.dtype != query.dtype or value.dtype != query.dtype:
+        raise ArgumentError("key, value", f"the dtype of query, {query.dtype}", f"{key.dtype}, {value.dtype}")
+    if key.shape[0] != batch or key.shape[3] != dim or heads % key.shape[1]:
+        raise ArgumentError(
+            "key", f"shape (batch {batch}, a divisor of {heads} heads, keys, dim {dim})", f"shape {tuple(key.shape)}"
+        )
+    if value.shape[:3] != key.shape[:3]:
+        raise ArgumentError("value", f"shape {tuple(key.shape[:3])} + (value_dim,)", f"shape {tuple(value.shape)}")
+    keys = key.shape[2]
+    if keys == 0 or queries == 0:
+        raise ArgumentError("key, query", "at least one key and one query", f"{keys} keys, {queries} queries")
+    if mask is not None:
+        full = (batch, heads, queries, keys)
+        pairs = zip(reversed(mask.shape), reversed(full), strict=False)
+        if mask.ndim > 4 or not all(have in (1, want) for have, want in pairs):
+            raise ArgumentError("mask", f"a shape that broadcasts to {full}", f"shape {tuple(mask.shape)}")
+        if mask.dtype != torch.bool and not mask.is_floating_point():
+            raise ArgumentError("mask", "bool (True = visible) or additive floats", str(mask.dtype))
+    if softcap is not None and not softcap > 0:
+        raise ArgumentError("softcap", "a positive number", softcap)
+    if window is not None and window < 1:
+        raise ArgumentError("window", "at least 1", window)
+    if sinks is not None and sinks.shape != (heads,):
+        raise ArgumentError("sinks", f"shape ({heads},)", f"shape {tuple(sinks.shape)}")
+    return _Options(causal, window, dim**-0.5 if scale is None else scale, softcap, queries, keys)
+
+
+def _chunks(options: _Options) -> Iterator[tuple[int, int]]:
+    step = max(1, min(options.queries, CHUNK // options.keys))
+    for start in range(0, options.queries, step):
+        yield start, min(options.queries, start + step)
+
+
+def _part(mask: Tensor, batch: int, head: int) -> Tensor:
+    """The mask of one head, (queries or 1, keys or 1)."""
+    full = mask[(None,) * (4 - mask.ndim)]
+    return full[batch if full.shape[0] > 1 else 0, head if full.shape[1] > 1 else 0]
+
+
+def _for_head(normaliser: Normaliser, head: int) -> Normaliser:
+    """A normaliser with one number a head, for one head."""
+    if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple):
+        return replace(normaliser, scale=normaliser.scale[head])
+    return normaliser
+
+
+def _add(z: Tensor, mask: Tensor) -> Tensor:
+    """Add a mask in its own dtype; what it hides stays hidden, whatever the logit."""
+    return (z + mask.to(z.dtype)).masked_fill(hidden_keys(mask), -math.inf)
+
+
+def _mask_of(
+    mask: Tensor | None, rows: Rows, low: int, start: int, options: _Options
+) -> tuple[Bool[Tensor, ...] | None, Float[Tensor, ...] | None]:
+    """What is hidden in a chunk, and what is added to it."""
+    count, keys = len(rows.query), len(rows.key)
+    hidden = options.hidden(rows.query, rows.key)
+    if mask is None:
+        return hidden, None
+    part = mask if mask.shape[0] == 1 else mask[start : start + count]
+    part = part if part.shape[1] == 1 else part[:, low : low + keys]
+    own = ~part if part.dtype == torch.bool else hidden_keys(part)
+    hidden = own if hidden is None else hidden | own
+    return hidden, None if part.dtype == torch.bool else part
+
+
+def _rows(query: Tensor, key: Tensor, start: int, low: int, options: _Options) -> Rows:
+    first = options.offset + start
+    return Rows(
+        torch.arange(first, first + len(query), device=query.device),
+        torch.arange(low, low + len(key), device=query.device),
+    )
+
+
+def _whole(
+    query: Float[Tensor, "queries dim"],
+    key: Float[Tensor, "keys dim"],
+    value: Float[Tensor, "keys value_dim"],
+    mask: Tensor | None,
+    sink: Tensor | None,
+    start: int,
+    low: int,
+    normaliser: Normaliser,
+    options: _Options,
+) -> Float[Tensor, "queries value_dim"]:
+    """One chunk of queries of one head, in operations that have gradients."""
+    wide = _wide(query.dtype)
+    z = query.to(wide) @ key.to(wide).mT * options.scale
+    if options.softcap is not None:
+        z = options.softcap * torch.tanh(z / options.softcap)
+    rows = _rows(query, key, start, low, options)
+    hidden, added = _mask_of(mask, rows, low, start, options)
+    if added is not None:
+        z = z + added.to(wide)
+    if hidden is not None:
+        z = z.masked_fill(hidden, -math.inf)
+    if sink is not None:
+        z = torch.cat([z, sink.to(wide).expand(len(query), 1)], dim=-1)
+        rows = Rows(rows.query, torch.cat([rows.key, rows.key.new_zeros(1)]), sink=True)
+    weights = normaliser.weights(z, rows)[:, : len(key)]
+    return (weights @ value.to(wide)).to(query.dtype)
+
+
+def _fast(
+    query: Float[Tensor, "queries dim"],
+    key: Float[Tensor, "keys dim"],
+    value: Float[Tensor, "keys value_dim"],
+    mask: Tensor | None,
+    sink: Tensor | None,
+    start: int,
+    low: int,
+    normaliser: Normaliser,
+    options: _Options,
+) -> Float[Tensor, "queries value_dim"]:
+    """The same without gradients: the logits are overwritten by their weights, and read as seldom as possible."""
+    if not isinstance(normaliser, FactorNormaliser) or sink is not None:
+        return _whole(query, key, value, mask, sink, start, low, normaliser, options)
+    rows = _rows(query, key, start, low, options)
+    z = torch.mm(query.to(key.dtype) * options.scale, key.mT)
+    if options.softcap is not None:
+        z.div_(options.softcap).tanh_().mul_(options.softcap)
+    visible: Tensor | int = z.shape[1]
+    empty: Tensor | None = None
+    if mask is None and options.window is None and options.causal:
+        # Only the last columns of a causal chunk are hidden from anybody.
+        edge = min(len(query), z.shape[1])
+        tail = options.hidden(rows.query, rows.key[-edge:])
+        assert tail is not None
+        z[:, -edge:].masked_fill_(tail, MASKED)
+        visible = (rows.query - low + 1).clamp(min=0).unsqueeze(1)
+    else:
+        hidden, added = _mask_of(mask, rows, low, start, options)
+        if added is not None:
+            z.add_(added.to(z.dtype))
+        if hidden is not None:
+            z.masked_fill_(hidden | hidden_keys(z), MASKED)
+            visible = (~hidden).sum(1, keepdim=True).expand(len(z), 1)
+    if isinstance(visible, Tensor):
+        empty = visible == 0
+    else:
+        visible = torch.full((len(z), 1), visible, device=z.device)
+    z.sub_(z.amax(1, keepdim=True))
+    factor = torch.ones_like(z[:, :1])
+    weight = None
+    if normaliser.needs_entropy:
+        weight = z.exp()
+        total = weight.sum(1, keepdim=True)
+        moment = torch.linalg.vecdot(z, weight).unsqueeze(1)
+        entropy = total.log() - moment / total
+        factor = normaliser.factor(entropy, visible, rows.query.unsqueeze(1)).to(z.dtype)
+        if bool((factor == 1).all()):
+            return _output(weight, total, value, empty).to(query.dtype)
+    else:
+        factor = normaliser.factor(factor, visible, rows.query.unsqueeze(1)).to(z.dtype)
+    # Not zero: a masked logit must stay far below, also where a row of one key has a factor of ln 1.
+    z.mul_(factor.clamp(min=1e-20)).exp_()
+    return _output(z, z.sum(1, keepdim=True), value, empty).to(query.dtype)
+
+
+def _output(weight: Tensor, total: Tensor, value: Tensor, empty: Tensor | None) -> Tensor:
+    """Weighted mean of the values; zeros in rows that see nothing."""
+    output = torch.mm(weight, value).div_(total)
+    return output if empty is None else output.masked_fill_(empty, 0.0)

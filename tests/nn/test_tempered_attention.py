@@ -1,0 +1,307 @@
+"""Chunked attention equals the plain one, for every option, in value and gradient; and streams without harm."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from holdfast.errors import ArgumentError
+from holdfast.nn import (
+    Adaptive,
+    AdaptiveTemperature,
+    Entmax,
+    Hard,
+    Llama4,
+    LogN,
+    Plain,
+    RowStatistics,
+    ScaleInvariant,
+    SSMax,
+    YaRN,
+    adaptive_attention,
+    attention_statistics,
+    entropy_of,
+    tempered_attention,
+)
+
+module = tempered_attention
+reference = module.adaptive_attention_reference
+
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
+
+SHAPES = [  # batch, heads, kv heads, queries, keys, dim
+    (1, 1, 1, 1, 1, 4),
+    (2, 4, 2, 7, 7, 8),
+    (1, 6, 2, 5, 33, 16),
+    (2, 3, 3, 17, 130, 5),
+    (1, 4, 1, 1, 65, 8),
+]
+OPTIONS = [
+    {},
+    {"causal": True},
+    {"causal": True, "window": 3},
+    {"window": 4},
+    {"softcap": 2.0, "causal": True},
+    {"scale": 1.7},
+    {"mask": "bool"},
+    {"mask": "bool", "causal": True},
+    {"mask": "additive"},
+    {"mask": "finfo", "causal": True},
+    {"sinks": True, "causal": True},
+    {"sinks": True, "mask": "bool", "softcap": 3.0},
+]
+
+
+def inputs(shape, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    batch, heads, kv_heads, queries, keys, dim = shape
+    q = 3 * torch.randn(batch, heads, queries, dim, dtype=torch.float64)
+    k, v = (torch.randn(batch, kv_heads, keys, dim, dtype=torch.float64) for _ in range(2))
+    return tuple(each.to(dtype) for each in (q, k, v))
+
+
+def settle(options, shape, dtype=torch.float64):
+    """Options with their tensors."""
+    batch, heads, _, queries, keys, _ = shape
+    found = dict(options)
+    kind = found.get("mask")
+    if kind is not None:
+        visible = torch.rand(batch, 1, queries, keys) < 0.7
+        if queries > 1:
+            visible[0, :, 1] = False
+        found["mask"] = visible
+        if kind == "additive":
+            found["mask"] = torch.randn(batch, heads, queries, keys).masked_fill(~visible, -math.inf).to(dtype)
+        elif kind == "finfo":
+            found["mask"] = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    if found.get("sinks"):
+        found["sinks"] = torch.randn(heads, dtype=dtype)
+    return found
+
+
+@pytest.fixture(params=[16, 1 << 21], ids=["tiny chunks", "one chunk"])
+def chunk(request, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", request.param)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_the_plain_form(shape, options, chunk):
+    q, k, v = inputs(shape)
+    settled = settle(options, shape)
+    found = adaptive_attention(q, k, v, **settled)
+    torch.testing.assert_close(found, reference(q, k, v, **settled), atol=1e-12, rtol=1e-12)
+    assert not found.isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)], ids=str
+)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_lower_precision_equals_float64_on_the_same_numbers(options, dtype, tolerance, chunk):
+    shape = (2, 4, 2, 9, 33, 8)
+    q, k, v = inputs(shape, dtype)
+    settled = settle(options, shape, dtype)
+    found = adaptive_attention(q, k, v, **settled)
+    wide = {
+        name: each.double() if isinstance(each, torch.Tensor) and each.is_floating_point() else each
+        for name, each in settled.items()
+    }
+    if options.get("mask") == "finfo":  # the lowest number of one dtype hides nothing in another
+        wide["mask"] = wide["mask"].masked_fill(wide["mask"] < -1e4, -math.inf)
+    exact = reference(q.double(), k.double(), v.double(), **wide)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, atol=tolerance, rtol=tolerance)
+
+
+NORMALISERS = [
+    Plain(),
+    Adaptive(AdaptiveTemperature((0.4, 1.0), entropy_range=(0.5, 2.0), beta_max=3.0)),
+    LogN(4),
+    SSMax(),
+    SSMax((0.2, 0.5, 0.9, 0.0)),
+    YaRN(4.0),
+    Llama4(floor_scale=4.0),
+    ScaleInvariant(),
+    Hard(),
+    Entmax(),
+]
+
+
+@pytest.mark.parametrize("normaliser", NORMALISERS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("options", [{"causal": True}, {"mask": "bool"}, {"window": 5, "causal": True}], ids=str)
+def test_every_normaliser_runs_chunked(normaliser, options, chunk):
+    if isinstance(normaliser, Entmax):
+        pytest.importorskip("entmax")
+    shape = (2, 4, 2, 9, 21, 8)
+    q, k, v = inputs(shape)
+    settled = settle(options, shape)
+    found = adaptive_attention(q, k, v, temperature=normaliser, **settled)
+    torch.testing.assert_close(found, reference(q, k, v, temperature=normaliser, **settled), atol=1e-6, rtol=1e-6)
+
+
+def test_with_the_law_off_it_is_torchs_attention():
+    q, k, v = inputs((2, 4, 2, 33, 33, 16))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    for off in (Plain(), AdaptiveTemperature((1.0,))):
+        torch.testing.assert_close(adaptive_attention(q, k, v, causal=True, temperature=off), expected)
+
+
+def test_the_future_changes_nothing():
+    q, k, v = inputs((1, 2, 2, 9, 9, 8))
+    found = adaptive_attention(q, k, v, causal=True)
+    k[:, :, 6:], v[:, :, 6:] = 100.0, -100.0
+    again = adaptive_attention(q, k, v, causal=True)
+    assert torch.equal(found[:, :, :6], again[:, :, :6])
+    assert not torch.equal(found[:, :, 6:], again[:, :, 6:])
+
+
+def test_rows_that_see_nothing_are_zero(chunk):
+    q, k, v = inputs((1, 2, 2, 6, 4, 8))  # more queries than keys: the first two see nothing
+    found = adaptive_attention(q, k, v, causal=True)
+    assert (found[:, :, :2] == 0).all()
+    assert (found[:, :, 2:] != 0).all()
+    assert (adaptive_attention(q, k, v, mask=torch.zeros(1, 1, 6, 4, dtype=torch.bool)) == 0).all()
+
+
+def test_nan_in_a_query_stays_in_its_row(chunk):
+    q, k, v = inputs((1, 2, 2, 6, 9, 8))
+    clean = adaptive_attention(q, k, v)
+    q[0, 1, 3] = math.nan
+    found = adaptive_attention(q, k, v)
+    assert found[0, 1, 3].isnan().all()
+    found[0, 1, 3] = clean[0, 1, 3]
+    assert torch.equal(found, clean)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("options", [{"causal": True}, {"mask": "bool"}, {"sinks": True, "softcap": 2.0}], ids=str)
+@pytest.mark.parametrize("direct", [0, 1 << 24], ids=["checkpointed", "direct"])
+def test_gradients_equal_those_of_the_plain_form(options, detach, direct, chunk, monkeypatch):
+    monkeypatch.setattr(module, "DIRECT", direct)
+    shape = (1, 2, 1, 5, 11, 4)
+    settled = settle(options, shape)
+    gradients = []
+    for attend in (adaptive_attention, reference):
+        tensors = [each.clone().requires_grad_() for each in inputs(shape)]
+        attend(*tensors, detach=detach, **settled).sin().sum().backward()
+        gradients.append([each.grad for each in tensors])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-10)
+
+
+def test_gradient_through_the_temperature_is_exact():
+    tensors = [each.requires_grad_() for each in inputs((1, 1, 1, 3, 6, 2))]
+    assert torch.autograd.gradcheck(lambda q, k, v: adaptive_attention(q, k, v, causal=True, detach=False), tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        (lambda q, k, v: ((q, k.float(), v), {}), "key"),
+        (lambda q, k, v: ((q, k[..., :3], v), {}), "key"),
+        (lambda q, k, v: ((q[:, :3], k, v), {}), "key"),
+        (lambda q, k, v: ((q, k, v[:, :, :2]), {}), "value"),
+        (lambda q, k, v: ((q, k[:, :, :0], v[:, :, :0]), {}), "key"),
+        (lambda q, k, v: ((q, k, v), {"window": 0}), "window"),
+        (lambda q, k, v: ((q, k, v), {"softcap": 0.0}), "softcap"),
+        (lambda q, k, v: ((q, k, v), {"mask": torch.ones(3, 5, dtype=torch.bool)}), "mask"),
+        (lambda q, k, v: ((q, k, v), {"mask": torch.ones(4, 5, dtype=torch.long)}), "mask"),
+        (lambda q, k, v: ((q, k, v), {"sinks": torch.zeros(3)}), "sinks"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, argument):
+    arguments, options = change(*inputs((1, 4, 2, 4, 5, 8)))
+    # Without the run-time checks of the tests, as users have it.
+    plain = inspect.unwrap(adaptive_attention)
+    with pytest.raises(ArgumentError, match=argument):
+        plain(*arguments, **options)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, -1e5])
+@pytest.mark.parametrize("seed", range(5))
+def test_streaming_equals_direct(seed, offset):
+    """Random cuts, an empty piece and a wholly masked one, in random order."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    logits = 5 * torch.randn(2, 3, 4, 65, dtype=torch.float64) + offset
+    logits[..., 20:30] = -math.inf
+    logits[0, 0, 0] = -math.inf
+    cuts = sorted({0, 20, 30, 65, *(rng.randrange(66) for _ in range(4))})
+    pieces = [RowStatistics.of(logits[..., a:b]) for a, b in itertools.pairwise(cuts)]
+    pieces.append(RowStatistics.of(logits[..., :0]))
+    rng.shuffle(pieces)
+    found = pieces[0]
+    for piece in pieces[1:]:
+        found = found.merge(piece)
+    hidden = logits == -math.inf
+    torch.testing.assert_close(found.entropy, entropy_of(logits), atol=1e-10, rtol=0)
+    torch.testing.assert_close(found.logsumexp, logits.logsumexp(-1), atol=1e-9, rtol=1e-12)
+    torch.testing.assert_close(found.largest, logits.softmax(-1).amax(-1).nan_to_num(0.0), atol=1e-10, rtol=0)
+    assert torch.equal(found.visible, (~hidden).sum(-1))
+    spread = logits.amax(-1) - logits.masked_fill(hidden, math.inf).amin(-1)
+    torch.testing.assert_close(found.spread, spread.masked_fill(hidden.all(-1), 0.0))
+
+
+def test_large_offsets_do_not_hurt_in_float32():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 1, 8, 4096, dtype=torch.float64) + 1e5
+    stored = logits.float()
+    found = RowStatistics.of(stored[..., :1000]).merge(RowStatistics.of(stored[..., 1000:]))
+    torch.testing.assert_close(found.entropy.double(), entropy_of(stored.double()), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("block", [3, 1024])
+def test_statistics_are_those_of_the_logits(options, block):
+    shape = (2, 4, 2, 9, 33, 8)
+    q, k, _ = inputs(shape)
+    settled = settle(options, shape)
+    found = attention_statistics(q, k, block=block, **settled)
+    seen = []
+
+    class Spy(Plain):
+        def weights(self, logits, rows=None):
+            seen.append(logits)
+            return super().weights(logits, rows)
+
+    reference(q, k, k, temperature=Spy(), **settled)
+    torch.testing.assert_close(found.entropy, entropy_of(seen[0]), atol=1e-12, rtol=0)
+    direct = RowStatistics.of(seen[0])
+    torch.testing.assert_close(found.spread, direct.spread)
+    assert torch.equal(found.visible, direct.visible)
+
+
+LONG = """
+import resource, torch
+from holdfast.nn import adaptive_attention
+torch.manual_seed(0)
+q, k, v = (torch.randn(1, 8, 16384, 64) for _ in range(3))
+q *= 3
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.no_grad():
+    found = adaptive_attention(q, k, v, causal=True)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = torch.arange(16000, 16016)
+from holdfast.nn import adaptive_softmax
+z = (q[:, :, rows] @ k.mT / 8).masked_fill(torch.arange(16384) > rows[:, None], float("-inf"))
+torch.testing.assert_close(found[:, :, rows], adaptive_softmax(z) @ v, atol=2e-5, rtol=1e-4)
+print(peak / 1024, (peak - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_long_inputs_need_little_memory():
+    """The full table of scores would take 8.6 GB."""
+    answer = subprocess.run([sys.executable, "-W", "ignore", "-c", LONG], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    peak, extra = map(float, answer.stdout.split())
+    assert peak < 1500
+    assert extra < 300
