@@ -90,10 +90,17 @@ class Probe:
 class SharpnessProbe:
     """Measure how attention disperses as inputs grow, on your own model."""
 
-    logits: tyro.conf.Positional[str]
-    """Function that maps a size n to attention logits (rows, n) or (heads, rows, n): file.py:name or module:name."""
+    target: tyro.conf.Positional[str]
+    """A transformers model, by path or hub id; or a function that maps a size n to attention logits (rows, n) or
+    (heads, rows, n), as file.py:name or module:name."""
+    text: Path | None = None
+    """For a model: a text file to read; by default random tokens."""
+    length: int = 1024
+    """For a model: tokens to read."""
+    fail_above: float | None = None
+    """For a model: exit with status 1 if the mean H / ln n of some head is above this."""
     sizes: tuple[int, ...] = (16, 64, 256, 1024, 4096)
-    """Input sizes to measure at."""
+    """For a function: input sizes to measure at."""
     plot: Path | None = None
     """Picture to write (.png, .svg or .pdf)."""
     json: bool = False
@@ -130,7 +137,9 @@ def _dispatch(words: list[str]) -> int:
         print(f"holdfast {__version__}")
         return OK
     if words[:1] == ["run"]:
-        return _run(_parse(_run_options(words[1:]), "holdfast run", words[1:]))
+        options = _run_options(words[1:])
+        program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
+        return _run(_parse(options, program, words[1:]))
     if words[:1] == ["probe"]:
         return _probe(words[1:])
     command = _parse(_COMMANDS, "holdfast", words or ["--help"])
@@ -408,19 +417,42 @@ def _probe(words: Sequence[str]) -> int:
 
 
 def _probe_sharpness(options: SharpnessProbe) -> int:
+    if ":" not in options.target:
+        return _probe_model(options)
     from holdfast.probes.sharpness import probe_sharpness
 
-    logits_of = _function(options.logits)
+    logits_of = _function(options.target)
     try:
         report = probe_sharpness(logits_of, options.sizes)
     except (HoldfastError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise ArgumentError("LOGITS", "a function from a size to logits", f"{type(error).__name__}: {error}") from error
+        raise ArgumentError("TARGET", "a function from a size to logits", f"{type(error).__name__}: {error}") from error
     print(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.plot is not None:
         _plot(report, options.plot)
     return OK
+
+
+def _probe_model(options: SharpnessProbe) -> int:
+    from holdfast.errors import require
+    from holdfast.probes.model_sharpness import load_model, probe_model_sharpness
+
+    if not sys.stderr.isatty():
+        require("transformers.utils.logging", "hf").disable_progress_bar()
+    model, tokens, read = load_model(options.target, options.text, options.length)
+    print(f"{read}, {tokens.shape[1]} of them", file=sys.stderr)
+    report = probe_model_sharpness(model, tokens)
+    print(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
+    if options.plot is not None:
+        _plot(report, options.plot)
+    if options.fail_above is None:
+        return OK
+    found = report.violations(options.fail_above)
+    if found:
+        worst = f"layer {found[0].layer}, head {found[0].head}: {found[0].entropy_share:.3f}"
+        print(f"{len(found)} heads have a mean H / ln n above {options.fail_above} ({worst})", file=sys.stderr)
+    return TRIAL_FAILED if found else OK
 
 
 _PROBES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {"sharpness": (SharpnessProbe, _probe_sharpness)}
@@ -432,16 +464,16 @@ def _function(place: str) -> Callable[..., Any]:
 
     source, _, name = place.rpartition(":")
     if not source or not name.isidentifier():
-        raise ArgumentError("LOGITS", "file.py:name or module:name", place)
+        raise ArgumentError("TARGET", "file.py:name or module:name", place)
     if source.endswith(".py") and not Path(source).is_file():
-        raise ArgumentError("LOGITS", "the path of a file", f"{source}, which is not there")
+        raise ArgumentError("TARGET", "the path of a file", f"{source}, which is not there")
     try:
         module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except Exception as error:
-        raise ArgumentError("LOGITS", f"{source} to load", f"{type(error).__name__}: {error}") from error
+        raise ArgumentError("TARGET", f"{source} to load", f"{type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ArgumentError("LOGITS", f"a function {name} in {source}", "none")
+        raise ArgumentError("TARGET", f"a function {name} in {source}", "none")
     return function  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -12,13 +13,13 @@ from holdfast.errors import ArgumentError
 transformers = pytest.importorskip("transformers")
 
 from holdfast.nn import (  # noqa: E402
+    Adaptive,
     AdaptiveTemperature,
-    Llama4,
     Plain,
     SSMax,
     adaptive_softmax,
 )
-from holdfast.nn.huggingface import Attention, register  # noqa: E402
+from holdfast.nn.huggingface import _Attention, register, unregister  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning"),
@@ -199,25 +200,42 @@ def test_several_laws_have_several_names():
         assert not torch.allclose(
             model("llama", "holdfast_mine")(ids).logits, model("llama", "holdfast_off")(ids).logits
         )
-    with pytest.raises(ArgumentError, match="transformers"):
-        register("sdpa")
 
 
 def test_what_cannot_work_is_refused():
-    query, key = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 5, 4)
-    module = torch.nn.Module()
-    with pytest.raises(ArgumentError, match="attention_dropout"):
-        Attention(Plain())(module, query, key, key, None, dropout=0.1)
-    static = torch.tensor([True, True, True, True, False]).expand(1, 1, 3, 5)
-    with pytest.raises(ArgumentError, match="positions"):
-        Attention(Llama4())(module, query, key, key, static)
+    for name in ("sdpa", "my flash", "flash_mine"):
+        with pytest.raises(ArgumentError, match="name"):
+            register(name)
+    with pytest.raises(ArgumentError, match="temperature"):
+        inspect.unwrap(register)("holdfast_odd", 2.0)
+
+
+def test_weights_and_dropout():
+    query, key = (torch.randn(1, 2, 4, 8, dtype=torch.float64) for _ in range(2))
+    layer = torch.nn.Module().train()
+    output, weights = _Attention(Adaptive())(layer, query, key, key, None, output_attentions=True)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 4, dtype=torch.float64))
+    torch.testing.assert_close((weights @ key).transpose(1, 2), output)
+    torch.manual_seed(0)
+    dropped, nothing = _Attention(Adaptive())(layer, query, key, key, None, dropout=0.5)
+    assert nothing is None
+    assert not torch.allclose(dropped, output)
+    kept, _ = _Attention(Adaptive())(layer.eval(), query, key, key, None, dropout=0.5)
+    torch.testing.assert_close(kept, output)
+
+
+def test_a_name_can_be_given_back():
+    register("holdfast_gone")
+    unregister("holdfast_gone")
+    assert "holdfast_gone" not in transformers.AttentionInterface._global_mapping
+    unregister("holdfast_gone")
 
 
 def test_masks_of_both_kinds_and_none():
     query, key = (torch.randn(1, 2, 4, 8, dtype=torch.float64) for _ in range(2))
     visible = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
     additive = torch.zeros(1, 1, 4, 4, dtype=torch.float64).masked_fill(~visible, torch.finfo(torch.float64).min)
-    attend = Attention(AdaptiveTemperature.published())
+    attend = _Attention(Adaptive())
     expected = (adaptive_softmax((query @ key.mT / math.sqrt(8)).masked_fill(~visible, -math.inf)) @ key).transpose(
         1, 2
     )

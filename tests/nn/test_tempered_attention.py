@@ -27,12 +27,20 @@ from holdfast.nn import (
     YaRN,
     adaptive_attention,
     attention_statistics,
+    attention_weights,
     entropy_of,
     tempered_attention,
 )
 
 module = tempered_attention
-reference = module.adaptive_attention_reference
+
+
+def reference(query, key, value, **options):
+    """The plain form: all weights at once."""
+    groups = query.shape[1] // key.shape[1]
+    weights = attention_weights(query, key, **options)
+    return (weights @ value.to(weights.dtype).repeat_interleave(groups, dim=1)).to(query.dtype)
+
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
 

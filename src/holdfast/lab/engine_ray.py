@@ -62,7 +62,7 @@ class RayEngine(Engine):
             if self._address is None:
                 options |= {"num_cpus": self._workers or available_cores(), "include_dashboard": False}
             try:
-                ray.init(address=self._address, **options)
+                ray.init(address=self._address or "local", **options)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
                 line = " ".join(str(error).split())
                 raise EngineError(f"--address: no Ray cluster answers at {self._address}: {line}") from error

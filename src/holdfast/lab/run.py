@@ -82,7 +82,7 @@ class Job:
             ArgumentError: the study has no such scale or setting, or the number of seeds is below one.
         """
         if scale not in study.scales:
-            raise ArgumentError("--scale", f"one of {', '.join(study.scales)} for {study.name}", scale)
+            raise ArgumentError("--scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
         config = settings.apply(study.scales[scale] if config is None else config, changes or {})
         if seeds is not None:
             config = dataclasses.replace(config, seeds=seeds)
@@ -197,7 +197,10 @@ def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
         for item in plan:
             item.stored = store.load(item.study, item.document)
             if item.stored is None:
-                item.failure = store.load_failure(item.study, item.document) or ("not computed yet", "")
+                item.failure = store.load_failure(item.study, item.document) or (
+                    "not computed yet, or only by another version of its code",
+                    "",
+                )
         runs.append(_conclude(job, plan))
     return runs
 

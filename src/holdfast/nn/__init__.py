@@ -26,7 +26,7 @@ from holdfast.nn.temperature import (
     fit_temperature,
     inactive_share,
 )
-from holdfast.nn.tempered_attention import RowStatistics, adaptive_attention, attention_statistics
+from holdfast.nn.tempered_attention import RowStatistics, adaptive_attention, attention_statistics, attention_weights
 
 __all__ = [
     "NORMALISERS",
@@ -51,6 +51,7 @@ __all__ = [
     "adaptive_attention",
     "adaptive_softmax",
     "attention_statistics",
+    "attention_weights",
     "entropy_of",
     "fit_temperature",
     "inactive_share",

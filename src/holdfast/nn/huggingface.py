@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, require
-from holdfast.nn.adaptive_attention import adaptive_attention
-from holdfast.nn.normalisers import Adaptive, Normaliser, Rows, hidden_keys
+from holdfast.nn.normalisers import Adaptive, Normaliser, hidden_keys
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
+from holdfast.nn.tempered_attention import adaptive_attention, attention_weights
 
 RESERVED = ("eager", "sdpa", "flash", "flex")
 """What `transformers` reads a meaning of its own into, wherever a name has it."""
@@ -118,7 +118,17 @@ class _Attention:
         k, v = key[:, :, :seen], value[:, :, :seen]
         weights = None
         if rest.get("output_attentions") or (dropout > 0 and module.training):
-            weights = _weights(query, k, mask, causal, scaling, softcap, window, s_aux, self.normaliser)
+            weights = attention_weights(
+                query,
+                k,
+                mask=mask,
+                causal=causal,
+                scale=scaling,
+                softcap=softcap,
+                window=window,
+                sinks=s_aux,
+                temperature=self.normaliser,
+            ).to(query.dtype)
             weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)
             output = weights @ v.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
             weights = torch.nn.functional.pad(weights, (0, key.shape[2] - seen))
@@ -195,41 +205,6 @@ def _biased(bias: Tensor, mask: Tensor | None) -> Tensor:
     return (bias + mask).masked_fill(hidden_keys(mask), -torch.inf)
 
 
-def _weights(
-    query: Float[Tensor, "batch heads queries dim"],
-    key: Float[Tensor, "batch kv_heads keys dim"],
-    mask: Tensor | None,
-    causal: bool,
-    scale: float | None,
-    softcap: float | None,
-    window: int | None,
-    sinks: Tensor | None,
-    normaliser: Normaliser,
-) -> Float[Tensor, "batch heads queries keys"]:
-    """All weights at once, without those of the sinks: for dropout, and for those who want to see them."""
-    queries, keys = query.shape[2], key.shape[2]
-    wide = torch.promote_types(query.dtype, torch.float32)
-    k = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1).to(wide)
-    z = query.to(wide) @ k.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
-    position = torch.arange(keys, device=z.device)
-    rows = Rows(torch.arange(keys - queries, keys, device=z.device), position)
-    ahead = rows.key - rows.query[:, None]
-    if causal:
-        z = z.masked_fill(ahead > 0, -torch.inf)
-    if window is not None:
-        z = z.masked_fill(ahead.abs() >= window, -torch.inf)
-    if mask is not None and mask.dtype == torch.bool:
-        z = z.masked_fill(~mask, -torch.inf)
-    elif mask is not None:
-        z = (z + mask.to(wide)).masked_fill(hidden_keys(mask), -torch.inf)
-    if sinks is not None:
-        z = torch.cat([z, sinks.to(wide)[:, None, None].expand(*z.shape[:-1], 1)], dim=-1)
-        rows = Rows(rows.query, torch.cat([position, position.new_zeros(1)]), sink=True)
-    return normaliser.weights(z, rows)[..., :keys].to(query.dtype)
-
-
 def unregister(name: str) -> None:
     """Take a name out of both interfaces again; one that is not there is no error."""
     modeling, masks = _interfaces()
@@ -252,7 +227,7 @@ def own_attention(module: torch.nn.Module, implementation: str) -> Callable[...,
 
     files = [modules[kind.__module__] for kind in type(module).__mro__ if kind.__module__ in modules]
     eager = next((file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward")), None)
-    table = next((file.ALL_ATTENTION_FUNCTIONS for file in files if hasattr(file, "ALL_ATTENTION_FUNCTIONS")), {})
+    table: Any = next((file.ALL_ATTENTION_FUNCTIONS for file in files if hasattr(file, "ALL_ATTENTION_FUNCTIONS")), {})
     found: Callable[..., Any] | None = table.get(implementation, eager if implementation == "eager" else None)
     if found is None:
         raise ArgumentError("model", f"an attention function for {implementation!r}", type(module).__name__)

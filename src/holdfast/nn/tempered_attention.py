@@ -118,6 +118,7 @@ def adaptive_attention(
     output = query.new_zeros(batch, heads, queries, value.shape[-1])
     parts: list[Tensor] = []
     logits = batch * heads * queries * options.keys
+    scratch = () if needs_grad else _scratch(options, query)
     for b in range(batch):
         for head in range(heads):
             k, v = key[b, head // groups], value[b, head // groups]
@@ -134,7 +135,7 @@ def adaptive_attention(
                     continue
                 chunk = (query[b, head, start:stop], k[low:high], v[low:high], own_mask, sink, start, low)
                 if not needs_grad:
-                    output[b, head, start:stop] = _fast(*chunk, own, options)
+                    output[b, head, start:stop] = _fast(*chunk, own, options, scratch)
                 elif logits <= DIRECT:
                     parts.append(_whole(*chunk, own, options))
                 else:
@@ -144,10 +145,9 @@ def adaptive_attention(
     return output
 
 
-def adaptive_attention_reference(
+def attention_weights(
     query: Float[Tensor, "batch heads queries dim"],
     key: Float[Tensor, "batch kv_heads keys dim"],
-    value: Float[Tensor, "batch kv_heads keys value_dim"],
     *,
     mask: Tensor | None = None,
     causal: bool = False,
@@ -157,18 +157,31 @@ def adaptive_attention_reference(
     sinks: Float[Tensor, " heads"] | None = None,
     temperature: AdaptiveTemperature | Normaliser | None = None,
     detach: bool = True,
-) -> Float[Tensor, "batch heads queries value_dim"]:
-    """`adaptive_attention` written down plainly, with all scores in memory: its twin in the tests."""
+) -> Float[Tensor, "batch heads queries keys"]:
+    """The weights of `adaptive_attention`, written down plainly, with all scores in memory.
+
+    Arguments:
+        query: as in `adaptive_attention`, like the other arguments.
+        key: likewise.
+        mask: likewise.
+        causal: likewise.
+        scale: likewise.
+        softcap: likewise.
+        window: likewise.
+        sinks: likewise; their weight is left out, so that rows may sum to less than one.
+        temperature: likewise.
+        detach: likewise.
+
+    Returns:
+        The weights, in float32 or better.
+    """
     normaliser = _normaliser(temperature, detach)
-    options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
-    groups = query.shape[1] // key.shape[1]
+    options = _checked(query, key, key, mask, causal, scale, softcap, window, sinks)
     wide = _wide(query.dtype)
-    k, v = (each.to(wide).repeat_interleave(groups, dim=1) for each in (key, value))
-    z = query.to(wide) @ k.mT * options.scale
+    z = query.to(wide) @ key.to(wide).repeat_interleave(query.shape[1] // key.shape[1], dim=1).mT * options.scale
     if softcap is not None:
         z = softcap * torch.tanh(z / softcap)
-    positions = torch.arange(options.keys, device=query.device)
-    rows = Rows(_queries(options, query), positions)
+    rows = Rows(_queries(options, query), torch.arange(options.keys, device=query.device))
     hidden = options.hidden(rows.query, rows.key)
     if hidden is not None:
         z = z.masked_fill(hidden, -math.inf)
@@ -176,9 +189,8 @@ def adaptive_attention_reference(
         z = z.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else _add(z, mask)
     if sinks is not None:
         z = torch.cat([z, sinks.to(wide)[:, None, None].expand(*z.shape[:-1], 1)], dim=-1)
-        rows = Rows(rows.query, torch.cat([positions, positions.new_zeros(1)]), sink=True)
-    weights = normaliser.weights(z, rows)[..., : options.keys]
-    return (weights @ v).to(query.dtype)
+        rows = Rows(rows.query, torch.cat([rows.key, rows.key.new_zeros(1)]), sink=True)
+    return normaliser.weights(z, rows)[..., : options.keys]
 
 
 @dataclass(frozen=True)
@@ -369,6 +381,13 @@ def _chunks(options: _Options) -> Iterator[tuple[int, int]]:
         yield start, min(options.queries, start + step)
 
 
+def _scratch(options: _Options, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for two chunks of logits: made once, for fresh memory costs more than the arithmetic on it."""
+    size = min(options.queries, max(1, CHUNK // options.keys)) * options.keys
+    room = torch.empty(2, size, dtype=_wide(query.dtype), device=query.device)
+    return room[0], room[1]
+
+
 def _part(mask: Tensor, batch: int, head: int) -> Tensor:
     """The mask of one head, (queries or 1, keys or 1)."""
     full = mask[(None,) * (4 - mask.ndim)]
@@ -449,12 +468,14 @@ def _fast(
     low: int,
     normaliser: Normaliser,
     options: _Options,
+    scratch: tuple[Tensor, ...],
 ) -> Float[Tensor, "queries value_dim"]:
     """The same without gradients: the logits are overwritten by their weights, and read as seldom as possible."""
     if not isinstance(normaliser, FactorNormaliser) or sink is not None:
         return _whole(query, key, value, mask, sink, start, low, normaliser, options)
     rows = _rows(query, key, start, low, options)
-    z = torch.mm(query.to(key.dtype) * options.scale, key.mT)
+    z, weight = (each[: len(query) * len(key)].view(len(query), len(key)) for each in scratch)
+    torch.mm(query.to(key.dtype) * options.scale, key.mT, out=z)
     if options.softcap is not None:
         z.div_(options.softcap).tanh_().mul_(options.softcap)
     visible: Tensor | int = z.shape[1]
@@ -479,9 +500,8 @@ def _fast(
         visible = torch.full((len(z), 1), visible, device=z.device)
     z.sub_(z.amax(1, keepdim=True))
     factor = torch.ones_like(z[:, :1])
-    weight = None
     if normaliser.needs_entropy:
-        weight = z.exp()
+        torch.exp(z, out=weight)
         total = weight.sum(1, keepdim=True)
         moment = torch.linalg.vecdot(z, weight).unsqueeze(1)
         entropy = total.log() - moment / total

@@ -95,7 +95,7 @@ class SharpnessReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        plain: dict[str, Any] = _jsonable(asdict(self))
+        plain: dict[str, Any] = jsonable(asdict(self))
         return plain
 
     def plot(self, ax: Axes) -> None:
@@ -195,7 +195,7 @@ def probe_sharpness(
         raise ArgumentError("slope_sizes", "at least 2", slope_sizes)
     entries: list[HeadSharpness] = []
     heads: int | None = None
-    with torch.no_grad(), _random_state_kept():
+    with torch.no_grad(), random_state_kept():
         for size in ordered:
             logits = _by_head(logits_of(size), size)
             if heads is not None and len(logits) != heads:
@@ -206,7 +206,7 @@ def probe_sharpness(
     return SharpnessReport(
         entries=tuple(entries),
         slopes=tuple(
-            _slope([(e.size, e.entropy) for e in entries if e.head == head and e.size in last])
+            fitted_slope([(e.size, e.entropy) for e in entries if e.head == head and e.size in last])
             for head in range(heads or 0)
         ),
         slope_sizes=tuple(last),
@@ -272,7 +272,7 @@ def _reach(spread: float, weight: float) -> float:
     return 1 + math.exp(spread) * (1 - weight) / weight if not spread > 700 else math.inf
 
 
-def _slope(points: Sequence[tuple[int, float]]) -> float:
+def fitted_slope(points: Sequence[tuple[int | float, float]]) -> float:
     """Least-squares slope of entropy against ln n; NaN with fewer than two points."""
     known = [(math.log(n), h) for n, h in points if not math.isnan(h)]
     if len(known) < 2:
@@ -282,7 +282,7 @@ def _slope(points: Sequence[tuple[int, float]]) -> float:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
     """Put back the random states of torch (all devices in use), Python and numpy's global generator."""
     numpy = sys.modules.get("numpy")
     python_state = random.getstate()
@@ -298,10 +298,10 @@ def _random_state_kept() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Replace tuples by lists, and numbers that JSON lacks by None."""
     if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
