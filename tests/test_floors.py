@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "typing"),
     ("nn", "optim", "lists", "confidence", "data"),
     ("lab", "probes", "models", "rl"),
-    ("studies",),
+    ("benches", "studies"),
     ("cli",),
 )
 ENTRANCE = {"__main__": "cli"}

@@ -1,4 +1,4 @@
-"""The command line: `holdfast list`, `run`, `report` and `probe`."""
+"""The command line: `holdfast list`, `run`, `report`, `probe` and `bench`."""
 
 from __future__ import annotations
 
@@ -107,6 +107,35 @@ class SharpnessProbe:
     """Print JSON."""
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed and memory side by side: holdfast bench BENCH --help."""
+
+
+@dataclass(frozen=True)
+class SharpnessBench:
+    """Adaptive-temperature attention against plain attention."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    """Where to run; by default the GPU where there is one."""
+    lengths: tuple[int, ...] | None = None
+    """Numbers of keys; by default small ones on a CPU, 4096 and more on a GPU."""
+    heads: int | None = None
+    """Query heads; by default 4 on a CPU and 32 on a GPU."""
+    kv_heads: int | None = None
+    """Key heads; by default a quarter of the query heads."""
+    head_dim: int | None = None
+    """Dimensions of a head; by default 64 on a CPU and 128 on a GPU."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the inputs; by default float32 on a CPU and bfloat16 on a GPU."""
+    repeats: int | None = None
+    """Timed rounds; by default 5 on a CPU and 30 on a GPU."""
+    json: bool = False
+    """Print JSON."""
+    output: Path | None = None
+    """JSON file to write."""
+
+
 class CommandLineError(HoldfastError):
     """Words on the command line that cannot be parsed."""
 
@@ -142,6 +171,8 @@ def _dispatch(words: list[str]) -> int:
         return _run(_parse(options, program, words[1:]))
     if words[:1] == ["probe"]:
         return _probe(words[1:])
+    if words[:1] == ["bench"]:
+        return _bench(words[1:])
     command = _parse(_COMMANDS, "holdfast", words or ["--help"])
     return _list(command) if isinstance(command, List) else _report(command)
 
@@ -151,6 +182,7 @@ _COMMANDS = (
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 
@@ -456,6 +488,38 @@ def _probe_model(options: SharpnessProbe) -> int:
 
 
 _PROBES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {"sharpness": (SharpnessProbe, _probe_sharpness)}
+
+
+def _bench(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: holdfast bench BENCH ...\n\nMeasure speed and memory side by side. Benches:\n")
+        for name, (options, _) in _BENCHES.items():
+            print(f"  {name:<12} {options.__doc__}")
+        print("\nMore: holdfast bench BENCH --help")
+        return OK
+    if words[0] not in _BENCHES:
+        raise CommandLineError(f"no bench named {words[0]!r}; there are: {', '.join(_BENCHES)}")
+    options, measure = _BENCHES[words[0]]
+    return measure(_parse(options, f"holdfast bench {words[0]}", words[1:]))
+
+
+def _bench_sharpness(options: SharpnessBench) -> int:
+    from holdfast.benches.sharpness import bench_sharpness
+
+    settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    as_json, output = settings.pop("json"), settings.pop("output")
+    report = bench_sharpness(**settings, stream=sys.stderr)
+    text = jsonlib.dumps(report.to_dict(), indent=1)
+    if output is not None:
+        try:
+            output.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError("--output", "a file to write", f"{output} ({error.strerror})") from error
+    print(text if as_json else report)
+    return OK
+
+
+_BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {"sharpness": (SharpnessBench, _bench_sharpness)}
 
 
 def _function(place: str) -> Callable[..., Any]:

@@ -121,6 +121,9 @@ def test_trials_that_coincide_or_are_none_are_refused(toy: Study[Any], tmp_path:
     none = replace(toy, trials=lambda config: [])
     with pytest.raises(ArgumentError, match="at least one"):
         run([Job.of(none, "quick")], Store(tmp_path), LocalEngine(1))
+    for odd in (lambda config: None, lambda config: [3]):
+        with pytest.raises(ArgumentError, match="a list of Trial"):
+            run([Job.of(replace(toy, trials=odd), "quick")], Store(tmp_path), LocalEngine(1))
 
 
 def test_jobs_name_what_is_wrong(toy: Study[Any]) -> None:

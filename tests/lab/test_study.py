@@ -241,3 +241,8 @@ def test_a_result_is_not_changed_by_reading_it():
     record = {"x": np.float64(1.0)}
     as_outcome(record)
     assert isinstance(record["x"], np.float64)
+
+
+def test_labels_are_text_or_numbers():
+    with pytest.raises(ArgumentError, match=r"Trial\.labels\['arm'\]: expected text or a number, got \['new'\]"):
+        Trial(0, Config(), {"arm": ["new"]})

@@ -94,9 +94,11 @@ def settle(options, shape, dtype=torch.float64):
     return found
 
 
-@pytest.fixture(params=[16, 1 << 21], ids=["tiny chunks", "one chunk"])
+@pytest.fixture(params=[16, 1 << 21, None], ids=["tiny chunks", "one chunk", "all at once"])
 def chunk(request, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", request.param)
+    if request.param is not None:
+        monkeypatch.setattr(module, "CHUNK", request.param)
+        monkeypatch.setattr(module, "DIRECT", 0)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -191,9 +193,7 @@ def test_nan_in_a_query_stays_in_its_row(chunk):
 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("options", [{"causal": True}, {"mask": "bool"}, {"sinks": True, "softcap": 2.0}], ids=str)
-@pytest.mark.parametrize("direct", [0, 1 << 24], ids=["checkpointed", "direct"])
-def test_gradients_equal_those_of_the_plain_form(options, detach, direct, chunk, monkeypatch):
-    monkeypatch.setattr(module, "DIRECT", direct)
+def test_gradients_equal_those_of_the_plain_form(options, detach, chunk):
     shape = (1, 2, 1, 5, 11, 4)
     settled = settle(options, shape)
     gradients = []

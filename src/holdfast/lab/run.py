@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,7 +213,12 @@ def _plan(job: Job) -> list[_Item]:
     commit = git_commit(Path(source).resolve().parent) if source else None
     items = []
     seen: dict[str, Trial[Any]] = {}
-    for trial in study.trials(job.config):
+    trials = study.trials(job.config)
+    if not isinstance(trials, Iterable):
+        raise ArgumentError(f"trials of {study.name}", "a list of Trial (is a return missing?)", trials)
+    for trial in trials:
+        if not isinstance(trial, Trial):
+            raise ArgumentError(f"trials of {study.name}", "a list of Trial", trial)
         if isinstance(trial.config, Config):
             # How many seeds the study has is no part of a trial: `run` sees only its own.
             own = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])

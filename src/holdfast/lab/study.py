@@ -75,10 +75,13 @@ class Trial(Generic[C]):
         if isinstance(self.seed, tuple) and not self.seed:
             raise ArgumentError("Trial.seed", "at least one seed", self.seed)
         if not all(isinstance(seed, int) for seed in self.seeds):
-            raise ArgumentError("Trial.seed", "a whole number or a tuple of them", self.seed)
+            raise ArgumentError("Trial.seed", "a whole number or a tuple of them", repr(self.seed))
         if not dataclasses.is_dataclass(self.config) or isinstance(self.config, type):
             raise ArgumentError("Trial.config", "an instance of a dataclass", type(self.config).__name__)
         _check_decorated("Trial.config", self.config)
+        for name, value in self.labels.items():
+            if not (value is None or isinstance(value, str | int | float)):
+                raise ArgumentError(f"Trial.labels[{name!r}]", "text or a number", value)
         if not 0 <= self.gpu <= 1:
             raise ArgumentError("Trial.gpu", "a share between 0 and 1", self.gpu)
         if not self.cost > 0:

@@ -23,7 +23,8 @@ CHUNK = 1 << 21
 """Logits that are worked on at once, 8 MiB in float32: enough rows for a fast product, few enough for the cache."""
 
 DIRECT = 1 << 24
-"""Up to this many logits a backward pass keeps all of them; above, each chunk is computed again."""
+"""Up to this many logits, 64 MiB in float32, all heads are done at once; above, a chunk at a time, and a backward
+pass computes each chunk again."""
 
 MASKED = -1e30
 """Stands for a masked logit where -inf would meet a factor of zero; its exponential is zero all the same."""
@@ -112,12 +113,27 @@ def adaptive_attention(
     options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
     batch, heads, queries, _ = query.shape
     groups = heads // key.shape[1]
+    if batch * heads * queries * options.keys <= DIRECT:
+        weights = attention_weights(
+            query,
+            key,
+            mask=mask,
+            causal=causal,
+            scale=scale,
+            softcap=softcap,
+            window=window,
+            sinks=sinks,
+            temperature=normaliser,
+        )
+        grouped = weights.view(batch, key.shape[1], groups, queries, options.keys) @ value.to(weights.dtype).unsqueeze(
+            2
+        )
+        return grouped.flatten(1, 2).to(query.dtype)
     needs_grad = torch.is_grad_enabled() and any(
         each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
     )
     output = query.new_zeros(batch, heads, queries, value.shape[-1])
     parts: list[Tensor] = []
-    logits = batch * heads * queries * options.keys
     scratch = () if needs_grad else _scratch(options, query)
     for b in range(batch):
         for head in range(heads):
@@ -136,8 +152,6 @@ def adaptive_attention(
                 chunk = (query[b, head, start:stop], k[low:high], v[low:high], own_mask, sink, start, low)
                 if not needs_grad:
                     output[b, head, start:stop] = _fast(*chunk, own, options, scratch)
-                elif logits <= DIRECT:
-                    parts.append(_whole(*chunk, own, options))
                 else:
                     parts.append(checkpoint(_whole, *chunk, own, options, use_reentrant=False))
     if needs_grad:

@@ -281,5 +281,5 @@ def _warnings(section: Section) -> list[str]:
         trials = f"{text.count(idle, 'kind')} of trial measured"
         found.append(f"{trials} exactly the same with every seed: is the seed used?")
     if section.scale == "quick":
-        found.append("The quick scale shows that everything runs; it is weak evidence about the paper.")
+        found.append("The quick scale shows that everything runs; it is weak evidence.")
     return found
