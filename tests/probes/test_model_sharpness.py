@@ -73,11 +73,15 @@ def test_numbers_are_those_of_a_direct_computation(implementation):
 def test_the_model_is_left_as_it_was():
     model = llama().train()
     model.requires_grad_(True)
+    model.model.layers[1].eval()
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     ids = tokens(20)
     state = torch.get_rng_state()
     probe_model_sharpness(model, ids)
     assert model.training
+    assert not model.model.layers[1].training
+    assert not model.model.layers[1].self_attn.training
+    assert model.model.layers[2].self_attn.training
     assert model.config._attn_implementation == "sdpa"
     assert torch.equal(torch.get_rng_state(), state)
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
@@ -156,6 +160,9 @@ def test_the_command_line(tmp_path: Path):
     status, _, err = ask(*words, "--length", "64", "--fail-above", "0.1", cwd=tmp_path)
     assert status == 1
     assert "12 heads have a mean H / ln n above 0.1" in err
+    status, out, err = ask(*words, "--length", "100000", "--json", cwd=tmp_path)
+    assert status == 0, err
+    assert json.loads(out)["length"] == 512
     status, _, err = ask(*words, "--text", "none.txt", cwd=tmp_path)
     assert status == 2
     assert "--text: expected a file" in err

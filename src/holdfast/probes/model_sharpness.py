@@ -202,14 +202,15 @@ def probe_model_sharpness(
     law = PUBLISHED if temperature is None else temperature
     kept = None if attention_mask is None else attention_mask.bool()
     seen: dict[int, _Seen] = {}
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     with torch.no_grad(), random_state_kept(), _listening(model, seen):
         model.eval()
         try:
             options = {} if attention_mask is None else {"attention_mask": attention_mask}
             model(input_ids=input_ids, use_cache=False, **options)
         finally:
-            model.train(training)
+            for module, training in modes:  # each its own: parts of a model in training may be frozen
+                module.training = training
     if not seen:
         raise ArgumentError(
             "model", "one that routes its attention through transformers' registry", type(model).__name__
@@ -249,7 +250,10 @@ def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Mo
         raise ArgumentError(
             "TARGET", "file.py:name, module:name, or a transformers model", f"{target} ({first})"
         ) from error
-    vocabulary = model.config.get_text_config().vocab_size
+    config = model.config.get_text_config()
+    vocabulary = config.vocab_size
+    # A table of positions that ends has nothing for tokens behind it.
+    length = min(length, getattr(config, "max_position_embeddings", None) or length)
     if text is None:
         generator = torch.Generator().manual_seed(0)
         return model, torch.randint(vocabulary, (1, length), generator=generator), "random tokens"
