@@ -13,17 +13,20 @@ from typing import Any
 import pytest
 import torch
 
+from holdfast.errors import ArgumentError
 from holdfast.lab import Evidence, Outcome, Results, Status, Trial
 from holdfast.lab.study import Record
 from holdfast.lab.verdict import judge
 from holdfast.nn import FitError
 from holdfast.studies import sharpness
+from holdfast.studies._sharpness_traces import TracesConfig
 from holdfast.studies.sharpness import (
     BoundsConfig,
     ControlConfig,
     NeedleConfig,
     RetrieveConfig,
     SharpnessConfig,
+    TrainedWithConfig,
     study,
 )
 
@@ -40,6 +43,7 @@ TRAINED: dict[str, Any] = {
 TOY = SharpnessConfig(
     seeds=2,
     retrieve=RetrieveConfig(**TRAINED),
+    trained_with=TrainedWithConfig(**TRAINED),
     control=ControlConfig(**TRAINED),
     needle=NeedleConfig(fit_rows=64, sizes=(16, 256, 1024, 131072)),
     bounds=BoundsConfig(rows=20, row_sizes=(2, 16, 64), sizes=(64, 256), dim=16, heads=2),
@@ -75,7 +79,13 @@ def test_scales(scale: str) -> None:
         for part in ("retrieve", "control", "bounds", "needle")
     }
     seeds = list(config.seed_range)
+    alternatives = [trial for trial in trials if trial.labels["part"] == "trained-with"]
+    for arm in config.trained_with.arms:
+        assert sorted(seed for trial in alternatives if trial.labels["arm"] == arm for seed in trial.seeds) == seeds
     assert by_part == {"retrieve": seeds, "control": seeds, "bounds": seeds, "needle": [100]}
+    assert {trial.labels["part"] for trial in trials if trial.labels["part"] == "traces"} == (
+        {"traces"} if scale == "gpu" else set()
+    )
     assert {trial.gpu for trial in trials if trial.labels["part"] != "needle"} == {1.0 if scale == "gpu" else 0.0}
     assert len([trial for trial in trials if trial.labels["part"] == "retrieve"]) == (
         1 if scale == "gpu" else len(seeds)
@@ -87,7 +97,7 @@ def test_seeds_do_not_change_a_trial() -> None:
     assert [t for t in study.trials(more) if t.seed in (0, 1)] == list(study.trials(TOY))
 
 
-@pytest.mark.parametrize("part", ["retrieve", "control", "bounds", "needle"])
+@pytest.mark.parametrize("part", ["retrieve", "trained-with", "control", "bounds", "needle"])
 def test_a_trial_twice_is_the_same(part: str, toy: Results) -> None:
     trial = only(part)[0]
     first = next(outcome for done, outcome in toy.outcomes if done == trial)
@@ -114,11 +124,29 @@ def test_gpu_scale_at_toy_size() -> None:
     config = dataclasses.replace(
         config,
         retrieve=dataclasses.replace(config.retrieve, **small),
+        trained_with=dataclasses.replace(config.trained_with, **small),
         control=dataclasses.replace(config.control, **small),
         bounds=dataclasses.replace(TOY.bounds, rows=5, sizes=(64, 128)),
         needle=TOY.needle,
+        traces=TracesConfig(
+            device="cpu",
+            algorithms=("minimum", "bubble_sort"),
+            train_sizes=(3, 4),
+            test_sizes=(4, 5),
+            test_examples=2,
+            entropy_examples=2,
+            steps=2,
+            batch_size=2,
+            width=16,
+            layers=1,
+            heads=2,
+        ),
+        trace_seeds=1,
     )
     trials = list(study.trials(config))
+    traces = [trial for trial in trials if trial.labels["part"] == "traces"]
+    assert sorted({arm for trial in traces for arm in trial.config.arms}) == sorted(config.traces.arms)
+    assert len(traces) == (len(config.traces.arms) - 1), "plain and adaptive-inference share a network"
     results = Results(config, [(trial, study.run(trial)) for trial in trials])
     accuracy = results.by_seed("accuracy", part="retrieve", arm="plain", n=64)
     assert list(accuracy) == list(range(100, 110))
@@ -129,9 +157,9 @@ def test_gpu_scale_at_toy_size() -> None:
 def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     config, seeds = TOY.retrieve, (0, 1)
     monkeypatch.setattr(sharpness, "CHUNK", 7 * 64)
-    net, _ = sharpness._train(config, seeds)
+    net, _ = sharpness._train(config, seeds, sharpness._plain)
     with torch.no_grad():
-        records = sharpness._evaluate(net, seeds, [None, None], config)
+        records = sharpness._evaluate(net, seeds, lambda n: sharpness._arms(n, 16, [None, None]), config)
         chunks = list(sharpness._chunks(config, seeds, sharpness.TEST, 64, config.sets))
         assert [sets.query.shape[1] for sets in chunks] == [7, 7, 7, 7, 7, 5]
         items, query, winner = (
@@ -150,7 +178,7 @@ def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatc
 
 
 def test_retrieve_records(toy: Results) -> None:
-    assert toy.levels("arm", part="retrieve")[:2] == ["hard", "log-n"]
+    assert set(toy.levels("arm", part="retrieve")) | {"refit"} == set(sharpness.ARMS)
     for row in toy.where(part="retrieve", arm="plain"):
         error = row["ordering_error"] + row["dispersion_error"]  # type: ignore[operator]
         assert error == pytest.approx(1 - row["accuracy"], abs=1e-12)  # type: ignore[operator]
@@ -158,6 +186,43 @@ def test_retrieve_records(toy: Results) -> None:
     assert all(row["fit"] in ("accepted", "refused") for row in toy.records if "fit" in row)
     training = toy.curve("training", part="retrieve", seed=1)
     assert [row["step"] for row in training] == [64, 70]
+
+
+def test_a_network_trained_with_softmax_again_is_the_same_network(toy: Results) -> None:
+    """The control of the networks trained with an alternative: same start, same sets, same test."""
+    config = dataclasses.replace(TOY.trained_with, arms=("plain",))
+    again = study.run(Trial(0, config, {"part": "trained-with", "arm": "plain"}))
+    for row in again.records:
+        (first,) = toy.where(part="retrieve", arm="plain", n=row["n"], seed=0)
+        assert row["accuracy"] == pytest.approx(first["accuracy"], abs=0.051)
+        assert row["entropy"] == pytest.approx(first["entropy"], abs=1e-3)
+
+
+def test_training_with_an_alternative_makes_another_network(toy: Results) -> None:
+    for arm in TOY.trained_with.arms:
+        (with_it,) = toy.where(part="trained-with", arm=arm, n=64, seed=0)
+        (switched_on,) = toy.where(part="retrieve", arm=arm, n=64, seed=0)
+        assert with_it["entropy"] != switched_on["entropy"]
+        losses = [row["loss"] for row in toy.curve("training", part="trained-with", arm=arm, seed=0)]
+        assert losses[-1] < losses[0]
+
+
+def test_settings_of_the_arms_are_those_of_the_task() -> None:
+    logits = torch.tensor([[[3.0, *[-2.0] * 255]]], dtype=torch.float64)
+    weights = dict(zip(sharpness.ARMS, sharpness._weights(logits, sharpness._arms(256, 16, [None])), strict=True))
+    factors = {
+        "plain": 1.0,
+        "refit": 1.0,
+        "log-n": 2.0,
+        "ssmax": 0.43 * math.log(256),
+        "yarn": (0.1 * math.log(16) + 1) ** 2,
+        "llama4": 1 + 0.1 * math.log(17),
+    }
+    for arm, factor in factors.items():
+        torch.testing.assert_close(weights[arm], (factor * logits).softmax(-1), atol=1e-12, rtol=0)
+    assert {arm for arm in weights if weights[arm][0, 0, 0] == 1} == {"entmax", "sparsemax", "hard"}
+    with pytest.raises(ArgumentError, match="arms"):
+        TrainedWithConfig(arms=("refit",))
 
 
 def test_training_learns() -> None:
@@ -228,6 +293,8 @@ def test_figures(toy: Results) -> None:
 
     for results in (toy, Results(TOY, [])):
         for figure in study.figures:
+            if figure.name.startswith("traces"):  # drawn from made-up results beside their own part
+                continue
             axes = Figure().subplots()
             rows = figure.draw(results, axes)
             assert all(isinstance(row, dict) for row in rows)
@@ -249,7 +316,13 @@ SIZES = (16, 64, 256, 1024, 4096)
 
 
 def made_up(
-    *, gain: float = 0.0, refit: float = 0.0, hard: float = 0.0, control: float = 0.0, slope: float = 1.0
+    *,
+    gain: float = 0.0,
+    refit: float = 0.0,
+    hard: float = 0.0,
+    control: float = 0.0,
+    trained: float = 0.0,
+    slope: float = 1.0,
 ) -> Results:
     """Five seeds in which the arms differ from plain softmax by the given amounts, give or take 0.001."""
     outcomes = []
@@ -259,7 +332,8 @@ def made_up(
         for n in (*SIZES, 512):
             plain = 0.9 - 0.05 * math.log2(n / 16) + 0.02 * seed
             act = n > 64
-            for arm, change in (("plain", 0.0), ("published", gain), ("refit", refit), ("hard", hard)):
+            arms = (("plain", 0.0), ("published", gain), ("refit", refit), ("hard", hard), ("log-n", 0.01))
+            for arm, change in arms:
                 accuracy = plain + ((change + noise) * act if arm != "plain" else 0.0)
                 entropy = slope * math.log(n) - 3 + 0.001 * seed * math.log(n)
                 rows.append({"arm": arm, "n": n, "accuracy": accuracy + noise / 9, "entropy": entropy})
@@ -270,6 +344,9 @@ def made_up(
             for arm, change in (("plain", 0.0), ("published", control))
         ]
         outcomes.append((Trial(seed, TOY.control, {"part": "control"}), Outcome(rows)))
+        for arm in TOY.trained_with.arms:
+            rows = [{"n": 1024, "accuracy": 0.6 + 0.02 * seed + trained + noise}]
+            outcomes.append((Trial(seed, TOY.trained_with, {"part": "trained-with", "arm": arm}), Outcome(rows)))
     return Results(TOY, outcomes)
 
 
@@ -283,6 +360,10 @@ def made_up(
         ({"gain": 0.05, "refit": 0.02}, {"refit-1024": "contradicted"}),
         ({"hard": 0.1}, {"hard-1024": "contradicted"}),
         ({"hard": -0.1}, {"hard-1024": "supported"}),
+        ({"refit": 0.05}, {"refit-log-n": "supported"}),
+        ({"refit": -0.05}, {"refit-log-n": "contradicted"}),
+        ({"trained": 0.05}, {"trained-published": "supported", "trained-entmax": "supported"}),
+        ({"trained": -0.05}, {"trained-ssmax": "contradicted", "trained-scale-invariant": "contradicted"}),
         ({"control": 0.03}, {"control-64": "contradicted", "control-256": "contradicted"}),
         ({"control": -0.03}, {"control-64": "supported", "control-256": "supported"}),
         ({"slope": 1.02}, {"disperses-trained": "supported"}),
