@@ -19,6 +19,9 @@ import math, torch
 def logits_of(n):
     generator = torch.Generator().manual_seed(n)
     return -20 * torch.rand(8, n, generator=generator)
+def scored(n):
+    return logits_of(n)
+scored.correct = lambda n, weights: weights[:, 0] > 1 / n
 def broken(n):
     raise ValueError("no such size")
 number = 3
@@ -166,6 +169,14 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("probe", "sharpness", "model.py:broken"), "ValueError: no such size"),
         (("probe", "sharpness", "model.py:logits_of", "--sizes", "0"), "sizes"),
         (("probe", "sharpness", "model.py:logits_of", "--plot", "x.nonsense"), "--plot"),
+        (
+            ("probe", "sharpness", "model.py:logits_of", "--compare", "no"),
+            "--compare: expected some of plain, adaptive",
+        ),
+        (("probe", "sharpness", "model.py:logits_of", "--compare", "hard:1"), "expected hard without a number"),
+        (("probe", "sharpness", "model.py:logits_of", "--compare", "yarn"), "yarn:NUMBER, a number for extension"),
+        (("probe", "sharpness", "model.py:logits_of", "--compare", "log-n:1.5"), "a whole number for train_length"),
+        (("probe", "sharpness", "model.py:logits_of", "--compare", "entmax:1"), "entmax:NUMBER with a number above 1"),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(TOY), "TOY") if isinstance(value, tuple) else "",
 )
@@ -255,7 +266,42 @@ def test_probe_sharpness_gives_table_json_and_picture(tmp_path: Path) -> None:
     status, out, err = ask(*words, "--plot", "out.png", cwd=tmp_path)
     assert status == 0, err
     assert "256" in out
+    assert "normaliser" not in out
     assert (tmp_path / "out.png").stat().st_size > 5000
     status, out, _ = ask(*words, "--json", cwd=tmp_path)
     assert status == 0
-    assert json.loads(out)
+    assert json.loads(out)["remedies"] == json.loads(out)["answers"] == []
+
+
+def test_probe_sharpness_compares_normalisers_and_splits_errors(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
+    words = ("probe", "sharpness", "model.py:scored", "--sizes", "16", "64")
+    compared = ("plain", "adaptive", "log-n:16", "log-n:8", "ssmax:0.43", "ssmax", "yarn:4", "llama4:8", "hard")
+    status, out, err = ask(*words, "--compare", *compared, "--json", "--plot", "out.svg", cwd=tmp_path)
+    assert status == 0, err
+    found = json.loads(out)
+    assert [each["normaliser"] for each in found["remedies"]] == [*compared, *compared]
+    entropy = {each["normaliser"]: each["entropy"] for each in found["remedies"] if each["size"] == 64}
+    assert entropy["plain"] == pytest.approx(found["entries"][1]["entropy"], rel=1e-5)
+    assert entropy["plain"] > entropy["log-n:16"] > entropy["log-n:8"] > entropy["hard"]
+    assert entropy["ssmax"] == entropy["ssmax:0.43"]
+    for each in found["answers"]:
+        assert each["error"] == each["ordering_error"] + each["dispersion_error"]
+        assert each["accuracy"]["plain"] == pytest.approx(1 - each["error"])
+    assert all(name in (tmp_path / "out.svg").read_text(encoding="utf-8") for name in compared)
+    status, out, _ = ask(*words, "--compare", *compared, cwd=tmp_path)
+    assert status == 0
+    assert "error of the softmax, by cause and n" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_probe_sharpness_guards_a_function(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
+    words = ("probe", "sharpness", "model.py:logits_of", "--sizes", "4", "256")
+    share = json.loads(ask(*words, "--json", cwd=tmp_path)[1])["entries"][-1]["entropy_share"]
+    assert ask(*words, "--fail-above", str(share + 0.01), cwd=tmp_path)[0] == 0
+    status, out, err = ask(*words, "--fail-above", str(share - 0.01), cwd=tmp_path)
+    assert status == 1
+    assert "256" in out
+    assert "1 head has a mean H / ln n above" in err
+    assert f"at n = 256, the worst head 0: {share:.3f}" in err

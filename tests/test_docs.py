@@ -34,7 +34,7 @@ from typing import Any
 import pytest
 import yaml
 
-from holdfast.cli import _parse, _run_options
+from holdfast.cli import _PROBES, _parse, _run_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
 
@@ -140,6 +140,11 @@ def check_known(block: Block, where: str) -> None:
             try:
                 _parse(_run_options(words[2:]), "holdfast run", words[2:])
             except HoldfastError as error:
+                pytest.fail(f"{where}: {line}: {error}")
+        elif words[:2] == ["holdfast", "probe"]:
+            try:
+                _parse(_PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
+            except (HoldfastError, KeyError) as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), where

@@ -1,39 +1,59 @@
-"""How sharp each attention head of a transformers model is on given text, and whether a temperature law can still act.
+"""How sharp each attention head of a transformers model is on given text, and what a remedy would do to the model.
 
-The model's own attention runs unchanged; statistics of its logits are streamed beside it, at any length.
+The model's own attention runs unchanged; statistics of its logits are streamed beside it, at any length. Remedies are
+compared by the model's next-token cross-entropy with each switched on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
-from holdfast.errors import ArgumentError, require
-from holdfast.nn.huggingface import key_span, masking, own_attention, unregister
+from holdfast.errors import ArgumentError
+from holdfast.nn.huggingface import own_attention, register, unregister
+from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
-from holdfast.nn.tempered_attention import RowStatistics, attention_statistics
-from holdfast.probes.sharpness import fitted_slope, jsonable, random_state_kept
+from holdfast.nn.tempered_attention import RowStatistics
+from holdfast.probes._common import jsonable, percent, random_state_kept, shown, table
+from holdfast.probes._dispersion import (
+    check_heads,
+    checked_normalisers,
+    critical_beta,
+    fitted_slope,
+    mean,
+    median,
+    onset,
+)
+from holdfast.probes._listening import Call, attention_replaced, evaluating, own_implementation, projections_seen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAME = "holdfast_probe"
-
 SHORTEST = 64
 """Rows that see fewer keys say little about growth, and are left out of slopes."""
+
+SAMPLE = 32
+"""Rows at the end of each sequence, where most keys are seen, for what needs whole rows of logits."""
+
+SHOWN = 24
+"""Heads that a table shows."""
+
+REMEDY = "holdfast_probe_remedy"
 
 
 @dataclass(frozen=True)
 class ModelHead:
     """One head. Means are over its rows with at least two visible keys and no NaN.
+
+    A learned sink counts as one more visible key in all that concerns weights; spreads and their bounds are those of
+    the keys. With `exclude_first_keys` all but the bounds is measured as if those keys were not there.
 
     Arguments:
         layer: index of the layer.
@@ -46,10 +66,20 @@ class ModelHead:
         effective_keys: exp of `entropy`.
         largest: mean largest weight.
         spread: mean logit spread, largest minus smallest visible logit, in nats.
-        bound: mean upper bound on the spread, 2 scale |q| max |k| over all keys of the sequence.
+        bound: mean upper bound on the spread, 2 scale |q| max |k| over all keys of the sequence; NaN for a layer that
+            adds a bias to its logits.
         slack: least bound over spread of any row; at least 1.
+        weight_bound: mean of the looser bound that the weights give, 2 scale sigma(W_q) sigma(W_k) |x| max |x_i|,
+            with the largest singular values of the head's projections and the norms of the layer's inputs. NaN for a
+            layer without `q_proj` and `k_proj` as linear maps, with a bias, or with something between them and the
+            attention that changes norms; rotary positions do not.
+        weight_slack: least such bound over spread of any row.
         slope: d H / d ln n over rows that see 64 keys or more; NaN without enough of them.
         reach: 1 + e^spread_max, the length beyond which no key of any such row could hold half the weight.
+        beta_crit: median over the last 32 rows of each sequence of what the logits must be multiplied by for the
+            largest to stand out, as in `HeadSharpness`.
+        onset: predicted number of keys at which the mean largest weight falls below one half, from rows that see
+            16 to 31, 32 to 63, ... keys, as in `SharpnessReport`; NaN where it cannot be told.
         below: share of rows whose entropy is below the law's active interval.
         acting: share of rows within it.
         above: share of rows above it, where the law changes nothing.
@@ -67,11 +97,31 @@ class ModelHead:
     spread: float
     bound: float
     slack: float
+    weight_bound: float
+    weight_slack: float
     slope: float
     reach: float
+    beta_crit: float
+    onset: float
     below: float
     acting: float
     above: float
+
+
+@dataclass(frozen=True)
+class ModelRemedy:
+    """The model with one normaliser in all heads.
+
+    Arguments:
+        normaliser: its name in the comparison; "none" for the model as it is.
+        cross_entropy: mean next-token cross-entropy of the text, in nats a token; NaN for a model that is no causal
+            language model.
+        entropy_share: mean H / ln n of all heads over the last 32 rows of each sequence; rows with NaN are left out.
+    """
+
+    normaliser: str
+    cross_entropy: float
+    entropy_share: float
 
 
 @dataclass(frozen=True)
@@ -82,11 +132,17 @@ class ModelSharpnessReport:
         heads: one entry a head, by layer, then head.
         length: tokens in the longest sequence.
         interval: entropies, in nats, between which the law acts; `None` for a law that never acts.
+        excluded: how many first keys of each sequence the attention is conditional on not being at.
+        own: the model as it is.
+        remedies: one entry a normaliser of the comparison.
     """
 
     heads: tuple[ModelHead, ...]
     length: int
     interval: tuple[float, float] | None
+    excluded: int
+    own: ModelRemedy
+    remedies: tuple[ModelRemedy, ...] = ()
 
     def violations(self, limit: float) -> tuple[ModelHead, ...]:
         """Heads whose mean H / ln n exceeds a limit, the most dispersed first; NaN counts as a violation."""
@@ -105,88 +161,128 @@ class ModelSharpnessReport:
             ax: Matplotlib axes to draw into.
         """
         layers, heads = 1 + max(each.layer for each in self.heads), 1 + max(each.head for each in self.heads)
-        table = [[math.nan] * heads for _ in range(layers)]
+        values = [[math.nan] * heads for _ in range(layers)]
         for each in self.heads:
-            table[each.layer][each.head] = each.entropy_share
-        image = ax.imshow(table, vmin=0, vmax=1, aspect="auto", cmap="viridis", origin="lower")
+            values[each.layer][each.head] = each.entropy_share
+        image = ax.imshow(values, vmin=0, vmax=1, aspect="auto", cmap="viridis", origin="lower")
         ax.set_xlabel("head")
         ax.set_ylabel("layer")
         ax.set_xticks(range(0, heads, max(1, heads // 8)))
         ax.set_yticks(range(0, layers, max(1, layers // 8)))
-        ax.figure.colorbar(image, ax=ax, label=f"H / ln n at {self.length} tokens")
+        ax.figure.colorbar(image, ax=ax, label=f"H / ln n at {self.length} tokens{self._condition}")
+
+    @property
+    def _condition(self) -> str:
+        return f" without the first {self.excluded}" if self.excluded else ""
 
     def __str__(self) -> str:
-        """Return a table for people to read, the most dispersed heads first."""
-        header = (
-            "layer",
-            "head",
-            "H",
-            "H/ln n",
-            "exp H",
-            "max w",
-            "spread",
-            "bound",
-            "slope",
-            "n*",
-            "below",
-            "acts",
-            "above",
-        )
-        shown = self.violations(-1.0)[:24]
-        lines = [
-            (
-                str(each.layer),
-                str(each.head),
-                f"{each.entropy:.3f}",
-                f"{each.entropy_share:.3f}",
-                f"{each.effective_keys:.1f}",
-                f"{each.largest:.4f}",
-                f"{each.spread:.2f}",
-                f"{each.bound:.2f}",
-                f"{each.slope:.3f}",
-                f"{each.reach:.3g}",
-                *(f"{100 * share:.0f} %" for share in (each.below, each.acting, each.above)),
-            )
-            for each in shown
-        ]
-        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-        table = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in (header, *lines)]
-        rest = len(self.heads) - len(shown)
+        """Return tables for people to read, the most dispersed heads first."""
+        rest = len(self.heads) - SHOWN
         broken = sum(each.nan_rows for each in self.heads)
         law = "never" if self.interval is None else f"for {self.interval[0]:.4f} < H < {self.interval[1]:.4f} nats"
         return "\n".join(
             [
-                f"{len(self.heads)} heads at {self.length} tokens, the most dispersed first",
-                *table,
+                f"{len(self.heads)} heads at {self.length} tokens{self._condition}, the most dispersed first",
+                *self._table_of_attention(),
+                "",
+                *self._table_of_logits(),
                 *([f"... and {rest} heads more"] if rest > 0 else []),
                 *([f"{broken} rows with NaN were left out"] if broken else []),
+                "",
+                *self._table_of_remedies(),
+                "",
                 f"the law acts {law}",
             ]
         )
 
+    def _table_of_attention(self) -> list[str]:
+        header = (
+            "layer", "head", "H", "H/ln n", "exp H", "max w", "spread", "bound", "slope", "n*",
+            "below", "acts", "above",
+        )  # fmt: skip
+        lines = [
+            (
+                str(each.layer),
+                str(each.head),
+                shown(each.entropy, ".3f"),
+                shown(each.entropy_share, ".3f"),
+                shown(each.effective_keys, ".1f"),
+                shown(each.largest, ".4f"),
+                shown(each.spread, ".2f"),
+                shown(each.bound, ".2f"),
+                shown(each.slope, ".3f"),
+                shown(each.reach, ".3g"),
+                *map(percent, (each.below, each.acting, each.above)),
+            )
+            for each in self.violations(-1.0)[:SHOWN]
+        ]
+        return table(header, lines)
+
+    def _table_of_logits(self) -> list[str]:
+        header = ("layer", "head", "b_crit", "onset", "bound/spread", "weight bound", "weight bound/spread")
+        lines = [
+            (
+                str(each.layer),
+                str(each.head),
+                shown(each.beta_crit, ".3g"),
+                shown(each.onset, ".3g"),
+                shown(each.slack, ".2f"),
+                shown(each.weight_bound, ".3g"),
+                shown(each.weight_slack, ".3g"),
+            )
+            for each in self.violations(-1.0)[:SHOWN]
+        ]
+        return table(header, lines)
+
+    def _table_of_remedies(self) -> list[str]:
+        own = self.own.cross_entropy
+        lines = [
+            (
+                each.normaliser,
+                shown(each.cross_entropy, ".4f"),
+                shown(round(each.cross_entropy - own, 4) + 0.0, "+.4f"),  # no minus before a zero
+                shown(each.entropy_share, ".3f"),
+            )
+            for each in (self.own, *self.remedies)
+        ]
+        header = ("normaliser", "nats/token", "change", f"H/ln n, last {SAMPLE} rows")
+        return table(header, lines, names=("normaliser",))
+
 
 @dataclass(frozen=True)
 class _Seen:
-    statistics: RowStatistics
-    bound: Tensor
+    """What one layer let pass; `keys` without its sink, `rows` with it."""
+
+    keys: RowStatistics
+    rows: RowStatistics
+    bound: Float[Tensor, "batch heads queries"]
+    weight_bound: Float[Tensor, "batch heads queries"]
+    beta_crit: Float[Tensor, "batch heads sample"]
 
 
 def probe_model_sharpness(
-    model: torch.nn.Module,
+    model: nn.Module,
     input_ids: Int[Tensor, "batch time"],
     attention_mask: Int[Tensor, "batch time"] | None = None,
     *,
     temperature: AdaptiveTemperature | None = None,
+    normalisers: Mapping[str, Normaliser] | None = None,
+    exclude_first_keys: int = 0,
 ) -> ModelSharpnessReport:
-    """Measure how dispersed the attention of every head is.
+    """Measure how dispersed the attention of every head is, and what normalisers would do to the model.
 
-    Leaves the model as it found it: mode, gradients, attention implementation and random states.
+    Leaves the model as it found it: mode, gradients, hooks, attention implementation and random states.
 
     Arguments:
         model: a model of transformers that looks its attention up in the library's registry.
         input_ids: tokens; longer sequences show more.
         attention_mask: 0 for padding; padded positions are left out throughout.
         temperature: the law whose reach is reported; `None`: the published one.
+        normalisers: what to compare, by name, each switched on in all heads for one more run of the model; `None`:
+            nothing.
+        exclude_first_keys: measure attention conditional on not being at this many first tokens of each sequence. A
+            head that parks most of its weight on the first token has a low entropy, however dispersed the rest is.
+            What the normalisers see is not changed by it.
 
     Returns:
         The report.
@@ -194,171 +290,192 @@ def probe_model_sharpness(
     Errors:
         ArgumentError: the model does not use the registry, or there is nothing to measure.
 
-    Source: arXiv 2410.01104, sections 2 (lemma 2.1) and 3 (proposition 3.1, here with the norms of the very queries and
-    keys in place of their spectral bound, which makes it tighter and holds for any kind of layer).
+    Source: arXiv 2410.01104, sections 2 (lemma 2.1) and 3 (proposition 3.1: `weight_bound`; `bound` has the norms of
+    the very queries and keys in the place of the singular values, which makes it tighter and holds for any kind of
+    layer); arXiv 2605.12697 for `beta_crit`.
     """
     if input_ids.shape[1] < 2:
         raise ArgumentError("input_ids", "at least two tokens", input_ids.shape[1])
+    if not 0 <= exclude_first_keys < input_ids.shape[1] - 1:
+        expected = f"from 0 to {input_ids.shape[1] - 2}, since two of {input_ids.shape[1]} tokens must be left"
+        raise ArgumentError("exclude_first_keys", expected, exclude_first_keys)
+    compared = checked_normalisers(normalisers)
     law = PUBLISHED if temperature is None else temperature
-    kept = None if attention_mask is None else attention_mask.bool()
-    seen: dict[int, _Seen] = {}
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.no_grad(), random_state_kept(), _listening(model, seen):
-        model.eval()
-        try:
-            options = {} if attention_mask is None else {"attention_mask": attention_mask}
-            model(input_ids=input_ids, use_cache=False, **options)
-        finally:
-            for module, training in modes:  # each its own: parts of a model in training may be frozen
-                module.training = training
+    kept = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    excluded = kept & (kept.cumsum(1) <= exclude_first_keys) if exclude_first_keys else None
+    with torch.no_grad(), random_state_kept(), evaluating(model):
+        seen, output = _listen(model, input_ids, attention_mask, excluded)
+        causal = all(_is_causal(each.keys) for each in seen.values())
+        last = {layer: _last_entropy(each.rows, kept) for layer, each in seen.items()}
+        own = ModelRemedy("none", _cross_entropy(output, input_ids, kept) if causal else math.nan, _share(last))
+        del output
+        remedies = []
+        for name, normaliser in compared.items():
+            output, found = _with_normaliser(model, name, normaliser, input_ids, attention_mask, excluded)
+            shares = {layer: (found[layer], usable, n) for layer, (_, usable, n) in last.items()}
+            loss = _cross_entropy(output, input_ids, kept) if causal else math.nan
+            remedies.append(ModelRemedy(name, loss, _share(shares)))
+        heads = [
+            _head(layer, head, seen[layer], kept, law)
+            for layer in sorted(seen)
+            for head in range(seen[layer].bound.shape[1])
+        ]
+    return ModelSharpnessReport(
+        tuple(heads), input_ids.shape[1], law.active_interval, exclude_first_keys, own, tuple(remedies)
+    )
+
+
+def _run(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Any:
+    options = {} if attention_mask is None else {"attention_mask": attention_mask}
+    return model(input_ids=input_ids, use_cache=False, **options)
+
+
+class _Layers:
+    """Numbers layers: by the index they carry, or by their order."""
+
+    def __init__(self) -> None:
+        self.order: dict[int, int] = {}
+
+    def index(self, module: nn.Module) -> int:
+        """The layer's number."""
+        carried = getattr(module, "layer_idx", None)
+        return self.order.setdefault(id(module), len(self.order)) if carried is None else int(carried)
+
+
+def _listen(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, excluded: Tensor | None
+) -> tuple[dict[int, _Seen], Any]:
+    """Run the model with its own attention under another name, and take statistics of what passes."""
+    own = own_implementation(model)
+    layers, seen = _Layers(), dict[int, _Seen]()
+    with ExitStack() as stack:
+        projections = stack.enter_context(projections_seen(model))
+
+        def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+            call = Call.of(module, query, key, mask, options, excluded)
+            keys, rows = call.statistics()
+            seen[layers.index(module)] = _Seen(
+                keys,
+                rows,
+                call.norm_bound(),
+                call.weight_bound(projections.pop(id(module), None)),
+                critical_beta(call.last_logits(SAMPLE)),
+            )
+            return own_attention(module, own)(module, query, key, value, mask, **options)
+
+        stack.enter_context(attention_replaced(model, attend, own))
+        output = _run(model, input_ids, attention_mask)
     if not seen:
         raise ArgumentError(
             "model", "one that routes its attention through transformers' registry", type(model).__name__
         )
-    heads = [
-        _head(layer, head, seen[layer], kept, law)
-        for layer in sorted(seen)
-        for head in range(seen[layer].bound.shape[1])
-    ]
-    return ModelSharpnessReport(tuple(heads), input_ids.shape[1], law.active_interval)
+    return seen, output
 
 
-def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Module, Int[Tensor, "batch time"], str]:
-    """A model of transformers and tokens for it to read.
-
-    Arguments:
-        target: a folder, or an id on the hub.
-        text: a file to read; `None` for random tokens, the same ones each time.
-        length: how many tokens, at most.
-
-    Returns:
-        The model, the tokens, and a line that says what they are.
-
-    Errors:
-        ArgumentError: the model does not load, or the text has fewer than two tokens.
-        MissingExtraError: transformers is not installed.
-    """
-    transformers = require("transformers", "hf")
-    if target.startswith((".", "/")) and not Path(target).is_dir():
-        raise ArgumentError(
-            "TARGET", "file.py:name, module:name, or a transformers model", f"{target}, which is no folder"
-        )
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ArgumentError(
-            "TARGET", "file.py:name, module:name, or a transformers model", f"{target} ({first})"
-        ) from error
-    config = model.config.get_text_config()
-    vocabulary = config.vocab_size
-    # A table of positions that ends has nothing for tokens behind it.
-    length = min(length, getattr(config, "max_position_embeddings", None) or length)
-    if text is None:
-        generator = torch.Generator().manual_seed(0)
-        return model, torch.randint(vocabulary, (1, length), generator=generator), "random tokens"
-    try:
-        content = text.read_bytes()
-    except OSError as error:
-        raise ArgumentError("--text", "a file", f"{text} ({error.strerror})") from error
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target)
-        tokens, read = tokenizer(content.decode(errors="replace"))["input_ids"], f"tokens of {text.name}"
-    except (OSError, ValueError, KeyError, TypeError):
-        tokens, read = (
-            [byte % vocabulary for byte in content],
-            f"bytes of {text.name}, since the model has no tokenizer",
-        )
-    if len(tokens) < 2:
-        raise ArgumentError("--text", "at least two tokens", len(tokens))
-    return model, torch.tensor([tokens[:length]]), read
-
-
-@contextmanager
-def _listening(model: torch.nn.Module, seen: dict[int, _Seen]) -> Iterator[None]:
-    """Run the model's own attention under another name, and take statistics of what passes."""
-    require("transformers", "hf")
+def _with_normaliser(
+    model: nn.Module,
+    name: str,
+    normaliser: Normaliser,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    excluded: Tensor | None,
+) -> tuple[Any, dict[int, Float[Tensor, "batch heads sample"]]]:
+    """Run the model with a normaliser in all heads; its output, and the entropy of each layer's last rows."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
 
-    config: Any = getattr(model, "config", None)
-    own = getattr(config, "_attn_implementation", None)
-    masks = AttentionMaskInterface._global_mapping
-    if own is None or own not in masks:
-        raise ArgumentError("model", "a transformers model with eager or sdpa attention", f"attention {own!r}")
-    order: dict[int, int] = {}
+    layers, seen = _Layers(), dict[int, Tensor]()
+    register(REMEDY, normaliser, replace=True)
+    attention: Any = AttentionInterface._global_mapping[REMEDY]
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-        span = key_span(module, query, key, mask, options.get("is_causal"))
-        visible, causal, window = masking(
-            module, query, span, mask, options.get("sliding_window"), options.get("is_causal")
-        )
-        scale = options.get("scaling")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        statistics = attention_statistics(
-            query,
-            key[:, :, :span],
-            mask=visible,
-            causal=causal,
-            window=window,
-            scale=scale,
-            softcap=options.get("softcap"),
-        )
-        # A broken key makes NaN of the rows that see it, by their entropy; the others keep their bound.
-        longest = key[:, :, :span].float().norm(dim=-1).nan_to_num(0.0).amax(-1)
-        longest = longest.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        bound = 2 * scale * query.float().norm(dim=-1) * longest.unsqueeze(-1)
-        layer = getattr(module, "layer_idx", None)
-        seen[order.setdefault(id(module), len(order)) if layer is None else layer] = _Seen(statistics, bound)
-        return own_attention(module, own)(module, query, key, value, mask, **options)
+        check_heads(name, normaliser, query.shape[1])
+        weights = Call.of(module, query, key, mask, options, excluded).last_weights(SAMPLE, normaliser)
+        seen[layers.index(module)] = torch.special.entr(weights).sum(-1)
+        return attention(module, query, key, value, mask, **options)
 
-    unregister(NAME)
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, cast("Any", masks[own]))
-    switch: Any = model.set_attn_implementation
     try:
-        switch(NAME)
-        yield
+        with attention_replaced(model, attend, REMEDY):
+            return _run(model, input_ids, attention_mask), seen
     finally:
-        switch(own)
-        unregister(NAME)
+        unregister(REMEDY)
 
 
-def _head(layer: int, head: int, seen: _Seen, kept: Tensor | None, law: AdaptiveTemperature) -> ModelHead:
+def _is_causal(found: RowStatistics) -> bool:
+    """Whether no row sees a key after it."""
+    return bool((found.visible <= torch.arange(1, found.visible.shape[-1] + 1, device=found.visible.device)).all())
+
+
+def _cross_entropy(output: Any, input_ids: Int[Tensor, "batch time"], kept: Bool[Tensor, "batch time"]) -> float:
+    """Mean next-token cross-entropy in nats; NaN for a model without logits over tokens."""
+    logits = getattr(output, "logits", None)
+    if logits is None or logits.ndim != 3 or logits.shape[:2] != input_ids.shape:
+        return math.nan
+    losses = [
+        nn.functional.cross_entropy(row[:-1].float(), ids[1:], reduction="none")[both[1:] & both[:-1]]
+        for row, ids, both in zip(logits, input_ids, kept, strict=True)
+    ]
+    return mean(torch.cat(losses))
+
+
+def _last_entropy(rows: RowStatistics, kept: Bool[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy of the last rows, which of them count, and what they see."""
+    visible = rows.visible[..., -SAMPLE:]
+    return rows.entropy[..., -SAMPLE:], (visible >= 2) & kept[:, None, -SAMPLE:], visible
+
+
+def _share(layers: dict[int, tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Mean H / ln n over layers, heads and rows."""
+    shares = torch.cat([h[usable].double() / n[usable].double().log() for h, usable, n in layers.values()])
+    return mean(shares[shares.isfinite()])
+
+
+def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTemperature) -> ModelHead:
     """Measure one head."""
-    found, bound = seen.statistics, seen.bound[:, head]
-    entropy, visible = found.entropy[:, head], found.visible[:, head]
-    spread, largest = found.spread[:, head], found.largest[:, head]
-    wanted = visible >= 2
-    if kept is not None:
-        wanted &= kept
-    finite = entropy.isfinite() & spread.isfinite() & bound.isfinite()
+    entropy, visible, spread = seen.rows.entropy[:, head], seen.rows.visible[:, head], seen.keys.spread[:, head]
+    wanted = (seen.keys.visible[:, head] >= 2) & kept
+    finite = entropy.isfinite() & spread.isfinite()
     usable = wanted & finite
-    h, n = entropy[usable].double(), visible[usable].double()
-    d, b = spread[usable].double(), bound[usable].double()
+    sampled = usable[:, -SAMPLE:]
+    h, n, d = entropy[usable].double(), visible[usable].double(), spread[usable].double()
+    bound, weight_bound = (each[:, head][usable].double() for each in (seen.bound, seen.weight_bound))
+    largest = seen.rows.largest[:, head][usable].double()
     low, high = law.active_interval or (math.inf, math.inf)
-    mean = _mean(h)
+    mean_entropy = mean(h)
     long = n >= SHORTEST
     return ModelHead(
         layer=layer,
         head=head,
         rows=int(usable.sum()),
         nan_rows=int((wanted & ~finite).sum()),
-        keys=_mean(n),
-        entropy=mean,
-        entropy_share=_mean(h / n.log()),
-        effective_keys=math.exp(mean),
-        largest=_mean(largest[usable].double()),
-        spread=_mean(d),
-        bound=_mean(b),
-        slack=(b / d).min().item() if len(d) else math.nan,
+        keys=mean(n),
+        entropy=mean_entropy,
+        entropy_share=mean(h / n.log()),
+        effective_keys=math.exp(mean_entropy),
+        largest=mean(largest),
+        spread=mean(d),
+        bound=mean(bound),
+        slack=_slack(bound, d),
+        weight_bound=mean(weight_bound),
+        weight_slack=_slack(weight_bound, d),
         slope=fitted_slope(list(zip(n[long].tolist(), h[long].tolist(), strict=True))),
         reach=1 + math.exp(min(700.0, d.max().item())) if len(d) else math.nan,
-        below=_mean(h <= low),
-        acting=_mean((h > low) & (h < high)),
-        above=_mean((h > low) & (h >= high)),
+        beta_crit=median(seen.beta_crit[:, head][sampled]),
+        onset=onset(_by_octave(n, largest), 0.5),
+        below=mean(h <= low),
+        acting=mean((h > low) & (h < high)),
+        above=mean((h > low) & (h >= high)),
     )
 
 
-def _mean(values: Tensor) -> float:
-    return values.double().mean().item() if values.numel() else math.nan
+def _slack(bound: Float[Tensor, " rows"], spread: Float[Tensor, " rows"]) -> float:
+    return (bound / spread).min().item() if len(spread) else math.nan
+
+
+def _by_octave(n: Float[Tensor, " rows"], largest: Float[Tensor, " rows"]) -> list[tuple[float, float]]:
+    """Mean largest weight of rows that see 16 to 31, 32 to 63, ... keys, at the geometric mean of what they see."""
+    octave = n.log2().floor().long()
+    return [
+        (n[octave == each].log().mean().exp().item(), largest[octave == each].mean().item())
+        for each in sorted(set(octave.tolist()))
+        if each >= 4
+    ]

@@ -1,0 +1,309 @@
+"""What passes through the attention of a transformers model, while the model runs as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from holdfast.errors import ArgumentError, require
+from holdfast.nn.huggingface import key_span, masking, unregister
+from holdfast.nn.normalisers import Normaliser, Rows, hidden_keys
+from holdfast.nn.tempered_attention import RowStatistics, attention_statistics, attention_weights
+
+NAME = "holdfast_probe"
+
+
+def own_implementation(model: nn.Module) -> str:
+    """Name of the attention that a model uses.
+
+    Errors:
+        ArgumentError: it is none that a probe can stand in for.
+    """
+    require("transformers", "hf")
+    from transformers.masking_utils import AttentionMaskInterface
+
+    own = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if own is None or own not in AttentionMaskInterface._global_mapping:
+        raise ArgumentError("model", "a transformers model with eager or sdpa attention", f"attention {own!r}")
+    return str(own)
+
+
+@contextmanager
+def attention_replaced(model: nn.Module, attend: Callable[..., Any], masks_of: str) -> Iterator[None]:
+    """Have a model call `attend` for its attention, with the masks that another implementation gets; then put it back.
+
+    Arguments:
+        model: a model of transformers.
+        attend: module, query, key, value, mask and options, as an attention function of transformers takes them.
+        masks_of: name of that implementation.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    own = own_implementation(model)
+    unregister(NAME)
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, cast("Any", AttentionMaskInterface._global_mapping[masks_of]))
+    switch: Any = model.set_attn_implementation
+    try:
+        switch(NAME)
+        yield
+    finally:
+        switch(own)
+        unregister(NAME)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off; afterwards each part is in its own mode again, for parts of a model in training may be frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Logits(Normaliser):
+    """Stands in the place of a normaliser to see the logits themselves."""
+
+    def weights(self, logits: Tensor, rows: Rows | None = None) -> Tensor:
+        """The logits."""
+        return logits
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one layer's attention.
+
+    Arguments:
+        query, key: of each head; `heads` is a multiple of `kv_heads` (GQA).
+        mask: bool or additive, or `None`.
+        excluded: keys that the measured distribution is conditional on not being; `None` for none.
+        causal, window, scale, softcap: as `holdfast.nn.adaptive_attention` takes them.
+        sinks: a logit for each head that takes part in the softmax.
+    """
+
+    query: Float[Tensor, "batch heads queries dim"]
+    key: Float[Tensor, "batch kv_heads keys dim"]
+    mask: Tensor | None
+    excluded: Bool[Tensor, "#batch keys"] | None
+    causal: bool
+    window: int | None
+    scale: float
+    softcap: float | None
+    sinks: Float[Tensor, " heads"] | None
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
+        options: dict[str, Any],
+        excluded: Tensor | None,
+    ) -> Call:
+        """Read what transformers hands to an attention function."""
+        is_causal = options.get("is_causal")
+        span = key_span(module, query, key, mask, is_causal)
+        seen, causal, window = masking(module, query, span, mask, options.get("sliding_window"), is_causal)
+        bias, sinks, scale = options.get("position_bias"), options.get("s_aux"), options.get("scaling")
+        return cls(
+            query=query,
+            key=key[:, :, :span],
+            mask=seen if bias is None else _biased(bias[..., :span], seen),
+            excluded=None if excluded is None else excluded[:, :span],
+            causal=causal,
+            window=window,
+            scale=query.shape[-1] ** -0.5 if scale is None else scale,
+            softcap=options.get("softcap"),
+            sinks=None if sinks is None else sinks.reshape(-1).to(query.dtype),
+        )
+
+    def statistics(self) -> tuple[RowStatistics, RowStatistics]:
+        """Statistics of every row without the sink, and with it; streamed, without the excluded keys."""
+        keys = attention_statistics(
+            self.query,
+            self.key,
+            mask=_without(self.mask, self.excluded),
+            causal=self.causal,
+            window=self.window,
+            scale=self.scale,
+            softcap=self.softcap,
+        )
+        if self.sinks is None:
+            return keys, keys
+        return keys, keys.merge(RowStatistics.of(self._sink_column(keys.top)))
+
+    def last_logits(self, rows: int) -> Float[Tensor, "batch heads rows columns"]:
+        """Logits of the last queries, -inf where masked or excluded, the sink in the last column."""
+        last = self._last(rows)
+        z = last._weights(_Logits(), None, _without(last.mask, self.excluded))
+        return z if self.sinks is None else torch.cat([z, self._sink_column(z[..., 0])], dim=-1)
+
+    def last_weights(self, rows: int, normaliser: Normaliser) -> Float[Tensor, "batch heads rows columns"]:
+        """What a normaliser makes of them: it sees all keys, then the excluded ones are taken out of the result."""
+        last = self._last(rows)
+        weights = last._weights(normaliser, self.sinks, last.mask)
+        if self.sinks is not None:
+            weights = torch.cat([weights, (1 - weights.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
+        if self.excluded is None:
+            return weights
+        gone = nn.functional.pad(self.excluded, (0, weights.shape[-1] - self.excluded.shape[-1]))
+        weights = weights.masked_fill(gone[:, None, None], 0.0)
+        return weights / weights.sum(-1, keepdim=True)
+
+    def norm_bound(self) -> Float[Tensor, "batch heads queries"]:
+        """Upper bound on the spread of each row's logits, 2 scale |q| max |k|; NaN where a bias comes on top."""
+        if self._is_biased():
+            return self.query.new_full(self.query.shape[:3], math.nan, dtype=torch.float32)
+        longest = _longest(self.key).repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=1)
+        return 2 * abs(self.scale) * _norms(self.query) * longest.unsqueeze(-1)
+
+    def weight_bound(self, projections: Projections | None) -> Float[Tensor, "batch heads queries"]:
+        """The bound of proposition 3.1, 2 scale sigma(W_q) sigma(W_k) |x| max |x_i|; NaN where it cannot be told.
+
+        Holds where what stands between the projections and the logits keeps norms, as rotary positions do. Whether it
+        does is seen from the norms of what arrives.
+        """
+        unknown = self.query.new_full(self.query.shape[:3], math.nan, dtype=torch.float32)
+        if projections is None or self._is_biased():
+            return unknown
+        parts = (projections.query, self.query), (projections.key, self.key)
+        if not all(projection is not None and projection.arrives_as(heads) for projection, heads in parts):
+            return unknown
+        of_query, of_key = cast("tuple[Projection, Projection]", (projections.query, projections.key))
+        heads, kv_heads = self.query.shape[1], self.key.shape[1]
+        gain = of_query.gain(heads) * of_key.gain(kv_heads).repeat_interleave(heads // kv_heads)
+        longest = _longest(of_key.inputs)
+        x = _norms(of_query.inputs)
+        return 2 * abs(self.scale) * gain[:, None] * (x * longest.unsqueeze(-1)).unsqueeze(1)
+
+    def _last(self, rows: int) -> Call:
+        mask = self.mask
+        if mask is not None and mask.shape[-2] > 1:
+            mask = mask[..., -rows:, :]
+        return replace(self, query=self.query[:, :, -rows:], mask=mask)
+
+    def _weights(self, normaliser: Normaliser, sinks: Tensor | None, mask: Tensor | None) -> Tensor:
+        return attention_weights(
+            self.query,
+            self.key,
+            mask=mask,
+            causal=self.causal,
+            window=self.window,
+            scale=self.scale,
+            softcap=self.softcap,
+            sinks=sinks,
+            temperature=normaliser,
+        )
+
+    def _sink_column(self, like: Float[Tensor, "batch heads rows"]) -> Float[Tensor, "batch heads rows 1"]:
+        assert self.sinks is not None
+        return self.sinks.to(like.dtype)[:, None, None].expand(*like.shape, 1)
+
+    def _is_biased(self) -> bool:
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return False
+        return bool((~hidden_keys(self.mask) & (self.mask != 0)).any())
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One run of a linear layer without bias that makes queries or keys.
+
+    Arguments:
+        weight: of the layer.
+        inputs: what it was given.
+        outputs: what it made of it.
+    """
+
+    weight: Float[Tensor, "outputs inputs"]
+    inputs: Float[Tensor, "batch time inputs"]
+    outputs: Float[Tensor, "batch time outputs"]
+
+    def arrives_as(self, heads: Float[Tensor, "batch heads time dim"]) -> bool:
+        """Whether attention gets it head by head with unchanged norms."""
+        batch, time, outputs = self.outputs.shape
+        if (batch, time) != (heads.shape[0], heads.shape[2]) or outputs % heads.shape[1]:
+            return False
+        made = _norms(self.outputs.view(batch, time, heads.shape[1], -1).transpose(1, 2))
+        rounding = max(1e-4, 4 * torch.finfo(heads.dtype).eps)
+        return torch.allclose(made, _norms(heads), rtol=rounding, atol=1e-6, equal_nan=True)
+
+    def gain(self, heads: int) -> Float[Tensor, " heads"]:
+        """Largest singular value of each head's rows of the weight."""
+        rows = self.weight.double().view(heads, -1, self.weight.shape[1])
+        squared: Tensor = torch.linalg.eigvalsh(rows @ rows.mT)[:, -1]
+        return squared.clamp(min=0).sqrt()
+
+
+@dataclass
+class Projections:
+    """The latest run of a layer's projections; `None` before there is one."""
+
+    query: Projection | None = None
+    key: Projection | None = None
+
+
+@contextmanager
+def projections_seen(model: nn.Module) -> Iterator[dict[int, Projections]]:
+    """Keep the latest run of the query and key projections of each layer that has such, by the id of the layer."""
+    seen: dict[int, Projections] = {}
+    handles = []
+
+    def note(layer: int, part: str, linear: nn.Linear, given: tuple[Any, ...], made: Tensor) -> None:
+        if made.ndim == 3:
+            setattr(seen.setdefault(layer, Projections()), part, Projection(linear.weight, given[0], made))
+
+    for module in model.modules():
+        pair = {"query": getattr(module, "q_proj", None), "key": getattr(module, "k_proj", None)}
+        # Exactly a linear layer: what is quantised or adapted is a class of its own, and its weight is not the map.
+        if all(type(linear) is nn.Linear and linear.bias is None for linear in pair.values()):
+            for part, linear in pair.items():
+                assert linear is not None
+                handles.append(linear.register_forward_hook(partial(note, id(module), part)))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _longest(vectors: Float[Tensor, "*batch count dim"]) -> Float[Tensor, "*batch"]:
+    """Largest norm among vectors, without broken ones: those show in the entropy of the rows that see them."""
+    return _norms(vectors).nan_to_num(0.0).amax(-1)
+
+
+def _norms(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Euclidean norms, in float32 or better."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32)).square().sum(-1).sqrt()
+
+
+def _without(mask: Tensor | None, excluded: Bool[Tensor, "#batch keys"] | None) -> Tensor | None:
+    """A mask that hides the excluded keys too."""
+    if excluded is None:
+        return mask
+    gone = excluded[:, None, None]
+    if mask is None:
+        return ~gone
+    return mask & ~gone if mask.dtype == torch.bool else mask.masked_fill(gone, -math.inf)
+
+
+def _biased(bias: Tensor, mask: Tensor | None) -> Tensor:
+    """A learned bias of the positions, with the mask in it."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return torch.where(mask, bias, -math.inf)
+    return (bias + mask).masked_fill(hidden_keys(mask), -math.inf)
