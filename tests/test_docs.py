@@ -34,7 +34,9 @@ from typing import Any
 import pytest
 import yaml
 
-from holdfast.cli import _PROBES, _parse, _run_options
+from holdfast.cli.parsing import parse
+from holdfast.cli.probe import PROBES
+from holdfast.cli.studies import run_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
 
@@ -134,16 +136,21 @@ def shell(command: str, folder: Path, *flags: str) -> tuple[int, str]:
 
 def check_known(block: Block, where: str) -> None:
     """Commands that are not run must at least be ones that there are."""
+    if block.language == "python":
+        compile(block.text, where, "exec")
+        for line in re.findall(r"^from holdfast\S* import .+$", block.text, re.MULTILINE):
+            exec(line, {})
+        return
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         if words[:2] == ["holdfast", "run"]:
             try:
-                _parse(_run_options(words[2:]), "holdfast run", words[2:])
+                parse(run_options(words[2:]), "holdfast run", words[2:])
             except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:2] == ["holdfast", "probe"]:
             try:
-                _parse(_PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
+                parse(PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
             except (HoldfastError, KeyError) as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:

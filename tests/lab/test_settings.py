@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from holdfast import cli
+from holdfast.cli import parsing, studies
 from holdfast.errors import ArgumentError
 from holdfast.lab.locate import find
 from holdfast.lab.run import Job
@@ -195,8 +195,8 @@ def test_also_through_the_store(study, data, tmp_path):
 def parsed(words: list[str]):
     """The configuration that the command line would run."""
     assert words[:2] == ["holdfast", "run"]
-    options = cli._parse(cli._run_options(words[2:]), "holdfast run", words[2:])
-    (study,) = cli._find(options.studies)
+    options = parsing.parse(studies.run_options(words[2:]), "holdfast run", words[2:])
+    (study,) = studies.find_studies(options.studies)
     return Job.of(study, options.scale, config=options.config, seeds=options.seeds).config
 
 

@@ -180,13 +180,13 @@ def probe_filter_equivariance(
     """
     from holdfast.probes._common import random_state_kept
 
-    rng = np.random.default_rng(seed)
-    by_length = _lists(lengths, lists, lists_per_length, values, rng)
-    asked = Oracle(f, batched=batched)
-    right = None if reference is None else Oracle(reference)
     with random_state_kept():
+        rng = np.random.default_rng(seed)
+        by_length = _lists(lengths, lists, lists_per_length, values, rng)
+        asked = Oracle(f, batched=batched)
+        right = None if reference is None else Oracle(reference)
         entries = [_measure(asked, right, length, by_length[length], rng) for length in sorted(by_length)]
-    return ListReport(tuple(entries), asked.queries)
+        return ListReport(tuple(entries), asked.queries)
 
 
 def _lists(

@@ -1,0 +1,99 @@
+"""The command line: `holdfast list`, `run`, `report`, `probe`, `bench` and `lists`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated, TextIO
+
+import tyro
+
+from holdfast import __version__
+from holdfast.cli.bench import bench
+from holdfast.cli.lists import lists
+from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
+from holdfast.cli.probe import probe
+from holdfast.cli.studies import List, Report, Run, list_studies, report_studies, run_options, run_studies
+from holdfast.errors import HoldfastError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measure a failure on your own model: holdfast probe PROBE --help."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed and memory side by side: holdfast bench BENCH --help."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Check, extend and find list functions: holdfast lists COMMAND --help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 ok, 1 a trial failed, 2 the user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _show_warning
+    with contextlib.suppress(ValueError):  # signals can be set in the main thread only
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status = _dispatch(words)
+    except HoldfastError as error:
+        print(f"holdfast: error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = USER_MISTAKE
+    except KeyboardInterrupt:
+        message = "holdfast: interrupted; finished trials are kept and the same command computes the rest"
+        print(message, file=sys.stderr)
+        status = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = OK
+    sys.exit(status)
+
+
+def _dispatch(words: list[str]) -> int:
+    if words == ["--version"]:
+        print(f"holdfast {__version__}")
+        return OK
+    if words[:1] == ["run"]:
+        options = run_options(words[1:])
+        program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
+        return run_studies(parse(options, program, words[1:]))
+    groups = {"probe": probe, "bench": bench, "lists": lists}
+    if words and words[0] in groups:
+        return groups[words[0]](words[1:])
+    command = parse(_COMMANDS, "holdfast", words or ["--help"])
+    return list_studies(command) if isinstance(command, List) else report_studies(command)
+
+
+_COMMANDS = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Lists, tyro.conf.subcommand("lists")]
+)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"holdfast: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,203 @@
+"""`holdfast lists`: check, extend and find functions on lists.
+
+Lists stand in files with one JSON value a line (JSONL): `{"in": [3, 1, 2]}`, and `{"in": [3, 1, 2], "out": [1, 2, 3]}`
+where the answer is known.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from holdfast.cli.parsing import FAILED, OK, Commands, choose, function_at
+from holdfast.errors import ArgumentError
+
+Law = Literal["filter", "map", "injective", "order", "positional"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Search for a list on which a function breaks a law; exit status 1 if there is one."""
+
+    target: tyro.conf.Positional[str]
+    """A function from a list to a list, as file.py:name or module:name."""
+    law: Law = "filter"
+    """filter: deleting a value from the list deletes it from the answer, and no more. map, injective, order: renaming
+    values by any map, one-to-one, or in increasing order. positional: deleting one element deletes what it gives."""
+    max_length: int = 12
+    """Elements of the longest list."""
+    max_examples: int = 500
+    """Lists drawn at random, after all short ones."""
+    seed: int = 0
+    """Of the random lists."""
+    timeout_s: float | None = None
+    """Seconds after which a call counts as one that never returns."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Say which laws a function keeps, as far as a search can tell."""
+
+    target: tyro.conf.Positional[str]
+    """A function from a list to a list, as file.py:name or module:name."""
+    max_length: int = 12
+    """Elements of the longest list."""
+    max_examples: int = 500
+    """Lists drawn at random for each law, after all short ones."""
+    seed: int = 0
+    """Of the random lists."""
+    timeout_s: float | None = None
+    """Seconds after which a call counts as one that never returns."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Extrapolate:
+    """Extend a function that is right on short lists to longer ones, without ever showing it a long list."""
+
+    target: tyro.conf.Positional[str]
+    """A function from a list to a list, as file.py:name or module:name."""
+    input: tyro.conf.Positional[Path]
+    """JSONL file with the lists, {"in": [...]} each; - for standard input."""
+    capacity: int = 8
+    """Most elements that the function is shown."""
+    mode: Literal["auto", "distinct", "group", "positional"] = "auto"
+    """How lists with equal elements become short; auto finds out, or refuses."""
+    engine: Literal["auto", "faces", "pairs", "merge", "blocks", "cover"] = "auto"
+    """Which sublists are asked for."""
+    votes: int = 1
+    """How often each pair is asked for, among other elements each time: more than 1 for a function that errs."""
+    on_inconsistent: Literal["raise", "repair"] = "raise"
+    """What to do where no list fits the answers: stop, or take the list with the fewest votes against it."""
+    max_queries: int | None = None
+    """Most lists that the function may be shown."""
+    timeout_s: float | None = None
+    """Seconds after which a call counts as one that never returns."""
+    seed: int = 0
+    """Of the lists that are tried first, and of the sublists for votes."""
+
+
+@dataclass(frozen=True)
+class Synthesize:
+    """Find the simplest function that gives the examples, and say what would settle it where several do."""
+
+    examples: tyro.conf.Positional[Path]
+    """JSONL file with the examples, {"in": [...], "out": [...]} each; - for standard input."""
+    max_size: int = 3
+    """Largest number of named parts in a search for a composed function."""
+    code: bool = False
+    """Print nothing but the function, as Python."""
+
+
+def _check(options: Check) -> int:
+    from holdfast.lists import check
+
+    laws = {
+        "filter": check.check_filter_equivariance,
+        "map": check.check_map_equivariance,
+        "injective": check.check_injective_equivariance,
+        "order": check.check_order_equivariance,
+        "positional": check.check_positional,
+    }
+    report = laws[options.law](
+        function_at(options.target),
+        max_length=options.max_length,
+        max_examples=options.max_examples,
+        seed=options.seed,
+        timeout_s=options.timeout_s,
+    )
+    print(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
+    return OK if report.holds else FAILED
+
+
+def _classify(options: Classify) -> int:
+    from holdfast.lists import classify
+
+    found = classify(
+        function_at(options.target),
+        max_length=options.max_length,
+        max_examples=options.max_examples,
+        seed=options.seed,
+        timeout_s=options.timeout_s,
+    )
+    print(jsonlib.dumps(found.to_dict(), indent=1) if options.json else found)
+    return OK
+
+
+def _extrapolate(options: Extrapolate) -> int:
+    from holdfast.lists import extrapolate
+
+    extended = extrapolate(
+        function_at(options.target),
+        options.capacity,
+        mode=options.mode,
+        engine=options.engine,
+        votes=options.votes,
+        on_inconsistent=options.on_inconsistent,
+        max_queries=options.max_queries,
+        timeout_s=options.timeout_s,
+        seed=options.seed,
+    )
+    longest = queries = 0
+    for place, row in _rows(options.input, "INPUT", ("in",)):
+        xs = row["in"]
+        if not isinstance(xs, list | str):
+            raise ArgumentError(place, 'a list or a text under "in"', xs)
+        found = extended.explain(xs)
+        longest, queries = max(longest, found.longest), queries + found.queries
+        print(jsonlib.dumps({"in": xs, "out": found.output, "consistent": found.consistent}, ensure_ascii=False))
+    print(f"{queries} queries, the longest of {longest} elements", file=sys.stderr)
+    return OK
+
+
+def _synthesize(options: Synthesize) -> int:
+    from holdfast.lists import synthesize
+
+    rows = _rows(options.examples, "EXAMPLES", ("in", "out"))
+    found = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)
+    if not options.code:
+        print(found.explain())
+    elif found.best is not None:
+        print(found.best.code)
+    return FAILED if found.best is None else OK
+
+
+def _rows(path: Path, argument: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a JSONL file, each with its place."""
+    try:
+        lines = sys.stdin.read().splitlines() if str(path) == "-" else path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(argument, "a text file", f"{path} ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            row = jsonlib.loads(line)
+        except ValueError as error:
+            raise ArgumentError(place, "a JSON object", f"{line[:40]!r} ({error})") from error
+        if not isinstance(row, dict) or not set(names) <= row.keys():
+            raise ArgumentError(place, f"a JSON object with {' and '.join(map(repr, names))}", line[:40])
+        yield place, row
+
+
+COMMANDS: Commands = {
+    "check": (Check, _check),
+    "classify": (Classify, _classify),
+    "extrapolate": (Extrapolate, _extrapolate),
+    "synthesize": (Synthesize, _synthesize),
+}
+
+
+def lists(words: Sequence[str]) -> int:
+    """Carry out `holdfast lists`."""
+    return choose("lists", "command", "Functions on lists. Commands", COMMANDS, words)

@@ -1,0 +1,101 @@
+"""What all commands share: exit statuses, words to options, functions and pictures by path."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import itertools
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from holdfast.errors import ArgumentError, HoldfastError
+
+OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
+"""Options of each command by its name, and what carries them out and returns the exit status."""
+
+
+class CommandLineError(HoldfastError):
+    """Words on the command line that cannot be parsed."""
+
+
+def parse(options: Any, program: str, words: Sequence[str]) -> Any:
+    """Parse with tyro; what it rejects becomes one line instead of a box."""
+    stream = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stream):
+            return tyro.cli(options, prog=program, args=list(words))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        box = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()[1:]
+        message = itertools.takewhile(lambda line: "───" not in line, box)
+        text = " ".join(" ".join(line.strip("│ ") for line in message).split())
+        # An optional value fails once for each type it could have; the flag and the word are what helps.
+        text = re.sub(
+            r"Error parsing (\S+): no type matching (?:\{None\}\|)?(\S+) could .*? from \['(.*?)'\].*",
+            r"\1: expected \2, got '\3'",
+            text,
+        )
+        raise CommandLineError(f"{text.rstrip('.')}. See: {program} --help") from None
+
+
+def choose(group: str, kind: str, title: str, commands: Commands, words: Sequence[str]) -> int:
+    """Carry out one of a group of commands, such as `holdfast probe sharpness`; without a name, show them all.
+
+    Arguments:
+        group: the first word.
+        kind: what the second word names.
+        title: what stands above the names.
+        commands: the commands by name.
+        words: the words after the first.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: holdfast {group} {kind.upper()} ...\n\n{title}:\n")
+        for name, (options, _) in commands.items():
+            print(f"  {name:<12} {(options.__doc__ or '').splitlines()[0]}")
+        print(f"\nMore: holdfast {group} {kind.upper()} --help")
+        return OK
+    if words[0] not in commands:
+        raise CommandLineError(f"no {kind} named {words[0]!r}; there are: {', '.join(commands)}")
+    options, carry_out = commands[words[0]]
+    return carry_out(parse(options, f"holdfast {group} {words[0]}", words[1:]))
+
+
+def function_at(place: str) -> Callable[..., Any]:
+    """A function named as `file.py:name` or `module:name`."""
+    from holdfast.lab.locate import load_file
+
+    source, _, name = place.rpartition(":")
+    if not source or not name.isidentifier():
+        raise ArgumentError("TARGET", "file.py:name or module:name", place)
+    if source.endswith(".py") and not Path(source).is_file():
+        raise ArgumentError("TARGET", "the path of a file", f"{source}, which is not there")
+    try:
+        module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+    except Exception as error:
+        raise ArgumentError("TARGET", f"{source} to load", f"{type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ArgumentError("TARGET", f"a function {name} in {source}", "none")
+    return function  # type: ignore[no-any-return]
+
+
+def write_plot(report: Any, path: Path) -> None:
+    """Draw a probe's report into a file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    report.plot(figure.subplots())
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ArgumentError("--plot", "a path to write a .png, .svg or .pdf to", f"{path} ({error})") from error
+    print(f"picture: {path}", file=sys.stderr)

@@ -1,0 +1,155 @@
+"""Words over labels, and when words on pairs of values are the shadows of one word.
+
+A word is a list of labels. What a filter-equivariant function answers on two values is a word on two labels, a *pair
+word*; its answer on more values is the one word whose restrictions to two labels are these. Pair words have such a
+word, they *glue*, if and only if no three of their tokens go round in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from holdfast.errors import ArgumentError
+
+Word = tuple[int, ...]
+Token = tuple[int, int]
+"""A label and which of its copies, from 0."""
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Three tokens, each of which comes before the next, and the last before the first."""
+
+    tokens: tuple[Token, Token, Token]
+
+
+def count_of(argument: str, number: object, least: int = 0) -> int:
+    """A whole number that is not below `least`, or an error that names the argument."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise ArgumentError(argument, f"a whole number of at least {least}", number)
+    return number
+
+
+def restrict(word: Sequence[int], labels: Collection[int]) -> Word:
+    """What is left of a word where only some labels stay."""
+    return tuple(label for label in word if label in labels)
+
+
+def two_letter_words(zeros: int, ones: int) -> Iterator[Word]:
+    """All words with so many zeros and ones, in lexicographic order."""
+    for places in combinations(range(zeros + ones), zeros):
+        here = set(places)
+        yield tuple(0 if place in here else 1 for place in range(zeros + ones))
+
+
+def words_with(counts: Sequence[int]) -> Iterator[Word]:
+    """All words with `counts[label]` copies of each label, in lexicographic order."""
+    left = list(counts)
+    word: list[int] = []
+
+    def grow() -> Iterator[Word]:
+        if len(word) == sum(counts):
+            yield tuple(word)
+        for label, copies in enumerate(left):
+            if copies:
+                left[label] -= 1
+                word.append(label)
+                yield from grow()
+                word.pop()
+                left[label] += 1
+
+    return grow()
+
+
+def rows(word: Word) -> tuple[int, ...]:
+    """Which ones of a word on 0 and 1 follow each of its zeros: bit b of row a says that zero a comes before one b."""
+    ones = sum(word)
+    found, passed = [], 0
+    for letter in word:
+        if letter:
+            passed += 1
+        else:
+            found.append((1 << ones) - (1 << passed))
+    return tuple(found)
+
+
+def three_cycle(
+    xy: tuple[int, ...], yz: tuple[int, ...], xz: tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
+    """Three tokens that go round in a circle, or `None`: then the three words glue.
+
+    Arguments:
+        xy: rows of the pair word of values 0 and 1, with 0 as its zero.
+        yz: the same of values 1 and 2.
+        xz: the same of values 0 and 2.
+
+    Returns:
+        Tokens of the values 0, 1 and 2, each of which comes before the next, and the last before the first.
+
+    Source: a tournament without 3-cycles is transitive.
+    """
+    for a, later in enumerate(xy):
+        for b, after in enumerate(yz):
+            if later >> b & 1:
+                wrong = after & ~xz[a]
+                if wrong:
+                    return (0, a), (1, b), (2, _lowest(wrong))
+            else:
+                wrong = xz[a] & ~after
+                if wrong:
+                    return (0, a), (2, _lowest(wrong)), (1, b)
+    return None
+
+
+def _lowest(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
+
+
+def glue(counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) -> Word | Circle:
+    """The word with given restrictions to two labels, or a circle that shows that there is none.
+
+    The place of a token is the number of tokens before it, which is read off the pair words.
+
+    Arguments:
+        counts: copies of each label.
+        pair_words: for each pair of labels, the smaller first, the word on them; it holds as many copies as `counts`.
+
+    """
+    place = {label: list(range(copies)) for label, copies in counts.items()}
+    for x, y in pair_words:
+        seen = {x: 0, y: 0}
+        for label in pair_words[x, y]:
+            place[label][seen[label]] += seen[y if label == x else x]
+            seen[label] += 1
+    at: dict[int, Token] = {}
+    for label, places in place.items():
+        for copy, here in enumerate(places):
+            if here in at:
+                return _circle(at[here], (label, copy), counts, pair_words)
+            at[here] = (label, copy)
+    return tuple(at[here][0] for here in range(len(at)))
+
+
+def _circle(s: Token, t: Token, counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) -> Circle:
+    """A circle through two tokens with as many tokens before the one as before the other: they differ in value."""
+    if not before(s, t, pair_words):
+        s, t = t, s
+    tokens = ((label, copy) for label, copies in counts.items() for copy in range(copies))
+    # As many come before s as before t, and s is one of the latter: some token comes before s but not before t.
+    u = next(u for u in tokens if u not in (s, t) and before(u, s, pair_words) and not before(u, t, pair_words))
+    return Circle((s, t, u))
+
+
+def before(s: Token, t: Token, pair_words: Mapping[tuple[int, int], Word]) -> bool:
+    """Whether one token comes before another one."""
+    (x, a), (y, b) = s, t
+    if x == y:
+        return a < b
+    word = pair_words[(x, y) if x < y else (y, x)]
+    return _place(word, x, a) < _place(word, y, b)
+
+
+def _place(word: Word, label: int, copy: int) -> int:
+    return [place for place, letter in enumerate(word) if letter == label][copy]

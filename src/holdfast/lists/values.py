@@ -1,0 +1,113 @@
+"""What counts as the same element: lists of any elements become labels 0, 1, 2, ... in order of appearance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from holdfast.errors import ArgumentError
+
+
+class Alphabet:
+    """The distinct values of a list.
+
+    Elements are the same value where they are equal (`==`), as with Python's own sets. Elements that cannot be hashed
+    are compared one by one, which takes time that grows with the square of their number.
+
+    Arguments:
+        elements: the list.
+        key: what decides whether elements are the same value, for example `operator.itemgetter("id")`; `None`: the
+            elements themselves. Of those with one key the first stands for all.
+
+    Errors:
+        ArgumentError: an element does not equal itself (NaN), cannot be compared, has no key, or equals one of another
+            type (1, 1.0 and True are equal, and would be taken for one value).
+    """
+
+    def __init__(self, elements: Iterable[Any], key: Callable[[Any], Any] | None = None) -> None:
+        self._key = key
+        self._label: dict[Any, int] = {}
+        self._unhashable: list[tuple[Any, int]] = []
+        self._kinds: list[type] = []
+        found: list[Any] = []
+        labels: list[int] = []
+        for position, element in enumerate(elements):
+            try:
+                name = self._name(element)
+            except Exception as error:
+                got = f"{type(error).__name__}: {error} for {element!r} at position {position}"
+                raise ArgumentError("key", "a function of every element", got) from error
+            label = self._find(name)
+            if label is None:
+                if not _equal(name, name):
+                    raise ArgumentError("xs", "elements that equal themselves", f"{name!r} at position {position}")
+                label = len(found)
+                self._remember(name, label)
+                self._kinds.append(type(name))
+                found.append(element)
+            elif type(name) is not self._kinds[label]:
+                first = self._kinds[label].__name__
+                raise ArgumentError(
+                    "xs",
+                    "elements that differ if their types do, or a key",
+                    f"{name!r} ({type(name).__name__}) at position {position}, which equals an earlier {first}",
+                )
+            labels.append(label)
+        self.values: tuple[Any, ...] = tuple(found)
+        """The values, by label."""
+        self.labels: Int[np.ndarray, " n"] = np.array(labels, dtype=np.int64)
+        """Label of each element of the list."""
+
+    def encode(self, answer: Sequence[Any]) -> Int[np.ndarray, " m"]:
+        """Labels of the elements of another list; -1 for what is no value of this one, whatever it is."""
+        return np.array([self._label_of(element) for element in answer], dtype=np.int64)
+
+    def decode(self, labels: Iterable[int]) -> list[Any]:
+        """The values that labels stand for."""
+        return [self.values[label] for label in labels]
+
+    def _label_of(self, element: Any) -> int:
+        try:
+            label = self._find(self._name(element))
+        except Exception:  # it has no key, or cannot be compared
+            return -1
+        return -1 if label is None else label
+
+    def _name(self, element: Any) -> Any:
+        return element if self._key is None else self._key(element)
+
+    def _find(self, name: Any) -> int | None:
+        try:
+            label = self._label.get(name)
+            known: Iterable[tuple[Any, int]] = self._unhashable
+        except TypeError:
+            label, known = None, chain(self._unhashable, self._label.items())
+        if label is not None:
+            return label
+        # What can be hashed may equal what cannot: a frozenset and a set.
+        return next((label for other, label in known if _equal(other, name)), None)
+
+    def _remember(self, name: Any, label: int) -> None:
+        try:
+            self._label[name] = label
+        except TypeError:
+            self._unhashable.append((name, label))
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether two names are equal; arrays and the like, whose comparison is no truth value, are refused."""
+    try:
+        return bool(x == y)
+    except Exception:
+        raise ArgumentError("xs", "elements that compare as true or false, or a key", type(y).__name__) from None
+
+
+def as_given(xs: Sequence[Any], output: list[Any]) -> Any:
+    """A list in the type of another one: text for text, a tuple for a tuple, else a list."""
+    if isinstance(xs, str):
+        return "".join(output)
+    return tuple(output) if isinstance(xs, tuple) else output
