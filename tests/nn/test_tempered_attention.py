@@ -173,6 +173,44 @@ def test_the_future_changes_nothing():
     assert not torch.equal(found[:, :, 6:], again[:, :, 6:])
 
 
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("options", [{"causal": True}, {"causal": True, "window": 4}, {"mask": True}], ids=str)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_nothing_that_is_hidden_poisons_a_row(options, poison, recorded, chunk):
+    q, k, v = inputs((1, 4, 2, 9, 9, 8))
+    if "mask" in options:
+        options = {"mask": torch.ones(9, 9, dtype=torch.bool).tril()}
+    q.requires_grad_(recorded)
+    clean = adaptive_attention(q, k, v, **options)
+    k[:, 1, 7], v[:, 1, 7, 2], v[:, 1, 8] = poison, poison, poison
+    found = adaptive_attention(q, k, v, **options)
+    torch.testing.assert_close(found[:, :2], clean[:, :2], atol=1e-14, rtol=0)
+    torch.testing.assert_close(found[:, 2:, :7], clean[:, 2:, :7], atol=1e-14, rtol=0)
+    assert not found[:, 2:, 8].isfinite().any()
+
+
+def test_a_key_before_the_window_poisons_nothing(chunk):
+    q, k, v = inputs((1, 1, 1, 9, 9, 8))
+    clean = adaptive_attention(q, k, v, causal=True, window=3)
+    k[:, :, 2], v[:, :, 2] = math.nan, math.nan
+    found = adaptive_attention(q, k, v, causal=True, window=3)
+    assert found[:, :, 2:5].isnan().all()
+    for rows in (slice(0, 2), slice(5, 9)):
+        torch.testing.assert_close(found[:, :, rows], clean[:, :, rows], atol=1e-14, rtol=0)
+
+
+def test_a_value_of_nan_under_one_query_is_seen(chunk):
+    q, k, v = inputs((1, 2, 1, 1, 9, 8))
+    v[0, 0, 3, 5] = math.nan
+    assert adaptive_attention(q, k, v, causal=True)[..., 5].isnan().all()
+
+
+def test_vmap_goes_through():
+    q, k, v = (each.unsqueeze(1) for each in inputs((3, 4, 2, 5, 9, 8)))
+    found = torch.func.vmap(lambda *each: adaptive_attention(*each, causal=True))(q, k, v)
+    torch.testing.assert_close(found[:, 0], adaptive_attention(q[:, 0], k[:, 0], v[:, 0], causal=True))
+
+
 def test_rows_that_see_nothing_are_zero(chunk):
     q, k, v = inputs((1, 2, 2, 6, 4, 8))  # more queries than keys: the first two see nothing
     found = adaptive_attention(q, k, v, causal=True)
@@ -285,6 +323,41 @@ def test_statistics_are_those_of_the_logits(options, block):
     direct = RowStatistics.of(seen[0])
     torch.testing.assert_close(found.spread, direct.spread)
     assert torch.equal(found.visible, direct.visible)
+
+
+def test_a_mask_that_is_the_same_for_all_keys_hides_none_of_them_from_the_count(chunk):
+    """The factor of `LogN` counts visible keys, which such a mask does not list one by one."""
+    q, k, v = inputs((1, 2, 2, 5, 9, 8))
+    mask = torch.arange(5)[:, None] != 2
+    found = adaptive_attention(q, k, v, mask=mask, temperature=LogN(2))
+    torch.testing.assert_close(found, reference(q, k, v, mask=mask.expand(5, 9), temperature=LogN(2)))
+
+
+class Counted(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts how many products of a query and a key are taken, and the largest table of them."""
+
+    products = largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.bmm.default:
+            self.products += found.numel()
+            self.largest = max(self.largest, found.numel())
+        return found
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({}, 1.0), ({"causal": True}, 0.6), ({"causal": True, "window": 16}, 0.2), ({"window": 16}, 0.3)],
+    ids=str,
+)
+def test_statistics_skip_what_is_hidden_and_stay_small(options, share, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 2 * 4 * 16 * 8)
+    q, k, _ = inputs((2, 4, 2, 256, 256, 8))
+    with Counted() as counted:
+        attention_statistics(q, k, block=16, **options)
+    assert counted.largest <= 2 * 4 * 16 * 8
+    assert 0 < counted.products <= share * 2 * 4 * 256 * 256
 
 
 LONG = """

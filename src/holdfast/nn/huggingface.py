@@ -116,35 +116,23 @@ class _Attention:
         if s_aux is not None:
             s_aux = s_aux.reshape(-1).to(query.dtype)
         k, v = key[:, :, :seen], value[:, :, :seen]
+        options: dict[str, Any] = {
+            "mask": mask,
+            "causal": causal,
+            "scale": scaling,
+            "softcap": softcap,
+            "window": window,
+            "sinks": s_aux,
+            "temperature": self.normaliser,
+        }
         weights = None
         if rest.get("output_attentions") or (dropout > 0 and module.training):
-            weights = attention_weights(
-                query,
-                k,
-                mask=mask,
-                causal=causal,
-                scale=scaling,
-                softcap=softcap,
-                window=window,
-                sinks=s_aux,
-                temperature=self.normaliser,
-            ).to(query.dtype)
+            weights = attention_weights(query, k, **options).to(query.dtype)
             weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)
             output = weights @ v.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
             weights = torch.nn.functional.pad(weights, (0, key.shape[2] - seen))
         else:
-            output = adaptive_attention(
-                query,
-                k,
-                v,
-                mask=mask,
-                causal=causal,
-                scale=scaling,
-                softcap=softcap,
-                window=window,
-                sinks=s_aux,
-                temperature=self.normaliser,
-            )
+            output = adaptive_attention(query, k, v, **options)
         return output.transpose(1, 2).contiguous(), weights if rest.get("output_attentions") else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.normalisers import Adaptive, FactorNormaliser, Normaliser, Rows, SSMax, hidden_keys
+from holdfast.nn import kernels
+from holdfast.nn.normalisers import Adaptive, FactorNormaliser, Normaliser, Plain, Rows, SSMax, hidden_keys
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
 CHUNK = 1 << 21
@@ -85,7 +86,8 @@ def adaptive_attention(
     """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
 
     Memory is a few chunks of logits beyond the output: a full table of scores is never made. Statistics are in float32
-    or better whatever the inputs.
+    or better whatever the inputs. With `HOLDFAST_KERNELS=triton` in the environment the Triton kernel of
+    `holdfast.nn.kernels` computes what it takes: no mask, no sinks, no gradient, and a law or the plain softmax.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.
@@ -102,7 +104,9 @@ def adaptive_attention(
         detach: treat the law's temperature as a constant in the backward pass. For a `Normaliser` it says so itself.
 
     Returns:
-        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows.
+        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows: one in a
+        query makes that row NaN, one (or an infinity) in a key or value reaches no row that does not see that key. (Of
+        values the Triton kernel does not look: there it may reach the rows next to one that sees it.)
 
     Errors:
         ArgumentError: shapes, dtypes or options that do not fit.
@@ -112,23 +116,20 @@ def adaptive_attention(
     normaliser = _normaliser(temperature, detach)
     options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
     batch, heads, queries, _ = query.shape
+    if mask is None and sinks is None and isinstance(normaliser, Plain | Adaptive):
+        law = normaliser.temperature if isinstance(normaliser, Adaptive) else None
+        if kernels.opted_in(query, key, value, temperature=law):
+            return kernels.attention(
+                query, key, value, causal=causal, scale=scale, softcap=softcap, window=window, temperature=law
+            )
     groups = heads // key.shape[1]
     if batch * heads * queries * options.keys <= DIRECT:
-        weights = attention_weights(
-            query,
-            key,
-            mask=mask,
-            causal=causal,
-            scale=scale,
-            softcap=softcap,
-            window=window,
-            sinks=sinks,
-            temperature=normaliser,
-        )
-        grouped = weights.view(batch, key.shape[1], groups, queries, options.keys) @ value.to(weights.dtype).unsqueeze(
-            2
-        )
-        return grouped.flatten(1, 2).to(query.dtype)
+        weights = _weights(query, key, mask, sinks, normaliser, options)
+        grouped = weights.reshape(batch, key.shape[1], groups * queries, options.keys)
+        v = value.to(weights.dtype)
+        hides = mask is not None or window is not None or (causal and queries > 1)
+        output = _weigh(grouped, v) if hides else grouped @ v
+        return output.reshape(batch, heads, queries, -1).to(query.dtype)
     needs_grad = torch.is_grad_enabled() and any(
         each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
     )
@@ -149,7 +150,8 @@ def adaptive_attention(
                 if low == high and sink is None:
                     parts.append(output[b, head, start:stop])
                     continue
-                chunk = (query[b, head, start:stop], k[low:high], v[low:high], own_mask, sink, start, low)
+                part = None if own_mask is None else _cut(own_mask, start, stop, low, high)
+                chunk = (query[b, head, start:stop], k[low:high], v[low:high], part, sink, start, low)
                 if not needs_grad:
                     output[b, head, start:stop] = _fast(*chunk, own, options, scratch)
                 else:
@@ -191,20 +193,7 @@ def attention_weights(
     """
     normaliser = _normaliser(temperature, detach)
     options = _checked(query, key, key, mask, causal, scale, softcap, window, sinks)
-    wide = _wide(query.dtype)
-    z = query.to(wide) @ key.to(wide).repeat_interleave(query.shape[1] // key.shape[1], dim=1).mT * options.scale
-    if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
-    rows = Rows(_queries(options, query), torch.arange(options.keys, device=query.device))
-    hidden = options.hidden(rows.query, rows.key)
-    if hidden is not None:
-        z = z.masked_fill(hidden, -math.inf)
-    if mask is not None:
-        z = z.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else _add(z, mask)
-    if sinks is not None:
-        z = torch.cat([z, sinks.to(wide)[:, None, None].expand(*z.shape[:-1], 1)], dim=-1)
-        rows = Rows(rows.query, torch.cat([rows.key, rows.key.new_zeros(1)]), sink=True)
-    return normaliser.weights(z, rows)[..., : options.keys]
+    return _weights(query, key, mask, sinks, normaliser, options)
 
 
 @dataclass(frozen=True)
@@ -293,7 +282,7 @@ def attention_statistics(
     sinks: Float[Tensor, " heads"] | None = None,
     block: int = 1024,
 ) -> RowStatistics:
-    """Statistics of every attention row, streamed over blocks of keys.
+    """Statistics of every attention row, streamed over blocks of keys; what no query sees is not computed.
 
     Arguments:
         query: as in `adaptive_attention`, like the other arguments it shares with it.
@@ -304,33 +293,32 @@ def attention_statistics(
         softcap: likewise.
         window: likewise.
         sinks: likewise; a sink counts as a visible key.
-        block: keys at a time.
+        block: keys at a time. Queries are taken a few at a time too, so that memory does not grow with both.
 
     Returns:
         The statistics, in float32 or better.
     """
     options = _checked(query, key, key, mask, causal, scale, softcap, window, sinks)
-    groups = query.shape[1] // key.shape[1]
+    batch, heads, queries, _ = query.shape
     wide = _wide(query.dtype)
     position = _queries(options, query)
-    grouped = query.to(wide).view(query.shape[0], key.shape[1], groups, *query.shape[2:])
-    found = RowStatistics.of(query.new_zeros(*query.shape[:3], 0, dtype=wide))
-    for start in range(0, options.keys, block):
-        stop = min(options.keys, start + block)
-        z = (grouped @ key[:, :, None, start:stop].to(wide).mT * options.scale).flatten(1, 2)
-        if softcap is not None:
-            z = softcap * torch.tanh(z / softcap)
-        hidden = options.hidden(position, torch.arange(start, stop, device=query.device))
-        if hidden is not None:
-            z = z.masked_fill(hidden, -math.inf)
-        if mask is not None:
-            part = mask if mask.shape[-1] == 1 else mask[..., start:stop]
-            z = z.masked_fill(~part, -math.inf) if part.dtype == torch.bool else _add(z, part)
-        found = found.merge(RowStatistics.of(z))
-    if sinks is not None:
-        z = sinks.to(wide)[:, None, None].expand(*query.shape[:3], 1)
-        found = found.merge(RowStatistics.of(z))
-    return found
+    step = max(1, CHUNK // (batch * heads * min(block, options.keys)))
+    parts = []
+    for first in range(0, queries, step):
+        last = min(queries, first + step)
+        rows = query[:, :, first:last].to(wide)
+        found = RowStatistics.of(rows.new_zeros(*rows.shape[:3], 0))
+        low, high = options.span(first, last)
+        for start in range(low // block * block, high, block):
+            stop = min(options.keys, start + block)
+            products = _products(rows, key[:, :, start:stop].to(wide))
+            seen = Rows(position[first:last], torch.arange(start, stop, device=query.device))
+            part = None if mask is None else _cut(_full(mask), first, last, start, stop)
+            found = found.merge(RowStatistics.of(_logits(products, part, seen, options)))
+        if sinks is not None:
+            found = found.merge(RowStatistics.of(sinks.to(wide)[:, None, None].expand(*rows.shape[:3], 1)))
+        parts.append(found)
+    return RowStatistics(*(torch.cat([getattr(part, each.name) for part in parts], -1) for each in fields(parts[0])))
 
 
 def _normaliser(temperature: AdaptiveTemperature | Normaliser | None, detach: bool) -> Normaliser:
@@ -402,10 +390,21 @@ def _scratch(options: _Options, query: Tensor) -> tuple[Tensor, Tensor]:
     return room[0], room[1]
 
 
+def _full(mask: Tensor) -> Tensor:
+    """A mask with all four dimensions."""
+    return mask[(None,) * (4 - mask.ndim)]
+
+
 def _part(mask: Tensor, batch: int, head: int) -> Tensor:
     """The mask of one head, (queries or 1, keys or 1)."""
-    full = mask[(None,) * (4 - mask.ndim)]
+    full = _full(mask)
     return full[batch if full.shape[0] > 1 else 0, head if full.shape[1] > 1 else 0]
+
+
+def _cut(mask: Tensor, start: int, stop: int, low: int, high: int) -> Tensor:
+    """The part of a mask for these queries and keys; a dimension of size one stands for all of them."""
+    part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
+    return part if part.shape[-1] == 1 else part[..., low:high]
 
 
 def _for_head(normaliser: Normaliser, head: int) -> Normaliser:
@@ -415,24 +414,74 @@ def _for_head(normaliser: Normaliser, head: int) -> Normaliser:
     return normaliser
 
 
-def _add(z: Tensor, mask: Tensor) -> Tensor:
-    """Add a mask in its own dtype; what it hides stays hidden, whatever the logit."""
-    return (z + mask.to(z.dtype)).masked_fill(hidden_keys(mask), -math.inf)
+def _products(
+    query: Float[Tensor, "batch heads queries dim"], key: Float[Tensor, "batch kv_heads keys dim"]
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Products of all queries with the keys of their head; no key head is repeated for the queries that share it."""
+    batch, heads, queries, dim = query.shape
+    grouped = query.reshape(batch, key.shape[1], heads // key.shape[1] * queries, dim)
+    return (grouped @ key.mT).view(batch, heads, queries, key.shape[2])
 
 
-def _mask_of(
-    mask: Tensor | None, rows: Rows, low: int, start: int, options: _Options
+def _hidden_and_added(
+    mask: Tensor | None, rows: Rows, options: _Options
 ) -> tuple[Bool[Tensor, ...] | None, Float[Tensor, ...] | None]:
-    """What is hidden in a chunk, and what is added to it."""
-    count, keys = len(rows.query), len(rows.key)
+    """What causality, window and a mask for these very rows hide, and what the mask adds."""
     hidden = options.hidden(rows.query, rows.key)
     if mask is None:
         return hidden, None
-    part = mask if mask.shape[0] == 1 else mask[start : start + count]
-    part = part if part.shape[1] == 1 else part[:, low : low + keys]
-    own = ~part if part.dtype == torch.bool else hidden_keys(part)
-    hidden = own if hidden is None else hidden | own
-    return hidden, None if part.dtype == torch.bool else part
+    own = ~mask if mask.dtype == torch.bool else hidden_keys(mask)
+    return own if hidden is None else hidden | own, None if mask.dtype == torch.bool else mask
+
+
+def _logits(
+    products: Float[Tensor, "*batch query key"], mask: Tensor | None, rows: Rows, options: _Options
+) -> Float[Tensor, "*batch query key"]:
+    """Logits, -inf where hidden, of products of queries and keys; `mask` is cut to them."""
+    z = products * options.scale
+    if options.softcap is not None:
+        z = options.softcap * torch.tanh(z / options.softcap)
+    hidden, added = _hidden_and_added(mask, rows, options)
+    if added is not None:
+        z = z + added.to(z.dtype)
+    # What is hidden stays hidden, whatever the logit.
+    return z if hidden is None else z.masked_fill(hidden, -math.inf)
+
+
+def _weights(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    mask: Tensor | None,
+    sinks: Float[Tensor, " heads"] | None,
+    normaliser: Normaliser,
+    options: _Options,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """All weights at once."""
+    wide = _wide(query.dtype)
+    rows = Rows(_queries(options, query), torch.arange(options.keys, device=query.device))
+    z = _logits(_products(query.to(wide), key.to(wide)), mask, rows, options)
+    if sinks is not None:
+        z, rows = _with_sink(z, sinks[:, None, None], rows)
+    return normaliser.weights(z, rows)[..., : options.keys]
+
+
+def _with_sink(z: Float[Tensor, "*batch query key"], sink: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+    """Logits with a column for the sink, which stands nowhere."""
+    z = torch.cat([z, sink.to(z.dtype).expand(*z.shape[:-1], 1)], dim=-1)
+    return z, Rows(rows.query, torch.cat([rows.key, rows.key.new_zeros(1)]), sink=True)
+
+
+def _weigh(
+    weights: Float[Tensor, "*batch query key"], value: Float[Tensor, "*batch key value_dim"]
+) -> Float[Tensor, "*batch query value_dim"]:
+    """Weighted sum of the values, where NaN and infinity count only if they have weight, and 0 x NaN is 0.
+
+    A row that gives weight to one is NaN. Nothing is looked up, so that `vmap` and `compile` can follow.
+    """
+    # One more column carries how much weight goes to what is not finite, for one product costs less than two.
+    broken = (~(value @ value.new_full((value.shape[-1], 1), 1e-30)).isfinite()).to(value.dtype)
+    output = weights @ torch.cat([value.nan_to_num(0.0, 0.0, 0.0), broken], dim=-1)
+    return output[..., :-1].masked_fill(output[..., -1:] > 0, math.nan)
 
 
 def _rows(query: Tensor, key: Tensor, start: int, low: int, options: _Options) -> Rows:
@@ -456,20 +505,12 @@ def _whole(
 ) -> Float[Tensor, "queries value_dim"]:
     """One chunk of queries of one head, in operations that have gradients."""
     wide = _wide(query.dtype)
-    z = query.to(wide) @ key.to(wide).mT * options.scale
-    if options.softcap is not None:
-        z = options.softcap * torch.tanh(z / options.softcap)
     rows = _rows(query, key, start, low, options)
-    hidden, added = _mask_of(mask, rows, low, start, options)
-    if added is not None:
-        z = z + added.to(wide)
-    if hidden is not None:
-        z = z.masked_fill(hidden, -math.inf)
+    z = _logits(query.to(wide) @ key.to(wide).mT, mask, rows, options)
     if sink is not None:
-        z = torch.cat([z, sink.to(wide).expand(len(query), 1)], dim=-1)
-        rows = Rows(rows.query, torch.cat([rows.key, rows.key.new_zeros(1)]), sink=True)
+        z, rows = _with_sink(z, sink, rows)
     weights = normaliser.weights(z, rows)[:, : len(key)]
-    return (weights @ value.to(wide)).to(query.dtype)
+    return _weigh(weights, value.to(wide)).to(query.dtype)
 
 
 def _fast(
@@ -502,12 +543,13 @@ def _fast(
         z[:, -edge:].masked_fill_(tail, MASKED)
         visible = (rows.query - low + 1).clamp(min=0).unsqueeze(1)
     else:
-        hidden, added = _mask_of(mask, rows, low, start, options)
+        hidden, added = _hidden_and_added(mask, rows, options)
         if added is not None:
             z.add_(added.to(z.dtype))
         if hidden is not None:
-            z.masked_fill_(hidden | hidden_keys(z), MASKED)
-            visible = (~hidden).sum(1, keepdim=True).expand(len(z), 1)
+            hidden = hidden | hidden_keys(z)
+            z.masked_fill_(hidden, MASKED)
+            visible = (~hidden).sum(1, keepdim=True)
     if isinstance(visible, Tensor):
         empty = visible == 0
     else:
@@ -531,5 +573,8 @@ def _fast(
 
 def _output(weight: Tensor, total: Tensor, value: Tensor, empty: Tensor | None) -> Tensor:
     """Weighted mean of the values; zeros in rows that see nothing."""
-    output = torch.mm(weight, value).div_(total)
+    output = torch.mm(weight, value)
+    if not bool(output.isfinite().all()) and not bool(value.isfinite().all()):
+        output = _weigh(weight, value)
+    output = output.div_(total)
     return output if empty is None else output.masked_fill_(empty, 0.0)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -13,17 +14,40 @@ import torch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
-pytest.importorskip("triton", reason="triton is not installed")
+triton = pytest.importorskip("triton", reason="triton is not installed")
 
 from holdfast.errors import ArgumentError  # noqa: E402
-from holdfast.nn import kernels  # noqa: E402
+from holdfast.nn import Adaptive, Plain, SSMax, adaptive_attention, kernels, tempered_attention  # noqa: E402
 from holdfast.nn.kernels import adaptive_attention as room  # noqa: E402
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature  # noqa: E402
 
+
+@triton.jit
+def _loop(out, n):
+    for i in range(n):
+        triton.language.store(out + i, 1.0)
+
+
+def _cannot_loop() -> bool:
+    """Whether Triton's interpreter cannot count: 3.6 asks for what numpy 2.4 no longer does."""
+    if DEVICE == "cuda" or not room.INTERPRETED:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _loop[(1,)](torch.zeros(3), 3)
+        except Exception as error:
+            return "0-dimensional arrays" in repr(error)
+    return False
+
+
 pytestmark = [
+    pytest.mark.skipif(_cannot_loop(), reason="this Triton's interpreter cannot loop with this numpy"),
     pytest.mark.skipif(DEVICE == "cpu" and not room.INTERPRETED, reason="triton was imported before this module"),
+    pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning"),
     # The interpreter computes what a mask then hides, on numpy.
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"),
 ]
 
 FITTED = AdaptiveTemperature((0.05, 0.4, 0.3), threshold=0.7, entropy_range=(1.0, 3.5), beta_min=0.8, beta_max=2.0)
@@ -172,6 +196,56 @@ def test_the_choice_of_an_implementation(monkeypatch):
     monkeypatch.setenv(kernels.VARIABLE, "nonsense")
     with pytest.raises(ArgumentError, match="triton or reference"):
         kernels.implementation(query, key, value)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("temperature", [None, FITTED, Adaptive(FITTED, detach=False), Plain()], ids=repr)
+def test_adaptive_attention_uses_the_kernel_on_request(monkeypatch, temperature, direct):
+    calls = []
+
+    def spy(*args, **options):
+        calls.append(options["temperature"])
+        return compute(*args, **options)
+
+    compute = room.adaptive_attention_triton
+    monkeypatch.setattr(room, "adaptive_attention_triton", spy)
+    monkeypatch.setattr(tempered_attention, "DIRECT", 1 << 24 if direct else 0)
+    inputs = tensors(4, 2, 20, 37, 16)
+    options = {"causal": True, "softcap": 4.0, "window": 21, "scale": 0.4, "temperature": temperature}
+    expected = adaptive_attention(*inputs, **options)
+    assert calls == []
+    monkeypatch.setenv(kernels.VARIABLE, "triton")
+    found = adaptive_attention(*inputs, **options)
+    assert calls == [{None: PUBLISHED, Plain(): None}.get(temperature, FITTED)]
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda q, k, v: ((q.requires_grad_(), k, v), {}),
+        lambda q, k, v: ((q.double(), k.double(), v.double()), {}),
+        lambda q, k, v: ((q, k, v), {"mask": torch.ones(3, 5, dtype=torch.bool, device=DEVICE)}),
+        lambda q, k, v: ((q, k, v), {"sinks": torch.ones(2, device=DEVICE)}),
+        lambda q, k, v: ((q, k, v), {"temperature": SSMax()}),
+    ],
+    ids=["gradient", "float64", "mask", "sinks", "normaliser"],
+)
+def test_adaptive_attention_goes_its_own_way_where_the_kernel_cannot(monkeypatch, change):
+    inputs, options = change(*(each.detach().clone() for each in tensors(2, 1, 3, 5, 16)))
+    expected = adaptive_attention(*inputs, **options)
+    monkeypatch.setenv(kernels.VARIABLE, "triton")
+    monkeypatch.setattr(room, "adaptive_attention_triton", None)
+    assert torch.equal(adaptive_attention(*inputs, **options), expected)
+
+
+def test_the_splits_of_decoding_may_be_many_or_one(monkeypatch):
+    """Their number is no constant of the kernel: a growing cache must not compile it again and again."""
+    inputs = tensors(4, 2, 3, 150, 16)
+    usual = agree(inputs, decode=True, causal=True)
+    for span, splits in ((32, 5), (96, 2), (160, 1)):
+        monkeypatch.setattr(room, "_splits", lambda *_, found=(span, splits): found)
+        torch.testing.assert_close(agree(inputs, decode=True, causal=True), usual, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Triton kernels, each beside its PyTorch twin, and the choice between the two.
 
 `HOLDFAST_KERNELS=reference` forces the twins; `HOLDFAST_KERNELS=triton` forces the kernels, or says why it cannot.
+With the latter `holdfast.nn.adaptive_attention` too uses the kernel, wherever that takes its inputs.
 Triton itself is imported only where a kernel may run.
 """
 
@@ -17,7 +18,7 @@ from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
 VARIABLE = "HOLDFAST_KERNELS"
 
-__all__ = ["VARIABLE", "attention", "implementation"]
+__all__ = ["VARIABLE", "attention", "implementation", "opted_in"]
 
 
 def implementation(
@@ -59,6 +60,25 @@ def implementation(
     if wanted == "triton":
         raise ArgumentError(VARIABLE, "reference on these inputs", f"triton, and {reason}")
     return "reference"
+
+
+def opted_in(query: Tensor, key: Tensor, value: Tensor, *, temperature: AdaptiveTemperature | None) -> bool:
+    """Say whether the user asked for the kernel and it takes these inputs.
+
+    What has another way of its own, as `holdfast.nn.adaptive_attention` has, takes the kernel where this is true and
+    its own way elsewhere, without an error.
+
+    Arguments:
+        query: (batch, heads, queries, dim).
+        key: (batch, kv_heads, keys, dim).
+        value: (batch, kv_heads, keys, value_dim).
+        temperature: the law; `None`: plain softmax attention.
+    """
+    if os.environ.get(VARIABLE) != "triton":
+        return False
+    from holdfast.nn.kernels.adaptive_attention import available
+
+    return available(query, key, value, temperature=temperature)
 
 
 def attention(

@@ -45,6 +45,9 @@ DECODE_QUERIES = 16
 DECODE_ROWS = 128
 """Rows (queries x query heads of one key head) that one decoding program can hold."""
 
+LONG = 1024
+"""From here on sizes of tiles are tried out anew."""
+
 MAX_COEFFICIENTS = 7
 MAX_DIM = 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -207,7 +210,9 @@ def adaptive_attention_triton(
             entropy and the logarithm of the sum of exp(z) of each row, both in nats and before the temperature.
 
     Returns:
-        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows.
+        The output, in the dtype of `query`; zeros for a query without a visible key. NaN in a query stays in its row,
+        NaN in a key in the rows that see it; NaN or infinity in a value reaches all rows of a tile that goes over its
+        key, whether they see it or not, since a weight of 0 does not undo it.
 
     Errors:
         ArgumentError: shapes or options that do not fit, or inputs that the kernel does not take.
@@ -292,7 +297,8 @@ def _prefill(
     output = query.new_empty(batch, heads, queries, value_dim)
     entropy, logsumexp = (output, output) if statistics is None else statistics
     block_d, block_dv = _padded(dim), _padded(value_dim)
-    kernel, blocks = _tuned_prefill(max(block_d, block_dv), query.element_size())
+    long = min(queries, key.shape[2]) > LONG
+    kernel, blocks = _tuned_prefill(max(block_d, block_dv), query.element_size(), long)
 
     def grid(meta: dict[str, Any]) -> tuple[int]:
         return (batch * heads * -(-queries // meta["BLOCK_M"]),)
@@ -330,8 +336,10 @@ def _prefill(
 
 
 @lru_cache(maxsize=32)
-def _tuned_prefill(dim: int, itemsize: int) -> tuple[Any, dict[str, int]]:
-    """The kernel with its sizes: tried out on a GPU, once for each shape of head; small ones for the interpreter."""
+def _tuned_prefill(dim: int, itemsize: int, long: bool) -> tuple[Any, dict[str, int]]:
+    """The kernel with its sizes: tried out on a GPU, once for each shape of head and again for long inputs, so that a
+    short first call does not settle it for all; small sizes for the interpreter.
+    """
     if INTERPRETED:
         return _prefill_kernel, {"BLOCK_M": 32, "BLOCK_N": 32}
     if itemsize == 4:
@@ -380,8 +388,8 @@ def _decode(
     sums = torch.empty((places, splits, rows, 2), **wide)  # type: ignore[call-overload]
     partial = torch.empty((places, splits, rows, value_dim), **wide)  # type: ignore[call-overload]
     sizes = {"BLOCK_R": block_r, "BLOCK_N": block_n, "BLOCK_D": block_d, "BLOCK_DV": block_dv}
-    many = {"SPLITS": splits, "BLOCK_S": 1 << (splits - 1).bit_length()}
-    _decode_scores[(splits, places)](
+    # A grid is long in its first dimension only: 65535 is the end of the others.
+    _decode_scores[(places, splits)](
         query,
         key,
         value,
@@ -411,7 +419,7 @@ def _decode(
         num_stages=2,
     )
     if adapt:
-        _decode_values[(splits, places)](
+        _decode_values[(places, splits)](
             value,
             scores,
             parts,
@@ -423,19 +431,20 @@ def _decode(
             rows,
             keys,
             span,
+            splits,
             VALUE_DIM=value_dim,
-            **many,
             **sizes,
             num_warps=4,
             num_stages=2,
         )
-    _decode_merge[(rows, places)](
+    _decode_merge[(places, rows)](
         sums,
         partial,
         output,
         rows,
+        splits,
         VALUE_DIM=value_dim,
-        **many,
+        BLOCK_S=1 << (splits - 1).bit_length(),
         BLOCK_DV=block_dv,
         num_warps=4,
     )
@@ -668,8 +677,8 @@ def _decode_scores(
 
     Without adaptation the values are weighed right away.
     """
-    split = tl.program_id(0)
-    place = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(1)
+    place = tl.program_id(0).to(tl.int64)
     batch = place // kv_heads
     kv_head = place % kv_heads
     total_rows = groups * queries
@@ -689,7 +698,7 @@ def _decode_scores(
     k_ptrs = k_ptr + batch * k_batch + kv_head * k_head + columns.to(tl.int64)[None, :] * k_row + dims[:, None] * k_dim
     m = tl.full([BLOCK_R], -float("inf"), tl.float32)
     s = tl.zeros([BLOCK_R], tl.float32)
-    at = (place * tl.num_programs(0) + split) * total_rows + rows
+    at = (place * tl.num_programs(1) + split) * total_rows + rows
     if ADAPT:
         t = tl.zeros([BLOCK_R], tl.float32)
         for start in range(low, high, BLOCK_N):
@@ -721,20 +730,20 @@ def _decode_scores(
 @no_type_check
 def _decode_values(
     v_ptr, score_ptr, part_ptr, sum_ptr, partial_ptr, law_ptr, v_batch, v_head, v_row, v_dim,
-    kv_heads, total_rows, keys, span,
-    VALUE_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    kv_heads, total_rows, keys, span, splits,
+    VALUE_DIM: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Merge the statistics of all splits, then weigh the values of one."""
-    split = tl.program_id(0)
-    place = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(1)
+    place = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK_R)
     value_dims = tl.arange(0, BLOCK_DV)
     m = tl.full([BLOCK_R], -float("inf"), tl.float32)
     s = tl.zeros([BLOCK_R], tl.float32)
     t = tl.zeros([BLOCK_R], tl.float32)
-    for i in range(SPLITS):
-        part = part_ptr + ((place * SPLITS + i) * total_rows + rows) * 3
+    for i in range(splits):
+        part = part_ptr + ((place * splits + i) * total_rows + rows) * 3
         m1 = tl.load(part, mask=rows < total_rows, other=-float("inf"))
         s1 = tl.load(part + 1, mask=rows < total_rows, other=0.0)
         t1 = tl.load(part + 2, mask=rows < total_rows, other=0.0)
@@ -766,7 +775,7 @@ def _decode_values(
         v = tl.load(v_ptrs, mask=(columns < keys)[:, None] & (value_dims < VALUE_DIM)[None, :], other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
         v_ptrs += BLOCK_N * v_row
-    at = (place * SPLITS + split) * total_rows + rows
+    at = (place * splits + split) * total_rows + rows
     # All splits share one maximum; 0 stands for it.
     tl.store(sum_ptr + at * 2, m * 0.0, mask=rows < total_rows)
     tl.store(sum_ptr + at * 2 + 1, total, mask=rows < total_rows)
@@ -777,20 +786,20 @@ def _decode_values(
 @jit
 @no_type_check
 def _decode_merge(
-    sum_ptr, partial_ptr, o_ptr, total_rows,
-    VALUE_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DV: tl.constexpr,
+    sum_ptr, partial_ptr, o_ptr, total_rows, splits,
+    VALUE_DIM: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """Add up the partial outputs of one row."""
-    row = tl.program_id(0)
-    place = tl.program_id(1).to(tl.int64)
-    splits = tl.arange(0, BLOCK_S)
+    row = tl.program_id(1)
+    place = tl.program_id(0).to(tl.int64)
+    split = tl.arange(0, BLOCK_S)
     value_dims = tl.arange(0, BLOCK_DV)
-    at = (place * SPLITS + splits) * total_rows + row
-    m = tl.load(sum_ptr + at * 2, mask=splits < SPLITS, other=-float("inf"))
-    total = tl.load(sum_ptr + at * 2 + 1, mask=splits < SPLITS, other=0.0)
+    at = (place * splits + split) * total_rows + row
+    m = tl.load(sum_ptr + at * 2, mask=split < splits, other=-float("inf"))
+    total = tl.load(sum_ptr + at * 2 + 1, mask=split < splits, other=0.0)
     top = tl.max(m, 0)
     factor = tl.exp2(tl.where(m == -float("inf"), 0.0, m - top))
-    inside = (splits < SPLITS)[:, None] & (value_dims < VALUE_DIM)[None, :]
+    inside = (split < splits)[:, None] & (value_dims < VALUE_DIM)[None, :]
     partial = tl.load(partial_ptr + at[:, None] * VALUE_DIM + value_dims[None, :], mask=inside, other=0.0)
     total = tl.sum(total * factor, 0)
     out = tl.sum(partial * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
