@@ -21,7 +21,7 @@ from holdfast.lab import Outcome, Results, Status, Trial
 from holdfast.lab.study import Record
 from holdfast.lab.verdict import judge
 from holdfast.lists.functions import FUNCTIONS
-from holdfast.models.list_model import ListModelConfig, ListTransformer, train_list_model
+from holdfast.models.list_model import ListModelConfig, ListTransformer
 from holdfast.studies import _lists_exact, _lists_neural, _lists_robust
 from holdfast.studies._lists_claims import JUDGED_NOISE
 from holdfast.studies._lists_exact import ALIASES, CONTROLS, QUERIES, ClassesConfig, ExactConfig
@@ -345,16 +345,6 @@ def test_roles_record_what_they_are_for(toy: Results) -> None:
     refused = {role: {row["task"] for row in toy.where(role=role) if "refused" in row} for role in ROLES}
     assert refused["controls"] == set(_lists_neural.CONTROLS)
     assert refused["network"] == set(TASKS)
-
-
-def test_training_here_and_elsewhere_is_the_same() -> None:
-    shape = ListModelConfig(
-        tasks=TASKS, values=64, longest=3, width=16, layers=1, heads=2, steps=4, batch=8, shuffled=True
-    )
-    here = train_list_model(shape, seed=1)
-    elsewhere = _lists_neural._trained_elsewhere(shape, SMALL, 1, lambda share, loss: None)
-    for one, other in zip(here.parameters(), elsewhere.parameters(), strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_without_positions_the_network_sees_none() -> None:

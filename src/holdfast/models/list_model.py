@@ -44,6 +44,7 @@ class ListModelConfig:
         layers: number of blocks.
         heads: attention heads a block.
         rope_base: base of the rotary frequencies.
+        rotary_share: share of the rotary frequencies in use, see `DecoderConfig`; 0: no positions but the causal mask.
         steps: batches it is trained on.
         batch: lists a batch.
         rate: greatest learning rate, of a one-cycle schedule.
@@ -60,6 +61,7 @@ class ListModelConfig:
     layers: int = 2
     heads: int = 4
     rope_base: float = 10_000.0
+    rotary_share: float = 1.0
     steps: int = 3000
     batch: int = 128
     rate: float = 4e-3
@@ -100,6 +102,7 @@ class ListTransformer(nn.Module):
                 layers=config.layers,
                 heads=config.heads,
                 rope_base=config.rope_base,
+                rotary_share=config.rotary_share,
             )
         )
 
@@ -166,17 +169,20 @@ def as_list_function(model: ListTransformer, task: str) -> BatchedListFunction:
     return lambda lists: model.answer(task, lists)
 
 
-def train_list_model(config: ListModelConfig, *, seed: int, report: Report | None = None) -> ListTransformer:
+def train_list_model(
+    config: ListModelConfig, *, seed: int, device: str = "cpu", report: Report | None = None
+) -> ListTransformer:
     """Train a model from nothing. The seed decides everything, up to the rounding of the device.
 
     Arguments:
         config: shape and training.
         seed: of the parameters and of the data.
+        device: where; on CUDA in bfloat16.
         report: is told how far it is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ListTransformer(config)
+        model = ListTransformer(config).to(device)
     rng = np.random.default_rng(seed)
 
     def draw() -> ListBatch:
@@ -200,9 +206,11 @@ def _fit(
     config = model.config
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=steps)
+    on_gpu = model.decoder.embedding.weight.is_cuda
     model.train()
     for step in range(1, steps + 1):
-        loss = model.loss(draw())
+        with torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=on_gpu):
+            loss = model.loss(draw())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)

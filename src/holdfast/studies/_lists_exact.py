@@ -43,7 +43,7 @@ QUERIES = {
     "reverse": {2: 5120, 4: 2304, 8: 1024, 16: 448, 32: 192},
     "sort": {2: 8946, 4: 3397, 8: 1369, 16: 562, 32: 234},
 }
-"""Queries of block merge for 1024 elements by capacity, counted once with a prototype on one random list."""
+"""Queries of block merge for 1024 elements by capacity, counted once on one random list with other code."""
 
 ORDER_NATURAL = ("sort", "sort descending", "sort + reverse")
 """Functions that see which element is larger and no more; natural functions see less."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from holdfast.errors import ArgumentError
 if TYPE_CHECKING:
     import numpy as np
 
-    from holdfast.models.list_model import BatchedListFunction, ListModelConfig, ListTransformer
+    from holdfast.models.list_model import ListTransformer
 
 Row = dict[str, Any]
 Report = Callable[..., None]
@@ -37,6 +37,9 @@ ROLES = ("network", "sham", "controls", "comparator")
 
 TEST, PROBE, PAIRS, REFUSE, COMPARE = range(5)
 """Streams of random numbers: each purpose has its own, so that all networks see the same test lists."""
+
+PAIRS_AT_ONCE = 1 << 22
+"""Pairs of elements that the comparator looks at together; bounds the memory."""
 
 TRAINING_SHARE = 0.6
 """Share of a trial's progress that its training makes."""
@@ -203,49 +206,13 @@ def trained(
         batch=config.batch,
         rate=config.rate,
         shuffled=shuffled,
+        rotary_share=1.0 if config.positions == "rotary" else 0.0,
     )
 
     def tell(share: float, loss: float) -> None:
         report(TRAINING_SHARE * share, loss=loss)
 
-    if config.device == "cpu" and config.positions == "rotary":
-        return train_list_model(shape, seed=seed, report=tell)
-    return _trained_elsewhere(shape, config, seed, tell)
-
-
-def _trained_elsewhere(
-    shape: ListModelConfig, config: NeuralConfig, seed: int, report: Callable[[float, float], None]
-) -> ListTransformer:
-    """What `train_list_model` does, on another device or without positions."""
-    import numpy as np
-    import torch
-
-    from holdfast.data.list_tasks import sample_batch
-    from holdfast.models.decoder import Decoder
-    from holdfast.models.list_model import ListTransformer
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ListTransformer(shape)
-        if config.positions == "none":
-            model.decoder = Decoder(replace(model.decoder.config, rotary_share=0.0))
-    model.to(config.device).train()
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=shape.rate, weight_decay=shape.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=shape.rate, total_steps=shape.steps)
-    on_gpu = config.device.startswith("cuda")
-    for step in range(1, shape.steps + 1):
-        batch = sample_batch(shape.tokens, shape.batch, (1, shape.longest), rng, shuffled=shape.shuffled)
-        with torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=on_gpu):
-            loss = model.loss(batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), shape.clip)
-        optimiser.step()
-        schedule.step()
-        if step % 50 == 0 or step == shape.steps:
-            report(step / shape.steps, loss.item())
-    return model.eval()
+    return train_list_model(shape, seed=seed, device=config.device, report=tell)
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
@@ -395,7 +362,7 @@ def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig
     for task in tasks:
         refused = 0
         for number, xs in enumerate(to_lists(drawn)):
-            f = _knowing_the_empty_list(as_list_function(model, task))
+            f = as_list_function(model, task)
             options: dict[str, Any] = {"mode": "distinct", "votes": 3, "calibrate": 24, "on_inconsistent": "return"}
             extended = extrapolate(f, config.longest, batched=True, progress=False, seed=number, **options)
             try:
@@ -403,16 +370,6 @@ def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig
             except HoldfastError:
                 refused += 1
         yield {"task": task, "refused": refused / config.refusal_lists}
-
-
-def _knowing_the_empty_list(f: BatchedListFunction) -> BatchedListFunction:
-    """The same function, which is not asked for the empty list: the networks never saw it, and its answer is known."""
-
-    def known(lists: Sequence[Sequence[int]]) -> Lists:
-        answers = iter(f([xs for xs in lists if len(xs)]))
-        return [next(answers) if len(xs) else [] for xs in lists]
-
-    return known
 
 
 def _distilled(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
@@ -453,5 +410,7 @@ def _run_comparator(config: NeuralConfig, seed: int, report: Report) -> Iterator
         for n in sorted({*config.lengths, config.comparator_length}):
             tested = _test_lists(config, seed, n)
             row: Row = {"arm": "comparator", "task": task, "n": n}
-            row |= score(comparator.answer(tested), _gold(task, tested))
+            part = max(1, PAIRS_AT_ONCE // n**2)
+            answers = [ys for at in range(0, len(tested), part) for ys in comparator.answer(tested[at : at + part])]
+            row |= score(answers, _gold(task, tested))
             yield row | {"consistent": fmean(comparator.consistent(xs) for xs in tested)}

@@ -82,8 +82,8 @@ SCALES = {
             width=256,
             layers=6,
             heads=8,
-            steps=20_000,
-            side_steps=5000,
+            steps=10_000,
+            side_steps=2500,
             batch=4096,
             rate=1e-3,
             lengths=(8, 16, 24, 32, 48, 80, 160, 320, 1000),
@@ -100,7 +100,7 @@ SCALES = {
             distil_lists=8192,
             distil_steps=2000,
         ),
-        neural_seeds=5,
+        neural_seeds=3,
         positions=("rotary", "none"),
     ),
 }
@@ -154,6 +154,6 @@ study = Study(
     cost={
         "quick": "about 1 minute on 2 CPU cores",
         "laptop": "under 20 minutes on 2 CPU cores",
-        "gpu": "one GPU, about 6 hours (estimated)",
+        "gpu": "one GPU, about 2 hours (estimated)",
     },
 )
