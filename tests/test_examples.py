@@ -16,6 +16,7 @@ from holdfast.probes.sharpness import probe_sharpness
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAYS = {
+    "extend_a_function.py": "brown dog fox jumps lazy over quick the the",
     "max_retrieval.py": "error of the softmax, by cause and n",
     "method.py": "weight of a needle 5 nats above the hay",
     "probe.py": "dH/d ln n, by head",

@@ -9,6 +9,7 @@ proof beyond the lists that were tried, and a report says which these were.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from random import Random
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from holdfast.errors import ArgumentError, require
@@ -535,7 +537,7 @@ class _Search:
         if find_spec("hypothesis") is None or _inside_hypothesis():
             rng = Random(self.plan.seed)
             return self.first(self.plan.draw(rng) for _ in range(self.plan.max_examples))
-        import hypothesis
+        hypothesis = _hypothesis()
 
         found: list[Violation] = []
 
@@ -768,6 +770,13 @@ def _of_elements(error: ArgumentError) -> ArgumentError:
 def _is_strategy(elements: Any) -> bool:
     strategies = sys.modules.get("hypothesis.strategies")
     return strategies is not None and isinstance(elements, strategies.SearchStrategy)
+
+
+def _hypothesis() -> Any:
+    """Hypothesis; unless somebody else has it loaded, as a test runner has, it leaves the working folder alone."""
+    if "hypothesis" not in sys.modules:
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(gettempdir()) / "holdfast-hypothesis"))
+    return require("hypothesis", "test")
 
 
 def _inside_hypothesis() -> bool:
