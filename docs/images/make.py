@@ -6,7 +6,8 @@
 writes, from the latest run of the study in the store and without computing anything new,
 
 - `docs/images/STUDY-FIGURE.svg`, one picture a figure,
-- the part of `docs/systems/STUDY.md` between `<!-- results -->` and `<!-- /results -->`,
+- the parts of `docs/systems/STUDY.md` between `<!-- results -->` and `<!-- /results -->`, and between
+  `<!-- table: FIGURE -->` and `<!-- /table -->`,
 - the part of `docs/gallery.md` between `<!-- figures: STUDY -->` and `<!-- /figures -->`.
 """
 
@@ -30,6 +31,7 @@ from holdfast.lab.store import Store
 
 if TYPE_CHECKING:
     from holdfast.lab import Figure, Results, Verdict
+    from holdfast.lab.study import Record, Scalar
 
 DOCS = Path(__file__).resolve().parent.parent
 
@@ -40,8 +42,8 @@ def latest_run(study: str, store: Store) -> StudyRun:
     return collect([Job.of(find(study), record.scale, changes=record.overrides)], store)[0]
 
 
-def draw(figure: Figure, results: Results, path: Path) -> bool:
-    """Write a figure as SVG on white, the same bytes for the same results; `False` if it has nothing to show."""
+def draw(figure: Figure, results: Results, path: Path) -> Sequence[Record]:
+    """Write a figure as SVG on white, the same bytes for the same results; return its numbers, none if it is empty."""
     style: dict[str, Any] = {
         name: {INK: "#222222", SURFACE: "#ffffff"}.get(value, value) if isinstance(value, str) else value
         for name, value in STYLE.items()
@@ -57,12 +59,13 @@ def draw(figure: Figure, results: Results, path: Path) -> bool:
     }
     with matplotlib.style.context(["default", style]):
         canvas = Canvas()
-        if not figure.draw(results, canvas.add_subplot()):
-            return False
+        rows = figure.draw(results, canvas.add_subplot())
+        if not rows:
+            return []
         canvas.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")
-    return True
+    return rows
 
 
 def results_section(run: StudyRun) -> str:
@@ -102,9 +105,26 @@ def _row(verdict: Verdict) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def gallery_section(study: str, figures: Sequence[Figure]) -> str:
-    """All pictures with their captions."""
-    return "\n\n".join(f"![{item.caption}](images/{study}-{item.name}.svg)\n\n*{item.caption}*" for item in figures)
+def gallery_section(study: str, figures: Sequence[Figure], empty: Sequence[Figure]) -> str:
+    """All pictures with their captions, and the names of those that the run has no results for."""
+    parts = [f"![{item.caption}](images/{study}-{item.name}.svg)\n\n*{item.caption}*" for item in figures]
+    if empty:
+        names = ", ".join(f"`{item.name}`" for item in empty)
+        parts.append(f"Without results at this scale, and not drawn: {names}.")
+    return "\n\n".join(parts)
+
+
+def numbers_table(rows: Sequence[Record]) -> str:
+    """The numbers behind a figure; columns without any are left out."""
+    columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in rows])
+
+
+def _cell(value: Scalar) -> str:
+    if value is None:
+        return text.NOTHING
+    return f"{value:.3f}" if isinstance(value, float) else f"`{value}`" if isinstance(value, str) else str(value)
 
 
 def fill(page: Path, begin: str, end: str, content: str) -> None:
@@ -127,13 +147,18 @@ def main() -> None:
     if run.results.failures:
         first = run.results.failures[0].reason
         raise SystemExit(f"{len(run.results.failures)} trials have no result ({first}); run the study first")
-    figures = [
-        item
-        for item in run.job.study.figures
-        if draw(item, run.results, DOCS / "images" / f"{options.study}-{item.name}.svg")
-    ]
-    fill(DOCS / "systems" / f"{options.study}.md", "results", "/results", results_section(run))
-    fill(DOCS / "gallery.md", f"figures: {options.study}", "/figures", gallery_section(options.study, figures))
+    page = DOCS / "systems" / f"{options.study}.md"
+    shown, empty = [], []
+    for item in run.job.study.figures:
+        rows = draw(item, run.results, DOCS / "images" / f"{options.study}-{item.name}.svg")
+        if not rows:
+            empty.append(item)
+            continue
+        shown.append(item)
+        if f"<!-- table: {item.name} -->" in page.read_text(encoding="utf-8"):
+            fill(page, f"table: {item.name}", "/table", numbers_table(rows))
+    fill(page, "results", "/results", results_section(run))
+    fill(DOCS / "gallery.md", f"figures: {options.study}", "/figures", gallery_section(options.study, shown, empty))
 
 
 if __name__ == "__main__":

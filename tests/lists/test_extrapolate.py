@@ -485,16 +485,55 @@ def test_answers_are_kept_in_a_cache_of_your_own() -> None:
     assert again.oracle.queries == 4, "only what is asked twice to see whether the answers last"
 
 
+@pytest.mark.parametrize("k", [3, 4, 5])
+def test_what_keeps_the_rule_among_few_values_only_is_refused(k: int) -> None:
+    with pytest.raises(ListFunctionError):
+        extrapolate(lambda xs: sorted(set(xs))[:k], 8)(list(range(20)))
+
+
+def test_a_value_that_takes_its_neighbours_with_it_is_seen() -> None:
+    """The zero is in one chunk only, and no merge asks for what that chunk left out."""
+    xs = [*range(1, 51), 0, *range(51, 100)]
+    for poisoned in (lambda xs: xs[: xs.index(0)] if 0 in xs else xs, lambda xs: [] if 0 in xs else sorted(xs)):
+        with pytest.raises((NotExtendable, WrongMultiplicity)):
+            extrapolate(poisoned, 8, mode="distinct", engine="blocks")(xs)
+    evens = extrapolate(lambda xs: [x for x in xs if x % 2 == 0], 8, mode="distinct", engine="blocks")
+    assert evens(xs) == [x for x in xs if x % 2 == 0]
+    assert extrapolate(lambda xs: [], 8, mode="distinct", engine="blocks")(xs) == []
+
+
+def test_a_large_capacity_costs_nothing() -> None:
+    long = extrapolate(sorted, 10**9)
+    assert long([3, 1, 2]) == [1, 2, 3]
+    assert long.oracle.longest <= 32
+
+
+def test_a_list_without_an_answer_is_asked_for_once() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def refuses(xs: list[int]) -> list[int]:
+        asked.append(tuple(xs))
+        if len(xs) == 5:
+            raise RuntimeError("not five")
+        return sorted(xs)
+
+    extrapolate(refuses, 8, mode="distinct", on_inconsistent="repair")(list(range(20))[::-1])
+    assert len(asked) == len(set(asked))
+
+
 def test_bad_arguments() -> None:
     for name, options, expected in (
         ("mode", {"mode": "guess"}, "one of auto, distinct, group, positional"),
         ("engine", {"engine": "steam"}, "one of auto, faces"),
         ("on_inconsistent", {"on_inconsistent": "shrug"}, "one of raise, repair, return"),
         ("relabel", {"relabel": "none"}, "one of any, rank"),
-        ("capacity", {"capacity": 1}, "at least 2"),
+        ("capacity", {"capacity": 1}, "a whole number of at least 2"),
+        ("capacity", {"capacity": "8"}, "a whole number of at least 2, got '8'"),
+        ("capacity", {"capacity": 8.5}, "a whole number of at least 2"),
+        ("seed", {"seed": -1}, "a whole number of at least 0"),
         ("capacity", {"capacity": 2}, "at least 3, as calibration"),
-        ("votes", {"votes": 0}, "at least 1"),
-        ("calibrate", {"calibrate": -1}, "at least 0"),
+        ("votes", {"votes": 0}, "a whole number of at least 1"),
+        ("calibrate", {"calibrate": -1}, "a whole number of at least 0"),
         ("mode", {"relabel": "any", "mode": "group"}, "auto or positional"),
         ("placeholders", {"relabel": "any", "placeholders": [0]}, "two or more"),
         ("engine", {"engine": "merge", "votes": 3}, "auto or cover"),

@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from operator import itemgetter
 
 import numpy as np
@@ -89,12 +90,34 @@ def test_what_can_be_hashed_may_equal_what_cannot():
         Alphabet([frozenset({1}), {1}])
 
 
-def test_a_key_decides_and_the_first_stands_for_all():
-    rows = [{"id": 1, "n": "a"}, {"id": 2, "n": "b"}, {"id": 1, "n": "c"}]
+def test_a_key_decides_and_one_stands_for_all():
+    rows = [{"id": 1, "n": "a"}, {"id": 2, "n": "b"}, {"id": 1, "n": "a"}]
     alphabet = Alphabet(rows, key=itemgetter("id"))
     assert alphabet.labels.tolist() == [0, 1, 0]
     assert alphabet.decode(alphabet.labels) == [rows[0], rows[1], rows[0]]
     assert alphabet.encode([{"id": 2}, {"id": 3}, {"name": 1}, None]).tolist() == [1, -1, -1, -1]
+
+
+@dataclass(order=True)
+class Job:
+    priority: int
+    name: str = field(compare=False)
+
+
+@pytest.mark.parametrize(
+    ("elements", "key", "argument"),
+    [
+        (["fox", "the", "dog"], len, "key"),
+        ([{"id": 1, "n": "a"}, {"id": 1, "n": "b"}], itemgetter("id"), "key"),
+        ([Job(0, "a"), Job(0, "b")], None, "xs"),
+        ([Decimal("1.0"), Decimal("1.00")], None, "xs"),
+        ([(1,), (True,)], None, "xs"),
+    ],
+)
+def test_what_would_be_lost_is_refused(elements, key, argument):
+    """One of these would stand for all, and the others would not come back."""
+    with pytest.raises(ArgumentError, match=rf"^{argument}: expected .* since one stands for all of them"):
+        Alphabet(elements, key=key)
 
 
 def test_a_key_that_fails_is_named():

@@ -82,6 +82,8 @@ class Extrapolate:
     """Most lists that the function may be shown."""
     timeout_s: float | None = None
     """Seconds after which a call counts as one that never returns."""
+    calibrate: int = 24
+    """Lists that are tried first, in every mode; 0: none, and you answer for the rule."""
     seed: int = 0
     """Of the lists that are tried first, and of the sublists for votes."""
 
@@ -144,18 +146,18 @@ def _extrapolate(options: Extrapolate) -> int:
         votes=options.votes,
         on_inconsistent=options.on_inconsistent,
         max_queries=options.max_queries,
+        calibrate=options.calibrate,
         timeout_s=options.timeout_s,
         seed=options.seed,
     )
-    longest = queries = 0
     for place, row in _rows(options.input, "INPUT", ("in",)):
         xs = row["in"]
         if not isinstance(xs, list | str):
             raise ArgumentError(place, 'a list or a text under "in"', xs)
         found = extended.explain(xs)
-        longest, queries = max(longest, found.longest), queries + found.queries
         print(jsonlib.dumps({"in": xs, "out": found.output, "consistent": found.consistent}, ensure_ascii=False))
-    print(f"{queries} queries, the longest of {longest} elements", file=sys.stderr)
+    asked = extended.oracle
+    print(f"{asked.queries} lists asked for, the longest of {asked.longest} elements", file=sys.stderr)
     return OK
 
 

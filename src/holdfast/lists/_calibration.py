@@ -20,6 +20,12 @@ Ask = Callable[[list[Labels], bool], list[Labels]]
 POOL = 6
 """Values that the lists are made of: few, so that the answers to their pairs serve many lists."""
 
+LONGEST = 32
+"""Elements of the longest list, whatever the capacity."""
+
+WIDE = 6
+"""Every so many lists one has as many values as there are."""
+
 REPEATS = 4
 """Lists that are asked for twice."""
 
@@ -54,20 +60,27 @@ class Calibration:
 
 
 def samples(size: int, capacity: int, count: int, distinct: bool, rng: np.random.Generator) -> list[Labels]:
-    """Random lists to try: of lengths 3 to capacity, mostly of three values or more, with many duplicates.
+    """Random lists to try: of lengths 3 to capacity, mostly of three values or four, with many duplicates.
+
+    Some have as many values as there are, for functions that keep the rule among few values only.
 
     Arguments:
         size: number of values.
-        capacity: elements of the longest.
+        capacity: elements of the longest, up to 32.
         count: how many.
         distinct: without duplicates.
         rng: source of chance.
     """
     found = []
+    capacity = min(capacity, LONGEST)
     for number in range(count):
         length = (capacity, 3)[number] if number < 2 else int(rng.integers(3, capacity + 1))
         if distinct:
             found.append(rng.permutation(size)[:length])
+            continue
+        if number % WIDE == 0:
+            few = rng.permutation(size)[:length]
+            found.append(rng.permutation(np.concatenate([few, rng.choice(few, length - len(few))])))
             continue
         most = min(size, length, 4)
         few = rng.permutation(size)[: max(most - int(rng.random() < (0.5 if length < 5 else 0.3)), 1)]

@@ -119,9 +119,11 @@ def checked(plan: Plan, translator: Translator) -> Generator[list[Labels], list[
 
 
 def ask_each(oracle: Oracle, queries: Sequence[Any], *, fresh: bool = False) -> list[list[Any] | BadAnswer]:
-    """Answers, or what is wrong with them: a bad one is looked for by halves."""
+    """Answers, or what is wrong with them: a bad one of a batch is looked for by halves."""
     if not queries:
         return []
+    if len(queries) > 1 and not (oracle.batched or oracle.is_async):
+        return [answer for query in queries for answer in ask_each(oracle, [query], fresh=fresh)]
     try:
         return list(oracle.ask(queries, fresh=fresh))
     except BadAnswer as error:

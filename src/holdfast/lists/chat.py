@@ -213,7 +213,7 @@ class ChatFunction:
 
         Whatever is raised, the answers that came before it are kept: nothing is paid for twice.
         """
-        if isinstance(lists, str) or not all(isinstance(query, Sequence) for query in lists):
+        if isinstance(lists, str) or any(isinstance(each, str) or not isinstance(each, Sequence) for each in lists):
             expected = "a list of lists, as the function is called with many at once (batched=True)"
             raise ArgumentError("lists", expected, lists if isinstance(lists, str) else show(lists))
         questions = [_Question.of(self, query) for query in lists]

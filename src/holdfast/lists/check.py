@@ -51,6 +51,10 @@ BROKEN = {
 """What can be broken, in words."""
 
 
+WIDE_LISTS = 4
+"""Random lists of all values, once each: chance seldom draws one."""
+
+
 class Options(TypedDict, total=False):
     """Options of all checks; `check_filter_equivariance` describes them."""
 
@@ -534,9 +538,15 @@ class _Search:
 
     def drawn(self) -> Violation | None:
         """Look among random lists, with Hypothesis where it is installed and not at work already."""
+        rng = Random(self.plan.seed)
+        wide = [rng.sample(self.plan.values, len(self.plan.values))[: self.plan.max_length] for _ in range(WIDE_LISTS)]
+        wide = wide[: self.plan.max_examples]
+        violation = self.first(wide)
+        more = self.plan.max_examples - len(wide)
+        if violation is not None or more == 0:
+            return violation
         if find_spec("hypothesis") is None or _inside_hypothesis():
-            rng = Random(self.plan.seed)
-            return self.first(self.plan.draw(rng) for _ in range(self.plan.max_examples))
+            return self.first(self.plan.draw(rng) for _ in range(more))
         hypothesis = _hypothesis()
 
         found: list[Violation] = []
@@ -548,7 +558,7 @@ class _Search:
             return violation is not None
 
         settings = hypothesis.settings(
-            max_examples=self.plan.max_examples,
+            max_examples=more,
             derandomize=True,
             database=None,
             deadline=None,

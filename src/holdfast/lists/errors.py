@@ -39,7 +39,8 @@ class BadAnswer(ListFunctionError):
         self.query, self.problem = query, problem
 
     def __str__(self) -> str:
-        return f"the function was asked for {show(self.query)} and {self.problem}"
+        hint = "" if len(self.query) else " (what follows the rule takes the empty list to the empty list)"
+        return f"the function was asked for {show(self.query)} and {self.problem}{hint}"
 
 
 class AlienValue(ListFunctionError):

@@ -90,13 +90,19 @@ def extrapolate(
     - `pairs`: all pairs of values, in one batch; the answer is put together by score scatter, and every contradiction
       is found.
     - `merge`: pairs of values that a merge comes to compare. Few queries, one after the other.
-    - `blocks`: block merge with the whole capacity: fewest queries, in few batches; about (2n/c) log2(n/c) + n/c.
+    - `blocks`: block merge with the whole capacity: fewest queries, in few batches; about (2n/c) log2(n/c) + n/c. Most
+      pairs of values are never seen together, so that a function that breaks the rule for few of them goes unnoticed.
     - `cover`: sets of values that show every pair, in one batch.
     - `faces`: every set of values, the definition itself; for at most 12 values.
     - `auto`: blocks for lists without equal elements that have more than 50 pairs of values, since there the number of
       queries counts most; else pairs.
 
-    Lists of at most `capacity` elements are asked for as they are.
+    Lists of at most `capacity` elements are asked for as they are, once the function has passed.
+
+    What is tried, in mode auto or with `calibrate`: lists of three to `capacity` elements (32 at most) over up to six
+    values of the first list that is extended, and the empty list. A function that errs (`votes`, or
+    `on_inconsistent` other than "raise") may miss half of them: `calibration` says how many. Naming a mode without
+    `calibrate` tries nothing.
 
     Arguments:
         f: list -> list (or text -> text); or a coroutine function; with `batched`, lists -> their answers.
@@ -113,11 +119,12 @@ def extrapolate(
         relabel: show `f` placeholders instead of the elements. `"any"`: it is blind to values, and the answer to two
             of them settles every list. `"rank"`: it only compares values, and two answers do.
         placeholders: what is shown then, in increasing order; `None`: 0 to 4, for texts a to e.
-        key: what decides whether elements are the same value; `None`: the elements themselves.
+        key: what decides whether elements are the same value, see `Alphabet`, and not what to sort by; `None`: the
+            elements themselves.
         batched: `f` takes many lists at once.
         max_queries: most lists that `f` may be shown in total.
         cache: where answers are kept; `None`: with this extension.
-        timeout_s: seconds that a call may take.
+        timeout_s: seconds that a call of `f` may take.
         concurrency: calls of a coroutine function that are under way together.
         calibrate: how many lists are tried before the first list is extended; 0: none; `None`: 24 in mode auto, else 0.
             Where there is nothing to choose by, mode auto is mode group.
@@ -146,12 +153,17 @@ def extrapolate(
     ):
         if value not in known:
             raise ArgumentError(name, "one of " + ", ".join(map(str, known)), value)
-    count = (CALIBRATION_LISTS if mode == "auto" else 0) if calibrate is None else int(calibrate)
+    count = (CALIBRATION_LISTS if mode == "auto" else 0) if calibrate is None else calibrate
     if calibrate is True:
         count = CALIBRATION_LISTS
-    for name, number, least in (("capacity", capacity, 2), ("votes", votes, 1), ("calibrate", count, 0)):
-        if number < least:
-            raise ArgumentError(name, f"at least {least}", number)
+    for name, number, least in (
+        ("capacity", capacity, 2),
+        ("votes", votes, 1),
+        ("calibrate", count, 0),
+        ("seed", seed, 0),
+    ):
+        if not isinstance(number, int) or number < least:
+            raise ArgumentError(name, f"a whole number of at least {least}", repr(number))
     if count and capacity < 3:
         raise ArgumentError("capacity", "at least 3, as calibration tries lists of three (calibrate=0: none)", capacity)
     if relabel is not None and mode in ("distinct", "group"):

@@ -48,7 +48,7 @@ class Oracle:
         if not callable(function):
             raise ArgumentError("function", "a function of lists", function)
         for name, number in (("capacity", capacity), ("max_queries", max_queries), ("concurrency", concurrency)):
-            if number is not None and number < 1:
+            if number is not None and (not isinstance(number, int) or number < 1):
                 raise ArgumentError(name, "at least 1", number)
         if timeout_s is not None and not timeout_s > 0:
             raise ArgumentError("timeout_s", "a positive number of seconds", timeout_s)

@@ -23,6 +23,9 @@ from holdfast.lists.natural import Block, Natural
 from holdfast.lists.values import Alphabet
 
 ClassName = Literal["natural", "order-natural", "terms", "permutation"]
+MOST_LEAVES = 5
+"""Leaves of the largest term that a search may be asked for."""
+
 CLASSES: tuple[ClassName, ...] = ("natural", "order-natural", "terms", "permutation")
 """The classes, the most symmetric one first: what a few examples of it say about other values is most."""
 
@@ -197,7 +200,7 @@ def synthesize(
         classes: where to look. "natural": commute with every map of the values. "order-natural": with those that keep
             their order. "terms": a small language of named functions. "permutation": change nothing but the order, in a
             way that is specific to the values of the examples.
-        max_size: leaves of the largest term. 4 takes seconds.
+        max_size: leaves of the largest term, at most 5. 4 takes seconds, 5 a minute and more.
         max_multiplicity: copies that an `inflate` in a term makes; and copies that a natural function makes, where no
             example has an element and shows it.
         max_hypotheses: functions that are kept of a class; all are counted where possible.
@@ -219,6 +222,8 @@ def synthesize(
         raise ArgumentError("classes", f"some of {', '.join(CLASSES)}", classes)
     for argument, number in (("max_size", max_size), ("max_hypotheses", max_hypotheses)):
         count_of(argument, number, least=1)
+    if max_size > MOST_LEAVES:
+        raise ArgumentError("max_size", f"at most {MOST_LEAVES}", max_size)
     count_of("max_multiplicity", max_multiplicity)
     space = version_space(as_examples(examples))
     families: list[Family] = []

@@ -11,6 +11,9 @@ from jaxtyping import Int
 
 from holdfast.errors import ArgumentError
 
+PLAIN = (int, str, bytes, bool, float, complex, type(None))
+"""Types whose equal elements are alike."""
+
 
 class Alphabet:
     """The distinct values of a list.
@@ -20,12 +23,14 @@ class Alphabet:
 
     Arguments:
         elements: the list.
-        key: what decides whether elements are the same value, for example `operator.itemgetter("id")`; `None`: the
-            elements themselves. Of those with one key the first stands for all.
+        key: what decides whether elements are the same value, for example `operator.itemgetter("id")` for dicts, which
+            cannot be hashed; `None`: the elements themselves. It is no key to sort by: elements with one key must be
+            alike, for one stands for all of them.
 
     Errors:
-        ArgumentError: an element does not equal itself (NaN), cannot be compared, has no key, or equals one of another
-            type (1, 1.0 and True are equal, and would be taken for one value).
+        ArgumentError: an element does not equal itself (NaN), cannot be compared, has no key, equals one of another
+            type (1, 1.0 and True are equal, and would be taken for one value), or equals one that looks otherwise, such
+            as a record that is compared by one of its fields: an answer could not say which of them is meant.
     """
 
     def __init__(self, elements: Iterable[Any], key: Callable[[Any], Any] | None = None) -> None:
@@ -56,6 +61,10 @@ class Alphabet:
                     "elements that differ if their types do, or a key",
                     f"{name!r} ({type(name).__name__}) at position {position}, which equals an earlier {first}",
                 )
+            elif not _alike(element, found[label]):
+                got = f"{found[label]!r}, and {element!r} at position {position}"
+                what = "equal elements that are alike" if key is None else "a key that tells elements apart"
+                raise ArgumentError("xs" if key is None else "key", f"{what}, since one stands for all of them", got)
             labels.append(label)
         self.values: tuple[Any, ...] = tuple(found)
         """The values, by label."""
@@ -111,3 +120,12 @@ def as_given(xs: Sequence[Any], output: list[Any]) -> Any:
     if isinstance(xs, str):
         return "".join(output)
     return tuple(output) if isinstance(xs, tuple) else output
+
+
+def _alike(element: Any, first: Any) -> bool:
+    """Whether one of two equal elements can stand for the other."""
+    if element is first:
+        return True
+    if isinstance(element, PLAIN) and isinstance(first, PLAIN):
+        return bool(element == first)
+    return repr(element) == repr(first)

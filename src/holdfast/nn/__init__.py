@@ -1,5 +1,6 @@
 """Modules and functions that networks are made of."""
 
+from holdfast.nn.list_comparator import ListComparator, train_list_comparator
 from holdfast.nn.normalisers import (
     NORMALISERS,
     Adaptive,
@@ -37,6 +38,7 @@ __all__ = [
     "FitError",
     "FitRecord",
     "Hard",
+    "ListComparator",
     "Llama4",
     "LogN",
     "Normaliser",
@@ -55,4 +57,5 @@ __all__ = [
     "entropy_of",
     "fit_temperature",
     "inactive_share",
+    "train_list_comparator",
 ]
