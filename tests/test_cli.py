@@ -157,7 +157,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run", TOY, "--store", "/proc/none"), "--store: cannot write to /proc/none"),
         (("report",), "--store: expected a folder with results, got results"),
         (("report", "--store", "."), "--store: no runs in ."),
-        (("probe", "nonsense"), "no probe named 'nonsense'; there are: sharpness"),
+        (("probe", "nonsense"), "no probe named 'nonsense'; there are: lists, sharpness"),
         (("probe", "sharpness"), "Missing"),
         (
             ("probe", "sharpness", "./nowhere"),

@@ -196,7 +196,7 @@ def test_distillation_without_targets_changes_nothing():
         (lambda model: replace(TINY, tasks=("nonsense",)), "task: expected one of"),
         (lambda model: distil(model, rounds=2, stretch=3), "rounds: expected lists of at most 8 elements"),
         (lambda model: distil(model, lists=0), "lists: expected at least 1"),
-        (lambda model: amalgamation_targets(lambda x: x, [[1]], 1), "capacity: expected at least 2"),
+        (lambda model: amalgamation_targets(lambda x: x, [[1]], 1), "capacity: expected a whole number of at least 2"),
     ],
 )
 def test_mistakes_are_named(make, message):
