@@ -1,6 +1,6 @@
 """Adaptive attention on a CPU beside PyTorch's fused attention: ratios of interleaved medians, and memory.
 
-python benchmarks/attention_cpu.py [--length 16384] [--heads 8] [--repeats 5]
+python benchmarks/attention_cpu.py [--length 16384] [--heads 8] [--repeats 5] [--padding 0]
 """
 
 from __future__ import annotations
@@ -24,15 +24,21 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--padding", type=int, default=0, help="keys at the left that a mask hides, for all arms")
     options = parser.parse_args()
     warnings.simplefilter("ignore", CorrectionInactiveWarning)
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, options.heads, options.length, options.dim) for _ in range(3))
     q *= 3
+    causal = options.padding == 0
+    mask = None
+    if options.padding:
+        mask = torch.ones(options.length, options.length, dtype=torch.bool).tril()
+        mask[:, : options.padding] = False
     arms = {
-        "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
-        "plain": lambda: adaptive_attention(q, k, v, causal=True, temperature=Plain()),
-        "adaptive": lambda: adaptive_attention(q, k, v, causal=True),
+        "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal),
+        "plain": lambda: adaptive_attention(q, k, v, mask=mask, causal=causal, temperature=Plain()),
+        "adaptive": lambda: adaptive_attention(q, k, v, mask=mask, causal=causal),
     }
     taken: dict[str, list[float]] = {name: [] for name in arms}
     extra: dict[str, float] = {}
@@ -49,7 +55,12 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "shape": {"heads": options.heads, "length": options.length, "dim": options.dim, "causal": True},
+                "shape": {
+                    "heads": options.heads,
+                    "length": options.length,
+                    "dim": options.dim,
+                    "padding": options.padding,
+                },
                 "threads": torch.get_num_threads(),
                 "ratio_to_sdpa": {name: statistics.median(times) / peer for name, times in taken.items()},
                 "peak_growth_mb": extra,

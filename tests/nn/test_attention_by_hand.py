@@ -124,9 +124,11 @@ def arguments(shape, options, dtype):
     return (query, key, value), settled
 
 
-@pytest.fixture(params=["direct", "chunks", "chunks with a gradient"])
+@pytest.fixture(params=["direct", "fused", "chunks", "chunks with a gradient"])
 def path(request, monkeypatch):
-    """Which of its ways the attention goes."""
+    """Which of its ways the attention goes; what the fused kernel cannot do goes in chunks there."""
+    monkeypatch.setattr(tempered_attention, "FUSED", 1 if request.param == "fused" else 1 << 40)
+    monkeypatch.setattr(tempered_attention, "STREAMED", 1 << 40 if request.param == "direct" else 0)
     if request.param != "direct":
         monkeypatch.setattr(tempered_attention, "DIRECT", 0)
         monkeypatch.setattr(tempered_attention, "CHUNK", 24)

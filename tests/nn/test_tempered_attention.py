@@ -94,9 +94,11 @@ def settle(options, shape, dtype=torch.float64):
     return found
 
 
-@pytest.fixture(params=[16, 1 << 21, None], ids=["tiny chunks", "one chunk", "all at once"])
+@pytest.fixture(params=[16, 1 << 21, "fused", None], ids=["tiny chunks", "one chunk", "fused", "all at once"])
 def chunk(request, monkeypatch):
-    if request.param is not None:
+    monkeypatch.setattr(module, "FUSED", 1 if request.param == "fused" else 1 << 40)
+    monkeypatch.setattr(module, "STREAMED", 0 if isinstance(request.param, int) else 1 << 40)
+    if isinstance(request.param, int):
         monkeypatch.setattr(module, "CHUNK", request.param)
         monkeypatch.setattr(module, "DIRECT", 0)
 
@@ -211,6 +213,26 @@ def test_vmap_goes_through():
     torch.testing.assert_close(found[:, 0], adaptive_attention(q[:, 0], k[:, 0], v[:, 0], causal=True))
 
 
+def test_an_empty_batch_has_an_empty_output():
+    q, k, v = (each[:0] for each in inputs((1, 2, 1, 300, 300, 8)))
+    assert adaptive_attention(q, k, v, causal=True).shape == (0, 2, 300, 8)
+
+
+def test_inside_vmap_and_with_fake_tensors_nothing_is_looked_at():
+    """At a size where a CPU would use the fused kernel, or chunks with a mask."""
+    q, k, v = inputs((1, 2, 1, 260, 260, 8))
+    mask = torch.ones(260, 260, dtype=torch.bool).tril()
+    expected = adaptive_attention(q, k, v, causal=True)
+    for options in ({"causal": True}, {"mask": mask}):
+        found = torch.func.vmap(lambda query, options=options: adaptive_attention(query, k, v, **options))(q[None])
+        torch.testing.assert_close(found[0], expected, atol=1e-12, rtol=1e-11)
+    found = torch.func.vmap(lambda mask: adaptive_attention(q, k, v, mask=mask))(mask[None])
+    torch.testing.assert_close(found[0], expected, atol=1e-12, rtol=1e-11)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = adaptive_attention(*(mode.from_tensor(each) for each in (q, k, v)), causal=True)
+    assert fake.shape == expected.shape
+
+
 def test_rows_that_see_nothing_are_zero(chunk):
     q, k, v = inputs((1, 2, 2, 6, 4, 8))  # more queries than keys: the first two see nothing
     found = adaptive_attention(q, k, v, causal=True)
@@ -226,7 +248,7 @@ def test_nan_in_a_query_stays_in_its_row(chunk):
     found = adaptive_attention(q, k, v)
     assert found[0, 1, 3].isnan().all()
     found[0, 1, 3] = clean[0, 1, 3]
-    assert torch.equal(found, clean)
+    torch.testing.assert_close(found, clean, atol=1e-13, rtol=1e-12)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -361,8 +383,9 @@ def test_statistics_skip_what_is_hidden_and_stay_small(options, share, monkeypat
 
 
 LONG = """
-import resource, torch
-from holdfast.nn import adaptive_attention
+import resource, sys, torch
+from holdfast.nn import adaptive_attention, tempered_attention
+tempered_attention.FUSED = int(sys.argv[1])
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, 8, 16384, 64) for _ in range(3))
 q *= 3
@@ -379,9 +402,11 @@ print(peak / 1024, (peak - before) / 1024)
 
 
 @pytest.mark.slow
-def test_long_inputs_need_little_memory():
+@pytest.mark.parametrize("least", [1, 1 << 40], ids=["fused", "chunks"])
+def test_long_inputs_need_little_memory(least):
     """The full table of scores would take 8.6 GB."""
-    answer = subprocess.run([sys.executable, "-W", "ignore", "-c", LONG], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "ignore", "-c", LONG, str(least)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     peak, extra = map(float, answer.stdout.split())
     assert peak < 1500

@@ -1,7 +1,8 @@
 """Attention with an adaptive temperature, or any other normaliser, in memory that grows with the keys only.
 
 The temperature of a row depends on the whole row, so that every row is seen twice: once for its entropy, once for
-its weights. Queries are taken a few at a time, and the logits of those few are kept between the two passes.
+its weights. Where nothing but causality hides keys, a CPU does that in two calls of PyTorch's fused attention;
+otherwise queries are taken a few at a time, and the logits of those few are kept between the two passes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import kernels
+from holdfast.nn._fused import fused_attention
 from holdfast.nn.normalisers import Adaptive, FactorNormaliser, Normaliser, Plain, Rows, SSMax, hidden_keys
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
@@ -26,6 +28,13 @@ CHUNK = 1 << 22
 DIRECT = 1 << 24
 """Up to this many logits, 64 MiB in float32, all heads are done at once; above, a chunk at a time, and a backward
 pass computes each chunk again."""
+
+STREAMED = 1 << 16
+"""From this many logits a head a CPU works a chunk at a time where no gradient is wanted, in memory that it has
+already: several times faster than all at once, which spends most of its time on fresh memory."""
+
+FUSED = 64
+"""From this many queries on PyTorch's fused kernel is used where it can be; for fewer, its preparations cost more."""
 
 MASKED = -1e30
 """Stands for a masked logit where -inf would meet a factor of zero; its exponential is zero all the same."""
@@ -85,9 +94,10 @@ def adaptive_attention(
 ) -> Float[Tensor, "batch heads queries value_dim"]:
     """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
 
-    Memory is a few chunks of logits beyond the output: a full table of scores is never made. Statistics are in float32
-    or better whatever the inputs. With `HOLDFAST_KERNELS=triton` in the environment the Triton kernel of
-    `holdfast.nn.kernels` computes what it takes: no mask, no sinks, no gradient, and a law or the plain softmax.
+    Memory is a few chunks of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
+    are in float32 or better whatever the inputs. On a CPU, without gradient, mask, window, softcap and sinks, PyTorch's
+    fused attention does the work, in two calls for a law. With `HOLDFAST_KERNELS=triton` in the environment the Triton
+    kernel of `holdfast.nn.kernels` computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.
@@ -122,17 +132,25 @@ def adaptive_attention(
             return kernels.attention(
                 query, key, value, causal=causal, scale=scale, softcap=softcap, window=window, temperature=law
             )
+    needs_grad = torch.is_grad_enabled() and any(
+        each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
+    )
+    cpu = not needs_grad and query.device.type == "cpu" and _readable(query, key, value, mask, sinks)
+    bare = mask is None and window is None and softcap is None and sinks is None
+    if cpu and bare and queries >= FUSED and isinstance(normaliser, FactorNormaliser):
+        fused = fused_attention(query, key, value, causal=causal, scale=options.scale, normaliser=normaliser)
+        if fused is not None:
+            return fused.to(query.dtype)
     groups = heads // key.shape[1]
-    if batch * heads * queries * options.keys <= DIRECT:
+    streamed = cpu and queries * options.keys >= STREAMED
+    if not streamed and batch * heads * queries * options.keys <= DIRECT:
         weights = _weights(query, key, mask, sinks, normaliser, options)
         grouped = weights.reshape(batch, key.shape[1], groups * queries, options.keys)
         v = value.to(weights.dtype)
         hides = mask is not None or window is not None or (causal and queries > 1)
-        output = _weigh(grouped, v) if hides else grouped @ v
-        return output.reshape(batch, heads, queries, -1).to(query.dtype)
-    needs_grad = torch.is_grad_enabled() and any(
-        each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
-    )
+        weigh = torch.matmul if not hides else _output if cpu else _weigh
+        output = weigh(grouped, v)
+        return output.reshape(batch, heads, queries, value.shape[-1]).to(query.dtype)
     output = query.new_zeros(batch, heads, queries, value.shape[-1])
     parts: list[Tensor] = []
     scratch = () if needs_grad else _scratch(options, query)
@@ -325,6 +343,19 @@ def _normaliser(temperature: AdaptiveTemperature | Normaliser | None, detach: bo
     if isinstance(temperature, Normaliser):
         return temperature
     return Adaptive(PUBLISHED if temperature is None else temperature, detach)
+
+
+def _readable(*tensors: Tensor | None) -> bool:
+    """Whether there are values to decide by: not inside `compile` or `vmap`, nor in fake or empty tensors."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        for each in tensors:
+            if each is not None:
+                bool(each[(0,) * each.ndim])
+    except (RuntimeError, IndexError):
+        return False
+    return True
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -570,9 +601,11 @@ def _fast(
     return _output(weight, value, empty).to(query.dtype)
 
 
-def _output(weight: Tensor, value: Tensor, empty: Tensor | None) -> Tensor:
-    """Weighted mean of the values; zeros in rows that see nothing."""
-    output = torch.mm(weight, value)
+def _output(
+    weight: Float[Tensor, "*batch query key"], value: Float[Tensor, "*batch key value_dim"], empty: Tensor | None = None
+) -> Float[Tensor, "*batch query value_dim"]:
+    """As `_weigh`, which it asks only where it must; zeros in rows that see nothing."""
+    output = weight @ value
     if not bool(output.isfinite().all()) and not bool(value.isfinite().all()):
         output = _weigh(weight, value)
     return output if empty is None else output.masked_fill_(empty, 0.0)
