@@ -15,11 +15,13 @@ from holdfast.nn import (
     Plain,
     SSMax,
     YaRN,
+    _fused,
     adaptive_attention,
     attention_weights,
     tempered_attention,
 )
-from holdfast.nn._fused import PRECISION, fused_attention
+from holdfast.nn._fused import PRECISION
+from holdfast.nn._visibility import Options
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
 
@@ -51,6 +53,11 @@ def inputs(shape, dtype=torch.float64):
     return tuple(each.to(dtype) for each in (q, k, v))
 
 
+def fused_attention(q, k, v, *, causal=False, scale=1.0, normaliser=None, mask=None, window=None):
+    options = Options(causal, window, scale, None, q.shape[2], k.shape[2])
+    return _fused.fused_attention(q, k, v, mask=mask, normaliser=normaliser or Adaptive(), options=options)
+
+
 def plain_form(q, k, v, normaliser, **options):
     groups = q.shape[1] // k.shape[1]
     weights = attention_weights(q, k, temperature=normaliser, **options)
@@ -69,6 +76,35 @@ def test_is_the_plain_form(shape, normaliser, scale, causal):
     assert found is not None
     expected = plain_form(q, k, v, normaliser, scale=scale, causal=causal)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
+
+
+MASKS = {
+    "of all": lambda b, h, q, k: torch.rand(q, k) < 0.6,
+    "of each sequence": lambda b, h, q, k: torch.rand(b, 1, q, k) < 0.6,
+    "of each head": lambda b, h, q, k: torch.rand(1, h, q, k) < 0.6,
+    "of keys": lambda b, h, q, k: torch.rand(b, 1, 1, k) < 0.6,
+    "of queries": lambda b, h, q, k: torch.rand(q, 1) < 0.6,
+    "padding": lambda b, h, q, k: (torch.arange(k) >= torch.arange(b)[:, None] * 7 + 5)[:, None, None],
+    "a band": lambda b, h, q, k: (torch.arange(k) - torch.arange(q)[:, None]).abs() < 4,
+    "nothing seen": lambda b, h, q, k: torch.zeros(q, k, dtype=torch.bool),
+}
+
+
+@pytest.mark.parametrize("rows", [3, 256])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 9}, {"window": 2}], ids=str)
+@pytest.mark.parametrize("mask", [None, *MASKS])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 4, 2, 40, 21, 8, 8)], ids=str)
+def test_hides_what_the_plain_form_hides(shape, mask, options, rows, monkeypatch):
+    """A few queries at a time, in the last shape more of them than keys."""
+    monkeypatch.setattr(_fused, "ROWS", rows)
+    q, k, v = inputs(shape)
+    settled = dict(options, scale=0.4)
+    if mask is not None:
+        settled["mask"] = MASKS[mask](shape[0], shape[1], shape[3], shape[4])
+    for normaliser in (Adaptive(), SSMax(tuple(0.1 * head for head in range(1, shape[1] + 1)))):
+        found = fused_attention(q, k, v, normaliser=normaliser, **settled)
+        expected = plain_form(q, k, v, normaliser, **settled)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -111,19 +147,28 @@ def test_refuses_what_is_not_finite_or_overflows(which, value):
     assert (found is None) == (which < 2 or value != 1e38)
 
 
-def test_refuses_queries_that_see_nothing():
-    q, k, v = inputs((1, 2, 2, 9, 5, 8, 8))
-    assert fused_attention(q, k, v, causal=True, scale=1.0, normaliser=Adaptive()) is None
-    assert fused_attention(q, k, v, causal=False, scale=1.0, normaliser=Adaptive()) is not None
+def test_keys_that_no_query_sees_are_not_multiplied():
+    """Padding at both ends and a window: what is left of the keys is what reaches the kernel."""
+    q, k, v = inputs((1, 2, 1, 1024, 1024, 8, 8), torch.float32)
+    mask = (torch.arange(1024) >= 300) & (torch.arange(1024) < 700)
+    with Kernels() as counted:
+        fused_attention(q, k, v, mask=mask, normaliser=Plain())
+    assert counted.products == 2 * 1024 * 400
+    with Kernels() as counted:
+        fused_attention(q, k, v, causal=True, window=64, normaliser=Plain())
+    assert counted.products < 2 * 1024 * 128
 
 
 class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts calls of the fused kernel."""
+    """Counts calls of the fused kernel, and the pairs of a query and a key that they are given."""
 
-    calls = 0
+    calls = products = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+            query, key = args[:2]
+            self.calls += 1
+            self.products += query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
         return func(*args, **(kwargs or {}))
 
 
@@ -134,10 +179,11 @@ class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
         ({"causal": True}, 2),
         ({"temperature": Plain(), "causal": True}, 1),
         ({"temperature": SSMax()}, 1),
-        ({"window": 3}, 0),
+        ({"window": 3}, 2),
+        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 2),
+        ({"mask": torch.zeros(64, 64)}, 0),
         ({"softcap": 2.0}, 0),
         ({"sinks": torch.zeros(2)}, 0),
-        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 0),
     ],
     ids=str,
 )

@@ -7,16 +7,21 @@ ordinary attention, of queries times the factor. No logit is ever stored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holdfast.nn.normalisers import FactorNormaliser, Plain
+from holdfast.nn._visibility import Options, cut_mask, full_mask, hidden_and_added
+from holdfast.nn.normalisers import FactorNormaliser, Plain, Rows
 
 PRECISION = 2e-5
 """Nats that rounding may cost the entropy, a difference of two larger numbers."""
+
+ROWS = 256
+"""Queries at a time where more than causality hides keys: few, so that the keys none of them sees can be skipped."""
 
 
 def fused_attention(
@@ -24,42 +29,67 @@ def fused_attention(
     key: Float[Tensor, "batch kv_heads keys dim"],
     value: Float[Tensor, "batch kv_heads keys value_dim"],
     *,
-    causal: bool,
-    scale: float,
+    mask: Bool[Tensor, ...] | None,
     normaliser: FactorNormaliser,
+    options: Options,
 ) -> Float[Tensor, "batch heads queries value_dim"] | None:
-    """Attention on a CPU without mask, window, softcap, sinks and gradient; the normaliser is a factor of the row.
+    """Attention on a CPU without additive mask, softcap, sinks and gradient; the normaliser is a factor of the row.
 
     Returns:
-        The output, in float32 or better; `None` where the kernel is of no use or not exact enough: a query that sees
-        nothing, numbers that are not finite, huge logits.
+        The output, in float32 or better; `None` where it would not be exact: numbers that are not finite, huge logits.
     """
-    queries, keys = query.shape[2], key.shape[2]
-    if causal and queries > keys:
-        return None
+    queries, keys = options.queries, options.keys
     width = max(query.shape[-1], value.shape[-1])
     # Not by the kernel, which hides a key before it scales: a scale below zero would bring it back.
-    q, k, v = _wide(query, width) * scale, _wide(key, width), _wide(value, width)
+    q, k, v = _wide(query, width) * options.scale, _wide(key, width), _wide(value, width)
     if normaliser.needs_entropy:
         # What all keys share adds the same to all logits of a row: it changes no weight, but costs the entropy digits.
         k = k - k.mean(2, keepdim=True)
     # The kernel multiplies hidden values by zero, and zero times NaN is NaN.
     if not all(bool(each.isfinite().all()) for each in (q, k, v)):
         return None
-    if not isinstance(normaliser, Plain):
-        entropy = q.new_zeros(*q.shape[:3], 1)
-        if normaliser.needs_entropy:
-            mean_key, total = _attend(q, k, k, causal)
-            products = q * mean_key
-            size = total.abs().amax() + products.abs().sum(-1).amax()
-            # A sum that overflowed is not at most anything.
-            if not bool(size * torch.finfo(q.dtype).eps <= PRECISION):
+    position = torch.arange(options.offset, keys).unsqueeze(1)
+    if mask is None and options.window is None and (queries <= keys or not options.causal):
+        visible = position + 1 if options.causal else torch.full_like(position, keys)
+        whole = _two_calls(q, k, v, None, options.causal, visible, position, normaliser)
+        return None if whole is None else whole[..., : value.shape[-1]]
+    output = q.new_zeros(*q.shape[:3], value.shape[-1])
+    full = None if mask is None else full_mask(mask)
+    # Sequences with a mask of their own see spans of their own.
+    alike = full is None or full.shape[0] == 1
+    step = ROWS if options.window is None else max(ROWS // 4, min(ROWS, options.window))
+    for batch in [slice(None)] if alike else [slice(b, b + 1) for b in range(len(q))]:
+        own = full if full is None or alike else full[batch]
+        for start in range(0, queries, step):
+            stop = min(queries, start + step)
+            low, high = options.span(start, stop)
+            rows = Rows(position[start:stop, 0], torch.arange(low, high))
+            part = None if own is None else cut_mask(own, start, stop, low, high)
+            seen = _seen(part, rows, options)
+            somewhere = seen.flatten(0, -2).any(0).nonzero()
+            if len(somewhere) == 0:
+                continue
+            first, last = int(somewhere[0]), int(somewhere[-1]) + 1
+            seen = seen[..., first:last]
+            visible = seen.sum(-1, keepdim=True)
+            # A row that sees nothing sees all here, so that its numbers stay finite; it is cleared at the end.
+            bias = q.new_zeros(seen.shape).masked_fill_(~seen & (visible > 0), -math.inf)
+            k_part, v_part = (each[batch, :, low + first : low + last] for each in (k, v))
+            found = _two_calls(
+                q[batch, :, start:stop], k_part, v_part, bias, False, visible, position[start:stop], normaliser
+            )
+            if found is None:
                 return None
-            entropy = (total - products.sum(-1)).clamp(min=0).unsqueeze(-1)
-        position = torch.arange(keys - queries, keys).unsqueeze(1)
-        visible = position + 1 if causal else torch.full_like(position, keys)
-        q = q * normaliser.factor(entropy, visible, position).to(q.dtype)
-    return _attend(q, k, v, causal)[0][..., : value.shape[-1]]
+            output[batch, :, start:stop] = found[..., : value.shape[-1]].masked_fill(visible == 0, 0.0)
+    return output
+
+
+def _seen(mask: Bool[Tensor, ...] | None, rows: Rows, options: Options) -> Bool[Tensor, "#batch #heads query key"]:
+    """Which keys each of the rows sees."""
+    hidden, _ = hidden_and_added(mask, rows, options)
+    seen = torch.ones(1, 1, dtype=torch.bool) if hidden is None else ~hidden
+    seen = seen.expand(*seen.shape[:-2], len(rows.query), len(rows.key))
+    return full_mask(seen)
 
 
 def _wide(tensor: Tensor, width: int) -> Tensor:
@@ -68,28 +98,59 @@ def _wide(tensor: Tensor, width: int) -> Tensor:
     return wide if wide.shape[-1] == width else torch.nn.functional.pad(wide, (0, width - wide.shape[-1]))
 
 
+def _two_calls(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    value: Float[Tensor, "batch kv_heads keys dim"],
+    bias: Float[Tensor, "#batch #heads queries keys"] | None,
+    causal: bool,
+    visible: Int[Tensor, "*#batch queries 1"],
+    position: Int[Tensor, "queries 1"],
+    normaliser: FactorNormaliser,
+) -> Float[Tensor, "batch heads queries dim"] | None:
+    """Every row by its factor; one call is enough where the factor needs no entropy."""
+    if not isinstance(normaliser, Plain):
+        entropy = query.new_zeros(*query.shape[:3], 1)
+        if normaliser.needs_entropy:
+            mean_key, total = _attend(query, key, key, bias, causal)
+            products = query * mean_key
+            size = total.abs().amax() + products.abs().sum(-1).amax()
+            # A sum that overflowed is not at most anything.
+            if not bool(size * torch.finfo(query.dtype).eps <= PRECISION):
+                return None
+            entropy = (total - products.sum(-1)).clamp(min=0).unsqueeze(-1)
+        query = query * normaliser.factor(entropy, visible, position).to(query.dtype)
+    return _attend(query, key, value, bias, causal)[0]
+
+
 def _attend(
     query: Float[Tensor, "batch heads queries dim"],
     key: Float[Tensor, "batch kv_heads keys dim"],
     value: Float[Tensor, "batch kv_heads keys dim"],
+    bias: Float[Tensor, "#batch #heads queries keys"] | None,
     causal: bool,
 ) -> tuple[Float[Tensor, "batch heads queries dim"], Float[Tensor, "batch heads queries"]]:
     """Output and logarithm of the sum; the queries stand at the end of the keys."""
     groups = query.shape[1] // key.shape[1]
-    # One query of each group at a time: no key is repeated.
+
+    def of_group(tensor: Tensor, group: int) -> Tensor:
+        # One query head of each key head at a time: no key is repeated.
+        return tensor if tensor.shape[1] == 1 < groups else tensor[:, group::groups]
+
     each = [
-        _kernel(rows, key, value, causal) for rows in query.view(query.shape[0], -1, groups, *query.shape[2:]).unbind(2)
+        _kernel(of_group(query, group), key, value, None if bias is None else of_group(bias, group), causal)
+        for group in range(groups)
     ]
     output, total = (torch.stack(parts, 2).flatten(1, 2) for parts in zip(*each, strict=True))
     return output, total
 
 
-def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+def _kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
     """As many query heads as key heads."""
     kernel: Callable[..., tuple[Tensor, Tensor]] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     before = key.shape[2] - query.shape[2]
     if not causal or query.shape[2] == 1:
-        return kernel(query, key, value, scale=1.0)
+        return kernel(query, key, value, attn_mask=bias, scale=1.0)
     own = kernel(query, key[:, :, before:], value[:, :, before:], is_causal=True, scale=1.0)
     if before == 0:
         return own

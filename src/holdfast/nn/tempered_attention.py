@@ -1,8 +1,8 @@
 """Attention with an adaptive temperature, or any other normaliser, in memory that grows with the keys only.
 
 The temperature of a row depends on the whole row, so that every row is seen twice: once for its entropy, once for
-its weights. Where nothing but causality hides keys, a CPU does that in two calls of PyTorch's fused attention;
-otherwise queries are taken a few at a time, and the logits of those few are kept between the two passes.
+its weights. Where keys are only hidden or not, a CPU does that in two calls of PyTorch's fused attention; otherwise
+queries are taken a few at a time, and the logits of those few are kept between the two passes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import kernels
 from holdfast.nn._fused import fused_attention
+from holdfast.nn._visibility import Options, cut_mask, full_mask, hidden_and_added, mask_of_head
 from holdfast.nn.normalisers import Adaptive, FactorNormaliser, Normaliser, Plain, Rows, SSMax, hidden_keys
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
@@ -40,44 +41,6 @@ MASKED = -1e30
 """Stands for a masked logit where -inf would meet a factor of zero; its exponential is zero all the same."""
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What decides which key a query sees, and how a product becomes a logit."""
-
-    causal: bool
-    window: int | None
-    scale: float
-    softcap: float | None
-    queries: int
-    keys: int
-
-    @property
-    def offset(self) -> int:
-        """Position of the first query: the last query stands at the last key."""
-        return self.keys - self.queries
-
-    def span(self, start: int, stop: int) -> tuple[int, int]:
-        """Keys outside of which no query from `start` up to `stop` sees anything."""
-        low, high = 0, self.keys
-        if self.causal:
-            high = max(0, min(high, stop + self.offset))
-        if self.window is not None:
-            low = max(0, start + self.offset - self.window + 1)
-            high = high if self.causal else min(high, max(0, stop + self.offset + self.window - 1))
-        return min(low, high), high
-
-    def hidden(self, query: Int[Tensor, " query"], key: Int[Tensor, " key"]) -> Bool[Tensor, "query key"] | None:
-        """Which keys are hidden from which query; `None` where none is."""
-        ahead = key - query[:, None]
-        hidden = None
-        if self.causal:
-            hidden = ahead > 0
-        if self.window is not None:
-            far = ahead.abs() >= self.window
-            hidden = far if hidden is None else hidden | far
-        return hidden
-
-
 def adaptive_attention(
     query: Float[Tensor, "batch heads queries dim"],
     key: Float[Tensor, "batch kv_heads keys dim"],
@@ -95,9 +58,10 @@ def adaptive_attention(
     """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
 
     Memory is a few chunks of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
-    are in float32 or better whatever the inputs. On a CPU, without gradient, mask, window, softcap and sinks, PyTorch's
-    fused attention does the work, in two calls for a law. With `HOLDFAST_KERNELS=triton` in the environment the Triton
-    kernel of `holdfast.nn.kernels` computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
+    are in float32 or better whatever the inputs. On a CPU, without gradient, additive mask, softcap and sinks,
+    PyTorch's fused attention does the work, in two calls for a law. With `HOLDFAST_KERNELS=triton` in the environment
+    the Triton kernel of `holdfast.nn.kernels` computes what it takes: no mask, sinks and gradient, and a law or the
+    plain softmax.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.
@@ -136,9 +100,9 @@ def adaptive_attention(
         each is not None and each.requires_grad for each in (query, key, value, mask, sinks)
     )
     cpu = not needs_grad and query.device.type == "cpu" and _readable(query, key, value, mask, sinks)
-    bare = mask is None and window is None and softcap is None and sinks is None
-    if cpu and bare and queries >= FUSED and isinstance(normaliser, FactorNormaliser):
-        fused = fused_attention(query, key, value, causal=causal, scale=options.scale, normaliser=normaliser)
+    only_hides = softcap is None and sinks is None and (mask is None or mask.dtype == torch.bool)
+    if cpu and only_hides and queries >= FUSED and isinstance(normaliser, FactorNormaliser):
+        fused = fused_attention(query, key, value, mask=mask, normaliser=normaliser, options=options)
         if fused is not None:
             return fused.to(query.dtype)
     groups = heads // key.shape[1]
@@ -157,7 +121,7 @@ def adaptive_attention(
     for b in range(batch):
         for head in range(heads):
             k, v = key[b, head // groups], value[b, head // groups]
-            own_mask = None if mask is None else _part(mask, b, head)
+            own_mask = None if mask is None else mask_of_head(mask, b, head)
             sink = None if sinks is None else sinks[head]
             wide = _wide(query.dtype)
             if not needs_grad:
@@ -168,7 +132,7 @@ def adaptive_attention(
                 if low == high and sink is None:
                     parts.append(output[b, head, start:stop])
                     continue
-                part = None if own_mask is None else _cut(own_mask, start, stop, low, high)
+                part = None if own_mask is None else cut_mask(own_mask, start, stop, low, high)
                 chunk = (query[b, head, start:stop], k[low:high], v[low:high], part, sink, start, low)
                 if not needs_grad:
                     output[b, head, start:stop] = _fast(*chunk, own, options, scratch)
@@ -331,7 +295,7 @@ def attention_statistics(
             stop = min(options.keys, start + block)
             products = _products(rows, key[:, :, start:stop].to(wide))
             seen = Rows(position[first:last], torch.arange(start, stop, device=query.device))
-            part = None if mask is None else _cut(_full(mask), first, last, start, stop)
+            part = None if mask is None else cut_mask(full_mask(mask), first, last, start, stop)
             found = found.merge(RowStatistics.of(_logits(products, part, seen, options)))
         if sinks is not None:
             found = found.merge(RowStatistics.of(sinks.to(wide)[:, None, None].expand(*rows.shape[:3], 1)))
@@ -362,7 +326,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _queries(options: _Options, like: Tensor) -> Int[Tensor, " query"]:
+def _queries(options: Options, like: Tensor) -> Int[Tensor, " query"]:
     return torch.arange(options.offset, options.keys, device=like.device)
 
 
@@ -376,7 +340,7 @@ def _checked(
     softcap: float | None,
     window: int | None,
     sinks: Tensor | None,
-) -> _Options:
+) -> Options:
     """Refuse what does not fit together."""
     batch, heads, queries, dim = query.shape
     if not query.is_floating_point():
@@ -405,37 +369,20 @@ def _checked(
         raise ArgumentError("window", "at least 1", window)
     if sinks is not None and sinks.shape != (heads,):
         raise ArgumentError("sinks", f"shape ({heads},)", f"shape {tuple(sinks.shape)}")
-    return _Options(causal, window, dim**-0.5 if scale is None else scale, softcap, queries, keys)
+    return Options(causal, window, dim**-0.5 if scale is None else scale, softcap, queries, keys)
 
 
-def _chunks(options: _Options) -> Iterator[tuple[int, int]]:
+def _chunks(options: Options) -> Iterator[tuple[int, int]]:
     step = max(1, min(options.queries, CHUNK // options.keys))
     for start in range(0, options.queries, step):
         yield start, min(options.queries, start + step)
 
 
-def _scratch(options: _Options, query: Tensor) -> tuple[Tensor, Tensor]:
+def _scratch(options: Options, query: Tensor) -> tuple[Tensor, Tensor]:
     """Room for two chunks of logits: made once, for fresh memory costs more than the arithmetic on it."""
     size = min(options.queries, max(1, CHUNK // options.keys)) * options.keys
     room = torch.empty(2, size, dtype=_wide(query.dtype), device=query.device)
     return room[0], room[1]
-
-
-def _full(mask: Tensor) -> Tensor:
-    """A mask with all four dimensions."""
-    return mask[(None,) * (4 - mask.ndim)]
-
-
-def _part(mask: Tensor, batch: int, head: int) -> Tensor:
-    """The mask of one head, (queries or 1, keys or 1)."""
-    full = _full(mask)
-    return full[batch if full.shape[0] > 1 else 0, head if full.shape[1] > 1 else 0]
-
-
-def _cut(mask: Tensor, start: int, stop: int, low: int, high: int) -> Tensor:
-    """The part of a mask for these queries and keys; a dimension of size one stands for all of them."""
-    part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
-    return part if part.shape[-1] == 1 else part[..., low:high]
 
 
 def _for_head(normaliser: Normaliser, head: int) -> Normaliser:
@@ -454,25 +401,14 @@ def _products(
     return (grouped @ key.mT).view(batch, heads, queries, key.shape[2])
 
 
-def _hidden_and_added(
-    mask: Tensor | None, rows: Rows, options: _Options
-) -> tuple[Bool[Tensor, ...] | None, Float[Tensor, ...] | None]:
-    """What causality, window and a mask for these very rows hide, and what the mask adds."""
-    hidden = options.hidden(rows.query, rows.key)
-    if mask is None:
-        return hidden, None
-    own = ~mask if mask.dtype == torch.bool else hidden_keys(mask)
-    return own if hidden is None else hidden | own, None if mask.dtype == torch.bool else mask
-
-
 def _logits(
-    products: Float[Tensor, "*batch query key"], mask: Tensor | None, rows: Rows, options: _Options
+    products: Float[Tensor, "*batch query key"], mask: Tensor | None, rows: Rows, options: Options
 ) -> Float[Tensor, "*batch query key"]:
     """Logits, -inf where hidden, of products of queries and keys; `mask` is cut to them."""
     z = products * options.scale
     if options.softcap is not None:
         z = options.softcap * torch.tanh(z / options.softcap)
-    hidden, added = _hidden_and_added(mask, rows, options)
+    hidden, added = hidden_and_added(mask, rows, options)
     if added is not None:
         z = z + added.to(z.dtype)
     # What is hidden stays hidden, whatever the logit.
@@ -485,7 +421,7 @@ def _weights(
     mask: Tensor | None,
     sinks: Float[Tensor, " heads"] | None,
     normaliser: Normaliser,
-    options: _Options,
+    options: Options,
 ) -> Float[Tensor, "batch heads queries keys"]:
     """All weights at once."""
     wide = _wide(query.dtype)
@@ -515,7 +451,7 @@ def _weigh(
     return output[..., :-1].masked_fill(output[..., -1:] > 0, math.nan)
 
 
-def _rows(query: Tensor, key: Tensor, start: int, low: int, options: _Options) -> Rows:
+def _rows(query: Tensor, key: Tensor, start: int, low: int, options: Options) -> Rows:
     first = options.offset + start
     return Rows(
         torch.arange(first, first + len(query), device=query.device),
@@ -532,7 +468,7 @@ def _whole(
     start: int,
     low: int,
     normaliser: Normaliser,
-    options: _Options,
+    options: Options,
 ) -> Float[Tensor, "queries value_dim"]:
     """One chunk of queries of one head, in operations that have gradients."""
     wide = _wide(query.dtype)
@@ -553,7 +489,7 @@ def _fast(
     start: int,
     low: int,
     normaliser: Normaliser,
-    options: _Options,
+    options: Options,
     scratch: tuple[Tensor, ...],
 ) -> Float[Tensor, "queries value_dim"]:
     """The same without gradients: the logits are overwritten by their weights, and read as seldom as possible."""
@@ -574,7 +510,7 @@ def _fast(
         z[:, -edge:].masked_fill_(tail, MASKED)
         visible = (rows.query - low + 1).clamp(min=0).unsqueeze(1)
     else:
-        hidden, added = _hidden_and_added(mask, rows, options)
+        hidden, added = hidden_and_added(mask, rows, options)
         if added is not None:
             z.add_(added.to(z.dtype))
         if hidden is not None:
