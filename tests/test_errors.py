@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, require
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, count_of, require
 
 
 def test_an_argument_error_says_which_what_and_what_instead():
@@ -59,3 +59,10 @@ def test_a_name_that_only_begins_alike_is_another_module(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         require("some_package_more", "rl")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize("number", [-1, 2.0, "3", None, True])
+def test_a_count_is_a_whole_number(number):
+    with pytest.raises(ArgumentError, match=f"^copies: expected a whole number of at least 0, got {number!r}$"):
+        count_of("copies", number)
+    assert count_of("copies", 0) == 0

@@ -30,6 +30,13 @@ class ArgumentError(HoldfastError, ValueError):
         return type(self), (self.argument, self.expected, self.got)
 
 
+def count_of(argument: str, number: object, least: int = 0) -> int:
+    """A whole number that is not below `least`, or an error that names the argument."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise ArgumentError(argument, f"a whole number of at least {least}", repr(number))
+    return number
+
+
 class MissingExtraError(HoldfastError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 

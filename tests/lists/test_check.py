@@ -431,12 +431,13 @@ def test_mixed_types_that_a_strategy_seldom_gives():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 0}, "max_length: expected at least 1, got 0"),
-        ({"max_examples": -1}, "max_examples: expected at least 0, got -1"),
+        ({"max_length": 0}, "max_length: expected a whole number of at least 1, got 0"),
+        ({"max_examples": -1}, "max_examples: expected a whole number of at least 0, got -1"),
         (
             {"exhaustive": (0, 3)},
             "exhaustive: expected a number of values from 1 and a length from -1, got (0, 3)",
         ),
+        ({"exhaustive": 5}, "exhaustive: expected a number of values from 1 and a length from -1, got 5"),
         ({"exhaustive": (10, 9)}, "exhaustive: expected values ** length of at most 1000000, got (10, 9)"),
         ({"elements": []}, "elements: expected at least one value, got []"),
         ({"elements": 5}, "elements: expected a collection of values or a strategy of Hypothesis, got 5"),

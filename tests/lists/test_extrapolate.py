@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lists import _running
+from holdfast.lists import _bar
 from holdfast.lists.errors import (
     AlienValue,
     BadAnswer,
@@ -27,6 +27,7 @@ from holdfast.lists.errors import (
 )
 from holdfast.lists.extrapolate import extrapolate
 from holdfast.lists.functions import FUNCTIONS, double, nub, reverse
+from holdfast.lists.synthesize import synthesize
 
 EQUIVARIANT = [named for named in FUNCTIONS if named.filter_equivariant]
 POSITIONAL = [named for named in EQUIVARIANT if named.positional]
@@ -564,7 +565,9 @@ class Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(_running, "SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(_bar, "SHOW_AFTER_S", 0.0)
     xs = list(range(100))
     assert extrapolate(reverse, 4, progress=progress)(xs) == xs[::-1]
     assert ("extrapolate" in sys.stderr.getvalue()) is progress
+    assert synthesize([([1, 2], [2, 1])], progress=progress).best is not None
+    assert ("terms" in sys.stderr.getvalue()) is progress

@@ -241,7 +241,7 @@ def test_a_value_has_as_many_copies_in_every_list():
     votes.add([0, 0, 1], [0, 0, 1])
     with pytest.raises(ArgumentError, match="query: expected 2 copies of label 0, as in the lists before, got 1"):
         votes.add([0, 1], [0, 1])
-    with pytest.raises(ArgumentError, match="alphabet_size: expected at least 0, got -1"):
+    with pytest.raises(ArgumentError, match="alphabet_size: expected a whole number of at least 0, got -1"):
         Votes(-1)
 
 

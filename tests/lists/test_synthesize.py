@@ -290,6 +290,9 @@ def test_examples_that_no_filter_equivariant_function_fits(examples, error, text
     ("arguments", "text"),
     [
         ({"examples": []}, "examples: expected at least one"),
+        ({"examples": 5}, "examples: expected pairs"),
+        ({"keys": [abs]}, "keys: expected functions by name"),
+        ({"predicates": {"even": 2}}, "predicates: expected functions by name"),
         ({"examples": [[1, 2, 3]]}, r"examples\[0\]: expected a pair"),
         ({"examples": [([1], 2)]}, r"examples\[0\]: expected two lists"),
         ({"examples": [([float("nan")], [])]}, "elements that equal themselves"),

@@ -93,7 +93,7 @@ MASKS = {
 @pytest.mark.parametrize("rows", [3, 256])
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 9}, {"window": 2}], ids=str)
 @pytest.mark.parametrize("mask", [None, *MASKS])
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 4, 2, 40, 21, 8, 8)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:-1], (2, 4, 2, 40, 21, 8, 8)], ids=str)
 def test_hides_what_the_plain_form_hides(shape, mask, options, rows, monkeypatch):
     """A few queries at a time, in the last shape more of them than keys."""
     monkeypatch.setattr(_fused, "ROWS", rows)

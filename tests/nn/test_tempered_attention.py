@@ -283,6 +283,14 @@ def test_gradient_through_the_temperature_is_exact():
         (lambda q, k, v: ((q, k, v), {"mask": torch.ones(3, 5, dtype=torch.bool)}), "mask"),
         (lambda q, k, v: ((q, k, v), {"mask": torch.ones(4, 5, dtype=torch.long)}), "mask"),
         (lambda q, k, v: ((q, k, v), {"sinks": torch.zeros(3)}), "sinks"),
+        (lambda q, k, v: ((q[0], k[0], v[0]), {}), r"query: .* four dimensions"),
+        (lambda q, k, v: ((q, k.tolist(), v), {}), "key: expected a tensor, got list"),
+        (lambda q, k, v: ((q, k, v.to("meta")), {}), "value: expected a tensor on cpu, .* meta"),
+        (lambda q, k, v: ((q, k, v), {"mask": [True]}), "mask: expected a tensor, got list"),
+        (lambda q, k, v: ((q, k, v), {"window": 2.5}), "window: expected a whole number"),
+        (lambda q, k, v: ((q, k, v), {"scale": "1"}), "scale: expected a number, got '1'"),
+        (lambda q, k, v: ((q, k, v), {"temperature": 2.0}), "temperature: expected an AdaptiveTemperature"),
+        (lambda q, k, v: ((q, k, v), {"temperature": SSMax((0.1, 0.2))}), "scale for each of 4 heads, got 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, argument):

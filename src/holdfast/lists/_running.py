@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from holdfast.errors import HoldfastError
+from holdfast.lists._bar import Bar
 from holdfast.lists._laws import Laws, Translator
 from holdfast.lists.blocks import Plan
 from holdfast.lists.errors import BadAnswer
 from holdfast.lists.oracle import Oracle
 from holdfast.lists.pairs import Labels
-
-SHOW_AFTER_S = 2.0
 
 SLICE = 512
 """Lists between two updates of the progress bar."""
@@ -84,7 +80,7 @@ def finish(runs: Sequence[Run], oracle: Oracle, *, keep_errors: bool, by_votes: 
     moving = [run for run in runs if run.result is None]
     for run in moving:
         run.move(None, keep_errors=keep_errors, by_votes=by_votes)
-    with _Bar(progress, sum(run.expected for run in moving)) as bar:
+    with Bar("extrapolate", sum(run.expected for run in moving), wanted=progress) as bar:
         while moving := [run for run in moving if run.result is None]:
             queries = [run.translator.query(query) for run in moving for query in run.waiting]
             # One batch to a function that takes batches, and to a budget that is kept or passed as a whole.
@@ -131,37 +127,3 @@ def ask_each(oracle: Oracle, queries: Sequence[Any], *, fresh: bool = False) -> 
             return [error]
     middle = len(queries) // 2
     return ask_each(oracle, queries[:middle], fresh=fresh) + ask_each(oracle, queries[middle:], fresh=fresh)
-
-
-class _Bar:
-    """Questions that were asked, on a terminal, with the time that is left."""
-
-    def __init__(self, wanted: bool, expected: int) -> None:
-        self.live = wanted and sys.stderr is not None and sys.stderr.isatty()
-        self._expected = expected
-        self._asked = 0
-        self._started = time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        if self.live:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._progress.start()
-            self._task = self._progress.add_task("extrapolate", total=self._expected, visible=False)
-        return self
-
-    def advance(self, asked: int) -> None:
-        """Count some questions."""
-        self._asked += asked
-        if self.live:
-            visible = time.monotonic() - self._started > SHOW_AFTER_S
-            total = max(self._expected, self._asked)
-            self._progress.update(self._task, completed=self._asked, total=total, visible=visible)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self._progress.stop()

@@ -17,9 +17,13 @@ from keyword import iskeyword
 from typing import Any
 
 from holdfast.errors import ArgumentError
+from holdfast.lists._bar import Bar
 from holdfast.lists._words import Word
 from holdfast.lists.natural import block_code, function_code
 from holdfast.lists.values import Alphabet, as_given
+
+SLICE = 1024
+"""Terms between two updates of the progress bar."""
 
 BANK_LENGTH = 4
 """Length of the longest lists of two values in the bank."""
@@ -159,6 +163,8 @@ def leaves(
         ArgumentError: the name of a key or a predicate is no Python name, or one that the code uses.
     """
     for argument, given in (("keys", keys), ("predicates", predicates)):
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) and callable(given[name]) for name in given):
+            raise ArgumentError(argument, "functions by name, such as {'abs': abs}", given)
         for name in given:
             taken = hasattr(builtins, name) and getattr(builtins, name) is not given[name]
             if not name.isidentifier() or iskeyword(name) or name in ("xs", "x", "term") or taken:
@@ -203,7 +209,12 @@ class Search:
 
 
 def search(
-    examples: Sequence[tuple[Word, Word]], alphabet: Alphabet, found_leaves: Sequence[Leaf], max_size: int
+    examples: Sequence[tuple[Word, Word]],
+    alphabet: Alphabet,
+    found_leaves: Sequence[Leaf],
+    max_size: int,
+    *,
+    progress: bool = False,
 ) -> Search:
     """All terms up to a size that fit examples, but for those that answer like a shorter one on the bank.
 
@@ -212,6 +223,7 @@ def search(
         alphabet: the values.
         found_leaves: the leaves.
         max_size: leaves of the largest terms.
+        progress: show a bar on a terminal after two seconds.
     """
     lists = _Lists(alphabet, found_leaves)
     inputs = [lists.number(xs) for xs, _ in examples]
@@ -238,18 +250,32 @@ def search(
         except Exception:
             # Values that have no order, for example; a key or predicate may raise anything.
             dropped.append(leaf.name)
-    for size in range(2, max_size + 1):
-        by_size[size] = []
-        for expression, answer in _larger(by_size, size, lists):
-            tried += 1
-            if size == max_size and any(answer(place, inputs[place]) != want for place, want in enumerate(target)):
-                continue  # nothing is built of the largest terms, so that only those that fit are of interest
-            keep(expression, tuple(answer(place, number) for place, number in enumerate(inputs)))
+    with Bar("terms", 0, wanted=progress) as bar:
+        for size in range(2, max_size + 1):
+            bar.advance(0, more=_built(by_size, size))
+            by_size[size] = []
+            for expression, answer in _larger(by_size, size, lists):
+                tried += 1
+                if tried % SLICE == 0:
+                    bar.advance(SLICE)
+                if size == max_size and any(answer(place, inputs[place]) != want for place, want in enumerate(target)):
+                    continue  # nothing is built of the largest terms, so that only those that fit are of interest
+                keep(expression, tuple(answer(place, number) for place, number in enumerate(inputs)))
     return Search(tuple(fits), tried, tuple(dropped))
 
 
 Answer = Callable[[int, int], int]
 """What a term answers to the list at a place in the inputs, and with this number."""
+
+
+def _built(by_size: Mapping[int, Sequence[tuple[Expression, tuple[int, ...]]]], size: int) -> int:
+    """About how many terms of a size there are."""
+    count = 0
+    for outer_size in range(1, size):
+        outers = [outer for outer, _ in by_size[outer_size]]
+        ways = sum((not isinstance(each, Composition)) + (not isinstance(each, Concatenation)) for each in outers)
+        count += ways * len(by_size[size - outer_size])
+    return count
 
 
 def _larger(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
 from typing import Any
@@ -188,6 +188,8 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
 def as_examples(examples: Sequence[Example]) -> list[Example]:
     """Examples as they were given, or an error that says what is wrong with them."""
     found: list[Example] = []
+    if not isinstance(examples, Iterable):
+        raise ArgumentError("examples", "pairs (list, its answer)", examples)
     for number, example in enumerate(examples):
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise ArgumentError(f"examples[{number}]", "a pair (list, its answer)", example)

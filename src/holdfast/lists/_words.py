@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from holdfast.errors import ArgumentError
-
 Word = tuple[int, ...]
 Token = tuple[int, int]
 """A label and which of its copies, from 0."""
@@ -23,13 +21,6 @@ class Circle:
     """Three tokens, each of which comes before the next, and the last before the first."""
 
     tokens: tuple[Token, Token, Token]
-
-
-def count_of(argument: str, number: object, least: int = 0) -> int:
-    """A whole number that is not below `least`, or an error that names the argument."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise ArgumentError(argument, f"a whole number of at least {least}", number)
-    return number
 
 
 def restrict(word: Sequence[int], labels: Collection[int]) -> Word:

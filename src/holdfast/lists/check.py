@@ -23,7 +23,7 @@ from random import Random
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from holdfast.errors import ArgumentError, require
+from holdfast.errors import ArgumentError, count_of, require
 from holdfast.lists._check_laws import Filters, Key, Law, Maps, Positions, Renamings, Violation
 from holdfast.lists.errors import BadAnswer, show
 from holdfast.lists.oracle import Oracle
@@ -405,12 +405,13 @@ class _Plan:
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name, number, least in (("max_length", self.max_length, 1), ("max_examples", self.max_examples, 0)):
-            if number < least:
-                raise ArgumentError(name, f"at least {least}", number)
-        size, length = self.exhaustive
-        if size < 1 or length < -1:
-            raise ArgumentError("exhaustive", "a number of values from 1 and a length from -1", self.exhaustive)
+        count_of("max_length", self.max_length, least=1)
+        count_of("max_examples", self.max_examples)
+        match self.exhaustive:
+            case (int(size), int(length)) if size >= 1 and length >= -1:
+                pass
+            case other:
+                raise ArgumentError("exhaustive", "a number of values from 1 and a length from -1", other)
         if (length + 1 if size == 1 else size ** (length + 1)) > MOST_LISTS:
             raise ArgumentError("exhaustive", f"values ** length of at most {MOST_LISTS}", self.exhaustive)
         assert self.values  # refuses elements that cannot be used

@@ -15,11 +15,10 @@ from itertools import combinations, product
 from math import inf, prod
 from typing import Any, Literal
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.lists._words import (
     Circle,
     Word,
-    count_of,
     glue,
     restrict,
     rows,

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from holdfast.errors import ArgumentError, HoldfastError
+from holdfast.errors import ArgumentError, HoldfastError, count_of
 from holdfast.lists._answering import (
     CHEAP_PAIRS,
     Extension,
@@ -156,14 +156,10 @@ def extrapolate(
     count = (CALIBRATION_LISTS if mode == "auto" else 0) if calibrate is None else calibrate
     if calibrate is True:
         count = CALIBRATION_LISTS
-    for name, number, least in (
-        ("capacity", capacity, 2),
-        ("votes", votes, 1),
-        ("calibrate", count, 0),
-        ("seed", seed, 0),
-    ):
-        if not isinstance(number, int) or number < least:
-            raise ArgumentError(name, f"a whole number of at least {least}", repr(number))
+    count_of("capacity", capacity, least=2)
+    count_of("votes", votes, least=1)
+    count_of("calibrate", count)
+    count_of("seed", seed)
     if count and capacity < 3:
         raise ArgumentError("capacity", "at least 3, as calibration tries lists of three (calibrate=0: none)", capacity)
     if relabel is not None and mode in ("distinct", "group"):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise, product
 from typing import Any
 
-from holdfast.errors import ArgumentError
-from holdfast.lists._words import Word, count_of, rows, three_cycle, two_letter_words
+from holdfast.errors import ArgumentError, count_of
+from holdfast.lists._words import Word, rows, three_cycle, two_letter_words
 from holdfast.lists.errors import Cycle
 from holdfast.lists.values import as_given
 

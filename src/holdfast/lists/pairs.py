@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import AlienValue, Cycle, NotExtendable, Undetermined, WrongMultiplicity
 
 Labels = Int[np.ndarray, " n"]
@@ -134,11 +134,9 @@ class PairTable:
     """
 
     def __init__(self, alphabet_size: int, values: Sequence[Any] | None = None) -> None:
-        if alphabet_size < 0:
-            raise ArgumentError("alphabet_size", "at least 0", alphabet_size)
+        self.alphabet_size = count_of("alphabet_size", alphabet_size)
         if values is not None and len(values) != alphabet_size:
             raise ArgumentError("values", f"{alphabet_size} values", len(values))
-        self.alphabet_size = alphabet_size
         self._values = values
         self._answers: dict[bytes, tuple[Labels, Labels]] = {}
         """Query and answer, by the query, of lists with one or two values."""

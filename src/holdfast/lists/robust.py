@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.blocks import Merge, Sublists, _capacity, _packed, _window, _windows, in_step, labels_of, tokens_of
 from holdfast.lists.errors import Undetermined
 from holdfast.lists.pairs import Labels, Token
@@ -80,9 +80,7 @@ class Votes:
     """
 
     def __init__(self, alphabet_size: int) -> None:
-        if alphabet_size < 0:
-            raise ArgumentError("alphabet_size", "at least 0", alphabet_size)
-        self.alphabet_size = alphabet_size
+        self.alphabet_size = count_of("alphabet_size", alphabet_size)
         self._shown: dict[int, int] = {}
         self._seen: list[Counter[int]] = [Counter() for _ in range(alphabet_size)]
         self._answers: list[tuple[tuple[int, ...], tuple[int, ...]]] = []

@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from itertools import count, islice, pairwise, permutations, product
 from typing import Any, Literal, Protocol
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.lists._terms import leaves, search
 from holdfast.lists._version_space import Example, VersionSpace, as_examples, version_space
-from holdfast.lists._words import Word, count_of, restrict
+from holdfast.lists._words import Word, restrict
 from holdfast.lists.classes import KINDS, Kind, OrderBlock, OrderNatural, PermutationType, tables, weak_order
 from holdfast.lists.errors import Cycle, OutOfBudget, show
 from holdfast.lists.natural import Block, Natural
@@ -192,6 +192,7 @@ def synthesize(
     max_hypotheses: int = 1000,
     keys: Mapping[str, Callable[[Any], Any]] | None = None,
     predicates: Mapping[str, Callable[[Any], Any]] | None = None,
+    progress: bool = True,
 ) -> Synthesis:
     """Find the list functions that fit examples.
 
@@ -206,6 +207,7 @@ def synthesize(
         max_hypotheses: functions that are kept of a class; all are counted where possible.
         keys: what a term may sort by, by name, such as `{"abs": abs}`.
         predicates: what a term may keep, by name.
+        progress: show a bar on a terminal after two seconds.
 
     Returns:
         What fits, and what to ask next.
@@ -235,7 +237,8 @@ def synthesize(
         elif name == "permutation":
             families.append(_permutation(space, max_hypotheses))
         else:
-            families.append(_terms(space, max_size, max_multiplicity, max_hypotheses, keys or {}, predicates or {}))
+            names = (keys or {}, predicates or {})
+            families.append(_terms(space, max_size, max_multiplicity, max_hypotheses, *names, progress))
     question, groups = _question(space, families)
     return Synthesis(space.examples, tuple(families), question, groups, space)
 
@@ -505,12 +508,13 @@ def _terms(
     limit: int,
     keys: Mapping[str, Callable[[Any], Any]],
     predicates: Mapping[str, Callable[[Any], Any]],
+    progress: bool,
 ) -> Family:
     alphabet = Alphabet([*space.alphabet.values, *_fresh(space.alphabet.values)])
     available = leaves(alphabet.values, max_multiplicity, keys, predicates)
     # What is left of a long example with most values deleted is one too, and refutes most terms in less time.
     short = [(restrict(xs, set(xs[:3])), restrict(ys, set(xs[:3]))) for xs, ys in space.labelled if len(xs) > 16]
-    found = search([*short, *space.labelled], alphabet, available, max_size)
+    found = search([*short, *space.labelled], alphabet, available, max_size, progress=progress)
     scope = f"the {found.tried} terms of size up to {max_size}"
     if found.dropped:
         scope += f" (without {', '.join(found.dropped)}, which fail on these values)"

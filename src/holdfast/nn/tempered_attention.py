@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.nn import kernels
 from holdfast.nn._fused import fused_attention
 from holdfast.nn._visibility import Options, cut_mask, full_mask, hidden_and_added, mask_of_head
@@ -87,8 +89,8 @@ def adaptive_attention(
 
     Source: arXiv 2410.01104, section 3.
     """
-    normaliser = _normaliser(temperature, detach)
     options = _checked(query, key, value, mask, causal, scale, softcap, window, sinks)
+    normaliser = _normaliser(temperature, detach, query.shape[1])
     batch, heads, queries, _ = query.shape
     if mask is None and sinks is None and isinstance(normaliser, Plain | Adaptive):
         law = normaliser.temperature if isinstance(normaliser, Adaptive) else None
@@ -173,8 +175,8 @@ def attention_weights(
     Returns:
         The weights, in float32 or better.
     """
-    normaliser = _normaliser(temperature, detach)
     options = _checked(query, key, key, mask, causal, scale, softcap, window, sinks)
+    normaliser = _normaliser(temperature, detach, query.shape[1])
     return _weights(query, key, mask, sinks, normaliser, options)
 
 
@@ -303,9 +305,13 @@ def attention_statistics(
     return RowStatistics(*(torch.cat([getattr(part, each.name) for part in parts], -1) for each in fields(parts[0])))
 
 
-def _normaliser(temperature: AdaptiveTemperature | Normaliser | None, detach: bool) -> Normaliser:
+def _normaliser(temperature: Any, detach: bool, heads: int) -> Normaliser:
     if isinstance(temperature, Normaliser):
+        if isinstance(temperature, SSMax) and isinstance(temperature.scale, tuple) and len(temperature.scale) != heads:
+            raise ArgumentError("temperature", f"a scale for each of {heads} heads", f"{len(temperature.scale)} scales")
         return temperature
+    if temperature is not None and not isinstance(temperature, AdaptiveTemperature):
+        raise ArgumentError("temperature", "an AdaptiveTemperature, a Normaliser or None", repr(temperature))
     return Adaptive(PUBLISHED if temperature is None else temperature, detach)
 
 
@@ -330,18 +336,27 @@ def _queries(options: Options, like: Tensor) -> Int[Tensor, " query"]:
     return torch.arange(options.offset, options.keys, device=like.device)
 
 
+def _check_tensors(query: Any, **others: Any) -> None:
+    """Refuse what is no tensor, stands elsewhere or has too few dimensions."""
+    for name, each in {"query": query, **others}.items():
+        if each is None and name in ("mask", "sinks"):
+            continue
+        if not isinstance(each, Tensor):
+            raise ArgumentError(name, "a tensor", type(each).__name__)
+        if each.device != query.device:
+            raise ArgumentError(name, f"a tensor on {query.device}, where query is", f"one on {each.device}")
+        if each.ndim != 4 and name in ("query", "key", "value"):
+            raise ArgumentError(name, "four dimensions (batch, heads, tokens, width)", f"shape {tuple(each.shape)}")
+
+
 def _checked(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float | None,
-    softcap: float | None,
-    window: int | None,
-    sinks: Tensor | None,
+    query: Any, key: Any, value: Any, mask: Any, causal: bool, scale: Any, softcap: Any, window: Any, sinks: Any
 ) -> Options:
     """Refuse what does not fit together."""
+    _check_tensors(query=query, key=key, value=value, mask=mask, sinks=sinks)
+    for name, number in (("scale", scale), ("softcap", softcap)):
+        if number is not None and not isinstance(number, Real | torch.SymFloat):
+            raise ArgumentError(name, "a number", repr(number))
     batch, heads, queries, dim = query.shape
     if not query.is_floating_point():
         raise ArgumentError("query", "a floating-point dtype", str(query.dtype))
@@ -365,8 +380,8 @@ def _checked(
             raise ArgumentError("mask", "bool (True = visible) or additive floats", str(mask.dtype))
     if softcap is not None and not softcap > 0:
         raise ArgumentError("softcap", "a positive number", softcap)
-    if window is not None and window < 1:
-        raise ArgumentError("window", "at least 1", window)
+    if window is not None:
+        count_of("window", window, least=1)
     if sinks is not None and sinks.shape != (heads,):
         raise ArgumentError("sinks", f"shape ({heads},)", f"shape {tuple(sinks.shape)}")
     return Options(causal, window, dim**-0.5 if scale is None else scale, softcap, queries, keys)
