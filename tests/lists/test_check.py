@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.errors import ArgumentError, MissingExtraError
-from holdfast.lists import check
+from holdfast.lists import _check_search
 from holdfast.lists._check_laws import Filters
 from holdfast.lists.check import (
     assert_filter_equivariant,
@@ -61,7 +61,7 @@ BY_ORDER = {  # strictly increasing maps: they see which element is larger
 def engine(request, monkeypatch):
     """With Hypothesis, and as if it were not installed."""
     if not request.param:
-        monkeypatch.setattr(check, "find_spec", lambda name: None)
+        monkeypatch.setattr(_check_search, "find_spec", lambda name: None)
     return request.param
 
 
@@ -127,7 +127,7 @@ def test_a_report_of_what_holds_says_what_was_tried(named):
 
 def test_without_random_lists():
     report = check_filter_equivariance(sorted, max_examples=0, exhaustive=(2, 3))
-    assert (report.n_checked, report.longest, report.queries) == (15, 3, 15 + check.REPEATS)
+    assert (report.n_checked, report.longest, report.queries) == (15, 3, 15 + _check_search.REPEATS)
     assert str(report.scope) == "all lists of length <= 3 over 0, 1"
 
 
@@ -247,7 +247,7 @@ def test_no_list_is_asked_twice_in_a_classification():
     # Only to see whether answers stay are the longest lists asked again, once a law.
     again = {xs: times for xs, times in shown.items() if times > 1}
     assert len(again) <= len(reports)
-    assert sum(times - 1 for times in again.values()) == check.REPEATS * len(reports)
+    assert sum(times - 1 for times in again.values()) == _check_search.REPEATS * len(reports)
     assert sum(report.queries for report in reports) == shown.total()
 
 
@@ -620,7 +620,7 @@ def test_many_lists_at_once():
     report = check_filter_equivariance(sort_all, batched=True, max_examples=0)
     assert report.holds
     assert report.n_checked == 364
-    assert calls == [1, 3, 9, 27, 81, 243, *[1] * check.REPEATS]
+    assert calls == [1, 3, 9, 27, 81, 243, *[1] * _check_search.REPEATS]
     report = check_filter_equivariance(batched_tail, batched=True)
     assert report.counterexample.xs == (0, 1)
     assert report.snippet.startswith("from tests.lists.test_check import batched_tail as batched\n")
@@ -707,7 +707,7 @@ def test_a_test_fails_with_a_small_list_in_words():
 
 def test_without_hypothesis_there_is_no_test_but_a_check(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    monkeypatch.setattr(_check_search, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'holdfast\[test\]'"):
         filter_equivariance_test(sorted)
     assert check_filter_equivariance(sorted, max_examples=20).holds
