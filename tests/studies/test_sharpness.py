@@ -18,7 +18,7 @@ from holdfast.lab import Evidence, Outcome, Results, Status, Trial
 from holdfast.lab.study import Record
 from holdfast.lab.verdict import judge
 from holdfast.nn import FitError
-from holdfast.studies import sharpness
+from holdfast.studies import _sharpness_bounds, _sharpness_random, _sharpness_retrieval
 from holdfast.studies._sharpness_traces import TracesConfig
 from holdfast.studies.sharpness import (
     BoundsConfig,
@@ -156,11 +156,13 @@ def test_gpu_scale_at_toy_size() -> None:
 
 def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     config, seeds = TOY.retrieve, (0, 1)
-    monkeypatch.setattr(sharpness, "CHUNK", 7 * 64)
-    net, _ = sharpness._train(config, seeds, sharpness._plain)
+    monkeypatch.setattr(_sharpness_retrieval, "CHUNK", 7 * 64)
+    net, _ = _sharpness_retrieval._train(config, seeds, _sharpness_retrieval._plain)
     with torch.no_grad():
-        records = sharpness._evaluate(net, seeds, lambda n: sharpness._arms(n, 16, [None, None]), config)
-        chunks = list(sharpness._chunks(config, seeds, sharpness.TEST, 64, config.sets))
+        records = _sharpness_retrieval._evaluate(
+            net, seeds, lambda n: _sharpness_retrieval._arms(n, 16, [None, None]), config
+        )
+        chunks = list(_sharpness_retrieval._chunks(config, seeds, _sharpness_random.TEST, 64, config.sets))
         assert [sets.query.shape[1] for sets in chunks] == [7, 7, 7, 7, 7, 5]
         items, query, winner = (
             torch.cat([getattr(sets, name) for sets in chunks], dim=1) for name in ("items", "query", "winner")
@@ -178,7 +180,7 @@ def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatc
 
 
 def test_retrieve_records(toy: Results) -> None:
-    assert set(toy.levels("arm", part="retrieve")) | {"refit"} == set(sharpness.ARMS)
+    assert set(toy.levels("arm", part="retrieve")) | {"refit"} == set(_sharpness_retrieval.ARMS)
     for row in toy.where(part="retrieve", arm="plain"):
         error = row["ordering_error"] + row["dispersion_error"]  # type: ignore[operator]
         assert error == pytest.approx(1 - row["accuracy"], abs=1e-12)  # type: ignore[operator]
@@ -209,7 +211,13 @@ def test_training_with_an_alternative_makes_another_network(toy: Results) -> Non
 
 def test_settings_of_the_arms_are_those_of_the_task() -> None:
     logits = torch.tensor([[[3.0, *[-2.0] * 255]]], dtype=torch.float64)
-    weights = dict(zip(sharpness.ARMS, sharpness._weights(logits, sharpness._arms(256, 16, [None])), strict=True))
+    weights = dict(
+        zip(
+            _sharpness_retrieval.ARMS,
+            _sharpness_retrieval._weights(logits, _sharpness_retrieval._arms(256, 16, [None])),
+            strict=True,
+        )
+    )
     factors = {
         "plain": 1.0,
         "refit": 1.0,
@@ -284,7 +292,9 @@ def test_bounds_hold_at_toy_size(toy: Results) -> None:
 
 
 def test_row_checks_find_an_exception() -> None:
-    (record,) = sharpness._merged([("spectral", torch.tensor([0.5, -0.1, math.nan])), ("spectral", torch.ones(1))])
+    (record,) = _sharpness_bounds._merged(
+        [("spectral", torch.tensor([0.5, -0.1, math.nan])), ("spectral", torch.ones(1))]
+    )
     assert (record["cases"], record["exceptions"]) == (4, 2)
 
 
