@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_hides_what_the_plain_form_hides(shape, mask, options, rows, monkeypatch
     settled = dict(options, scale=0.4)
     if mask is not None:
         settled["mask"] = MASKS[mask](shape[0], shape[1], shape[3], shape[4])
-    for normaliser in (Adaptive(), SSMax(tuple(0.1 * head for head in range(1, shape[1] + 1)))):
+    for normaliser in (Adaptive(), Llama4(0.5, 2.0), SSMax(tuple(0.1 * head for head in range(1, shape[1] + 1)))):
         found = fused_attention(q, k, v, normaliser=normaliser, **settled)
         expected = plain_form(q, k, v, normaliser, **settled)
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
@@ -127,6 +129,17 @@ def test_an_offset_that_all_keys_share_costs_no_digits():
     torch.testing.assert_close(found.double(), expected, atol=5e-5, rtol=0)
 
 
+def test_refuses_products_that_cancel():
+    """Small logits, as sums of large products: their digits are lost all the same."""
+    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
+    q[..., :2] = torch.tensor([300.0, -300.0])
+    k[..., :2] = (torch.arange(64) % 2)[:, None] * 2.0 - 1
+    options = {"causal": False, "scale": 1.0, "normaliser": Adaptive()}
+    assert fused_attention(q.float(), k.float(), v.float(), **options) is None
+    found = fused_attention(q, k, v, **options)
+    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), scale=1.0), atol=1e-9, rtol=0)
+
+
 def test_refuses_logits_whose_entropy_would_lose_digits():
     """Two groups of keys, far apart: no shift brings both near zero. In float64 there are digits enough."""
     q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
@@ -144,7 +157,124 @@ def test_refuses_what_is_not_finite_or_overflows(which, value):
     tensors = inputs((1, 2, 2, 9, 9, 8, 8), torch.float32)
     tensors[which][0, 0, 5, 3] = value
     found = fused_attention(*tensors, causal=True, scale=1.0, normaliser=Adaptive())
-    assert (found is None) == (which < 2 or value != 1e38)
+    if which == 2 and value == 1e38:
+        torch.testing.assert_close(found, plain_form(*tensors, Adaptive(), causal=True, scale=1.0))
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize("normaliser", [Plain(), LogN(4), Adaptive()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_huge_key_that_is_hidden_and_huge_values_are_left_to_the_streamed_form(normaliser, dtype):
+    """Finite all of them, but not their products and sums."""
+    q, k, v = inputs((1, 2, 2, 70, 70, 8, 8), dtype)
+    k[:, :, 50] = torch.finfo(dtype).max
+    mask = torch.arange(70) != 50
+    found = adaptive_attention(q, k, v, mask=mask, temperature=normaliser)
+    tolerance = {"atol": 2e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 2e-5, "rtol": 1e-4}
+    expected = plain_form(q, k, v, normaliser, mask=mask).to(dtype)
+    torch.testing.assert_close(found, expected, **tolerance)
+    k[:, :, 50] = 0
+    for sign in (1, -1):
+        huge = torch.full_like(v, sign * torch.finfo(dtype).max / 2)
+        found = adaptive_attention(q, k, huge, temperature=normaliser)
+        torch.testing.assert_close(found, huge, atol=0, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+LAYOUTS = {
+    "transposed": lambda tensor: tensor.mT.contiguous().mT,
+    "every other": lambda tensor: tensor.repeat_interleave(2, -1)[..., ::2],
+    "dimensions first": lambda tensor: tensor.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1),
+    "expanded": lambda tensor: tensor[..., :1].expand(tensor.shape),
+    "as in transformers": lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2),
+}
+
+
+@pytest.mark.parametrize("normaliser", [Plain(), Adaptive()], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("which", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_any_layout_in_memory_gives_the_same(which, layout, masked, normaliser):
+    tensors = list(inputs((2, 4, 2, 66, 66, 8, 8), torch.float32))
+    for place in which:
+        tensors[place] = LAYOUTS[layout](tensors[place])
+    mask = torch.arange(66) > 2 if masked else None
+    found = adaptive_attention(*tensors, mask=mask, temperature=normaliser)
+    dense = [each.contiguous() for each in tensors]
+    torch.testing.assert_close(found, adaptive_attention(*dense, mask=mask, temperature=normaliser))
+    torch.testing.assert_close(found, plain_form(*dense, normaliser, mask=mask), atol=2e-5, rtol=1e-4)
+
+
+def test_the_output_is_dense_also_where_values_are_narrower_than_keys():
+    q, k, v = inputs((1, 2, 1, 70, 70, 8, 5))
+    assert adaptive_attention(q, k, v, causal=True).is_contiguous()
+
+
+def test_a_mask_is_worked_on_in_bounded_memory(monkeypatch):
+    """A mask of its own for each of six heads, over many keys: a few queries at a time."""
+    monkeypatch.setattr(_fused, "LOGITS", 6 * 400 * 7)
+    q, k, v = inputs((1, 6, 2, 90, 400, 8, 8))
+    mask = torch.rand(1, 6, 90, 400) < 0.7
+    largest = []
+
+    class Masks(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+                largest.append(kwargs["attn_mask"].shape[-2])
+            return func(*args, **(kwargs or {}))
+
+    with Masks():
+        found = adaptive_attention(q, k, v, mask=mask)
+    assert max(largest) == 7
+    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), mask=mask), atol=1e-12, rtol=1e-11)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, in its formulas
+def test_forward_mode_derivatives_go_the_plain_way():
+    q, k, v = inputs((1, 2, 2, 80, 80, 8, 8))
+    tangent = torch.randn_like(q)
+    found = torch.func.jvp(lambda each: adaptive_attention(each, k, v, causal=True), (q,), (tangent,))
+    expected = torch.func.jvp(lambda each: plain_form(each, k, v, Adaptive(), causal=True), (q,), (tangent,))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
+
+
+TRACED = """
+import torch
+from holdfast.nn import adaptive_attention
+q, k, v = (torch.randn(1, 2, 80, 8) for _ in range(3))
+mask = torch.arange(80) >= 40
+traced = torch.jit.trace(lambda *each: adaptive_attention(*each[:3], mask=each[3]), (q, k, v, mask))
+torch.testing.assert_close(traced(q, k, v, ~mask), adaptive_attention(q, k, v, mask=~mask))
+"""
+
+
+def test_a_trace_does_not_hold_on_to_what_its_mask_hid():
+    """In a process of its own, for the run-time checks of the tests cannot read shapes under a trace."""
+    answer = subprocess.run([sys.executable, "-W", "ignore", "-c", TRACED], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 5}, {"mask": torch.arange(80) > 3}], ids=str)
+def test_the_default_device_does_not_matter(options):
+    q, k, v = inputs((1, 2, 2, 80, 80, 8, 8))
+    expected = adaptive_attention(q, k, v, temperature=SSMax(), **options)
+    with torch.device("meta"):
+        found = adaptive_attention(q, k, v, temperature=SSMax(), **options)
+    assert torch.equal(found, expected)
+
+
+class RootOfEntropy(Adaptive):
+    """NaN where rounding has made an entropy negative."""
+
+    def factor(self, entropy, visible, position):
+        return entropy.sqrt()
+
+
+def test_an_entropy_is_never_negative():
+    """The first rows see one key, or equal ones, and have no entropy but that of rounding."""
+    q, k, v = inputs((1, 8, 8, 200, 200, 16, 16), torch.float32)
+    found = fused_attention(q, k, v, causal=True, scale=0.25, normaliser=RootOfEntropy())
+    assert found is not None
 
 
 def test_keys_that_no_query_sees_are_not_multiplied():

@@ -214,7 +214,7 @@ class Llama4(FactorNormaliser):
 
     def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
         """1 + a ln(1 + floor((position + 1) / floor_scale))."""
-        steps = torch.floor((position.to(entropy.dtype) + 1) / self.floor_scale)
+        steps = torch.floor((position.clamp(min=0).to(entropy.dtype) + 1) / self.floor_scale)
         return 1 + self.attn_scale * torch.log1p(steps)
 
 

@@ -316,8 +316,12 @@ def _normaliser(temperature: Any, detach: bool, heads: int) -> Normaliser:
 
 
 def _readable(*tensors: Tensor | None) -> bool:
-    """Whether there are values to decide by: not inside `compile` or `vmap`, nor in fake or empty tensors."""
-    if torch.compiler.is_compiling():
+    """Whether values decide how to compute, without derivatives: not where a function is traced or transformed.
+
+    That is inside `compile`, `jit.trace`, `vmap` and forward-mode differentiation, and with fake or empty tensors.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if traced or torch.autograd.forward_ad._current_level >= 0:
         return False
     try:
         for each in tensors:
