@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,29 +22,8 @@ Law = Literal["filter", "map", "injective", "order", "positional"]
 
 
 @dataclass(frozen=True)
-class Check:
-    """Search for a list on which a function breaks a law; exit status 1 if there is one."""
-
-    target: tyro.conf.Positional[str]
-    """A function from a list to a list, as file.py:name or module:name."""
-    law: Law = "filter"
-    """filter: deleting a value from the list deletes it from the answer, and no more. map, injective, order: renaming
-    values by any map, one-to-one, or in increasing order. positional: deleting one element deletes what it gives."""
-    max_length: int = 12
-    """Elements of the longest list."""
-    max_examples: int = 500
-    """Lists drawn at random, after all short ones."""
-    seed: int = 0
-    """Of the random lists."""
-    timeout_s: float | None = None
-    """Seconds after which a call counts as one that never returns."""
-    json: bool = False
-    """Print JSON."""
-
-
-@dataclass(frozen=True)
-class Classify:
-    """Say which laws a function keeps, as far as a search can tell."""
+class _Search:
+    """Options of a search for a list on which a function breaks a law."""
 
     target: tyro.conf.Positional[str]
     """A function from a list to a list, as file.py:name or module:name."""
@@ -58,6 +37,30 @@ class Classify:
     """Seconds after which a call counts as one that never returns."""
     json: bool = False
     """Print JSON."""
+
+    def by(self, search: Callable[..., Any]) -> Any:
+        """What the search finds."""
+        return search(
+            function_at(self.target),
+            max_length=self.max_length,
+            max_examples=self.max_examples,
+            seed=self.seed,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True)
+class Check(_Search):
+    """Search for a list on which a function breaks a law; exit status 1 if there is one."""
+
+    law: Law = "filter"
+    """filter: deleting a value from the list deletes it from the answer, and no more. map, injective, order: renaming
+    values by any map, one-to-one, or in increasing order. positional: deleting one element deletes what it gives."""
+
+
+@dataclass(frozen=True)
+class Classify(_Search):
+    """Say which laws a function keeps, as far as a search can tell."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,7 @@ def _check(options: Check) -> int:
         "order": check.check_order_equivariance,
         "positional": check.check_positional,
     }
-    report = laws[options.law](
-        function_at(options.target),
-        max_length=options.max_length,
-        max_examples=options.max_examples,
-        seed=options.seed,
-        timeout_s=options.timeout_s,
-    )
+    report = options.by(laws[options.law])
     print(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
     return OK if report.holds else FAILED
 
@@ -124,13 +121,7 @@ def _check(options: Check) -> int:
 def _classify(options: Classify) -> int:
     from holdfast.lists import classify
 
-    found = classify(
-        function_at(options.target),
-        max_length=options.max_length,
-        max_examples=options.max_examples,
-        seed=options.seed,
-        timeout_s=options.timeout_s,
-    )
+    found = options.by(classify)
     print(jsonlib.dumps(found.to_dict(), indent=1) if options.json else found)
     return OK
 
