@@ -108,6 +108,19 @@ def test_hides_what_the_plain_form_hides(shape, mask, options, monkeypatch):
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
 
 
+@pytest.mark.parametrize("normaliser", [Plain(), Adaptive(), LogN(4)], ids=str)
+@pytest.mark.parametrize("mask", ["of each sequence", "padding"])
+def test_long_sequences_with_masks_of_their_own_go_one_by_one(mask, normaliser, monkeypatch):
+    monkeypatch.setattr(_fused, "SHORT", 0)
+    q, k, v = inputs((3, 4, 2, 65, 65, 8, 8))
+    seen = MASKS[mask](3, 4, 65, 65)
+    with Kernels() as counted:
+        found = fused_attention(q, k, v, mask=seen, causal=True, normaliser=normaliser)
+    assert counted.calls == 3 * 2 * (2 if normaliser.needs_entropy else 1)
+    expected = plain_form(q, k, v, normaliser, mask=seen, causal=True, scale=1.0)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_low_precision_costs_the_inputs_digits_and_no_others(dtype):
     """The reference is computed in float64, from the same rounded numbers."""

@@ -232,7 +232,8 @@ def filter_augment(
     """
     top = int(max(xs.max(initial=0), ys.max(initial=0)))
     kept = rng.random((len(xs), top + 1)) < rng.random((len(xs), 1))
-    return tuple(_packed(rows, np.take_along_axis(kept, rows, axis=1) & (rows != EMPTY)) for rows in (xs, ys))  # type: ignore[return-value]
+    left, right = (_packed(rows, np.take_along_axis(kept, rows, axis=1) & (rows != EMPTY)) for rows in (xs, ys))
+    return left, right
 
 
 def shuffled_labels(ys: Int[np.ndarray, "batch m"], rng: np.random.Generator) -> Int[np.ndarray, "batch m"]:
