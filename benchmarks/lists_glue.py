@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from holdfast.lab.environment import environment
-from holdfast.lists._positional import glue_occurrences, short_answers, short_queries
-from holdfast.lists.extrapolate import extrapolate
-from holdfast.lists.pairs import glue_words
+from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists.extend.pairs import glue_words
+from holdfast.lists.extend.positional import glue_occurrences, short_answers, short_queries
 
 
 def partition(xs: list[int]) -> list[int]:

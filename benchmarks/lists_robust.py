@@ -4,7 +4,7 @@
 
 Each of the n(n-1)/2 pairs of a list is asked `votes` times, and each answer is wrong with probability p. Compared are
 gluing that stops at a contradiction (`consistent`: how often there is none), merge sort with the majority as its
-comparator, Copeland scores, and what `holdfast.lists.robust` does. Tokens are numbered at random: in order, ties would
+comparator, Copeland scores, and `holdfast.lists.extend.votes`. Tokens are numbered at random: in order, ties would
 fall in favour of the truth. No method can recover a list in which a majority between neighbours is wrong: `ceiling` is
 how often that did not happen, beside the probability of it.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from holdfast.lab.environment import environment
-from holdfast.lists.robust import copeland, local_search, merge_sort
+from holdfast.lists.extend.votes import copeland, local_search, merge_sort
 
 SETTINGS = (
     (16, 0.01, 1),

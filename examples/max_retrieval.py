@@ -10,10 +10,10 @@ from functools import cached_property
 
 import torch
 
-from holdfast.data.max_retrieval import CLASSES, sample_item_sets
-from holdfast.models.max_retrieval import MaxRetrievalNet
 from holdfast.nn import Adaptive, Hard, Plain
 from holdfast.probes.sharpness import probe_sharpness
+from holdfast.studies.sharpness.item_sets import CLASSES, sample_item_sets
+from holdfast.studies.sharpness.retrieval_net import MaxRetrievalNet
 
 ITEMS = 1 << 17  # at a time: it bounds memory
 

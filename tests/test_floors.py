@@ -164,12 +164,12 @@ def test_the_ground_floor_is_light(module):
     assert loaded(f"import {module}") == set()
 
 
-STUDIES = sorted(path.stem for path in (HOUSE / "studies").glob("*.py") if path.stem != "__init__")
+STUDIES = sorted(path.parent.name for path in (HOUSE / "studies").glob("*/study.py"))
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_is_declared_without_loading_what_it_computes_with(study):
-    assert loaded(f"import holdfast.studies.{study}") == set()
+    assert loaded(f"import holdfast.studies.{study}.study") == set()
 
 
 def test_lightness_can_be_seen_to_fail():

@@ -21,7 +21,7 @@ from filelock import FileLock
 from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.lists.chat import AnswerFile, BudgetSpent, ChatFunction, EndpointError, Usage
 from holdfast.lists.errors import BadAnswer
-from holdfast.lists.extrapolate import extrapolate
+from holdfast.lists.extend.extrapolate import extrapolate
 from holdfast.lists.oracle import Oracle
 from tests.lists.chat_server import ALL_FAULTS, KEY, ChatServer, Reply
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.data.list_tasks import CONTROLS, EQUIVARIANT
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import BadAnswer
 from holdfast.probes.lists import ListReport, probe_filter_equivariance
+from holdfast.studies.lists.tasks import CONTROLS, EQUIVARIANT
 
 LENGTHS = (2, 4, 6, 8)
 

@@ -17,7 +17,7 @@ SCALES = [(name, scale) for name in STUDIES for scale in find(name).scales]
 @pytest.mark.parametrize("name", STUDIES)
 def test_importing_a_study_loads_nothing_heavy(name: str) -> None:
     code = (
-        f"import sys, holdfast.studies.{name}\n"
+        f"import sys, holdfast.studies.{name}.study\n"
         "print([name for name in ('torch', 'numpy', 'scipy', 'matplotlib', 'hypothesis') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -153,7 +153,7 @@ def _extrapolate(options: Extrapolate) -> int:
 
 
 def _synthesize(options: Synthesize) -> int:
-    from holdfast.lists import synthesize
+    from holdfast.lists.synthesize.synthesize import synthesize
 
     rows = _rows(options.examples, "EXAMPLES", ("in", "out"))
     found = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)

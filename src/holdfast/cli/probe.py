@@ -69,8 +69,8 @@ def _probe_sharpness(options: SharpnessProbe) -> int:
 
 def _probe_model(options: SharpnessProbe) -> int:
     from holdfast.errors import require
-    from holdfast.probes._load_model import load_model
-    from holdfast.probes.model_sharpness import probe_model_sharpness
+    from holdfast.probes.load_model import load_model
+    from holdfast.probes.sharpness import probe_model_sharpness
 
     normalisers = _normalisers(options.compare)
     if not sys.stderr.isatty():

@@ -5,7 +5,7 @@ A function is filter equivariant if deleting values before it or after it makes 
 """
 
 from holdfast.lists.chat import ChatFunction
-from holdfast.lists.check import (
+from holdfast.lists.check.report import (
     CheckReport,
     Classification,
     assert_filter_equivariant,
@@ -17,14 +17,6 @@ from holdfast.lists.check import (
     classify,
     filter_equivariance_test,
 )
-from holdfast.lists.classes import (
-    FilterEquivariant,
-    OrderNatural,
-    PermutationType,
-    filter_equivariant,
-    order_natural,
-    permutation_type,
-)
 from holdfast.lists.errors import (
     AlienValue,
     BadAnswer,
@@ -35,13 +27,21 @@ from holdfast.lists.errors import (
     Undetermined,
     WrongMultiplicity,
 )
-from holdfast.lists.extrapolate import Calibration, Extended, Extension, extrapolate
+from holdfast.lists.extend.extrapolate import Calibration, Extended, Extension, extrapolate
+from holdfast.lists.extend.pairs import PairTable
+from holdfast.lists.extend.votes import Ranking, Votes
 from holdfast.lists.functions import FUNCTIONS
-from holdfast.lists.natural import Natural, natural
 from holdfast.lists.oracle import Oracle
-from holdfast.lists.pairs import PairTable
-from holdfast.lists.robust import Ranking, Votes
-from holdfast.lists.synthesize import Hypothesis, Synthesis, synthesize
+from holdfast.lists.synthesize.classes import (
+    FilterEquivariant,
+    OrderNatural,
+    PermutationType,
+    filter_equivariant,
+    order_natural,
+    permutation_type,
+)
+from holdfast.lists.synthesize.natural import Natural, natural
+from holdfast.lists.synthesize.synthesize import Hypothesis, Synthesis, synthesize
 
 __all__ = [
     "FUNCTIONS",

@@ -1,1 +1,1 @@
-"""Whole networks. Import the module you need: `from holdfast.models.max_retrieval import MaxRetrievalNet`."""
+"""Whole networks with two users or a public name; import the module you need."""

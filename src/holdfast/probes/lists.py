@@ -81,7 +81,7 @@ class ListReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        from holdfast.probes._common import jsonable
+        from holdfast.probes.report import jsonable
 
         plain: dict[str, Any] = jsonable(asdict(self))
         return plain
@@ -105,7 +105,7 @@ class ListReport:
 
     def __str__(self) -> str:
         """Return a table for people to read."""
-        from holdfast.probes._common import shown, table
+        from holdfast.probes.report import shown, table
 
         header = ["n", "lists", "violation", "95 %", "alien", "multiplicity"]
         known = not all(math.isnan(entry.exact) for entry in self.entries)
@@ -178,7 +178,7 @@ def probe_filter_equivariance(
     every filter of a list is a chain of such deletions. A value that was not in the list breaks the law too: the list
     without it is the list.
     """
-    from holdfast.probes._common import random_state_kept
+    from holdfast.probes.report import random_state_kept
 
     with random_state_kept():
         rng = np.random.default_rng(seed)

@@ -1,1 +1,0 @@
-"""Data without a download: generated tasks, and sets that come with the dependencies. Import what you need."""

@@ -1,0 +1,486 @@
+"""Is a list function filter equivariant? Look for the smallest list that shows that it is not.
+
+The law is `f . filter p == filter p . f`. All short lists over a few values are tried first, then longer ones at
+random, many of them with heavy duplicates, so that deleting one value shortens them a lot. A list that breaks the law
+is made as small as can be, and comes with the name of what is broken and with Python that shows it. Finding none is no
+proof beyond the lists that were tried, and a report says which these were.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+
+from holdfast.errors import ArgumentError, require
+from holdfast.lists.check.laws import Filters, Key, Law, Maps, Positions, Violation
+from holdfast.lists.check.search import (
+    Plan,
+    Search,
+)
+from holdfast.lists.errors import show
+from holdfast.lists.oracle import Oracle
+
+if TYPE_CHECKING:
+    from hypothesis import settings as Settings
+    from hypothesis.strategies import SearchStrategy
+
+BROKEN = {
+    "alien value": "an answer holds a value that the list does not",
+    "multiplicity": "a value does not come out as many times as it must",
+    "deletion": "the order of what stays depends on what is deleted",
+    "renaming": "the answer to the renamed list is not the renamed answer",
+    "bad answer": "no list came",
+    "not deterministic": "the same list has two answers",
+}
+"""What can be broken, in words."""
+
+
+class Options(TypedDict, total=False):
+    """Options of all checks; `check_filter_equivariance` describes them."""
+
+    elements: SearchStrategy[Any] | Iterable[Any] | None
+    max_length: int
+    max_examples: int
+    exhaustive: tuple[int, int]
+    seed: int
+    batched: bool
+    key: Key
+    timeout_s: float | None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which lists were tried.
+
+    Arguments:
+        values: the values of the exhaustive part.
+        length: the length up to which all lists over these values were tried; -1: not even the empty one.
+        random: number of lists drawn at random.
+        max_length: the length up to which they were drawn.
+    """
+
+    values: tuple[Any, ...]
+    length: int
+    random: int
+    max_length: int
+
+    def __str__(self) -> str:
+        parts = []
+        if self.length >= 0:
+            parts.append(f"all lists of length <= {self.length} over {', '.join(map(repr, self.values))}")
+        if self.random:
+            parts.append(f"{self.random} lists of length <= {self.max_length} at random")
+        return "; ".join(parts) or "no list"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Arguments:
+        law: what was checked, such as "filter equivariance".
+        holds: whether no list was found that breaks the law. A proof for the exhaustive part of `scope` and no more.
+        broken: what is broken, see `Violation`; `None` if nothing.
+        counterexample: the smallest list found that breaks the law; `None` if there was none.
+        n_checked: lists tried before one was found.
+        longest: elements of the longest of them.
+        queries: lists that the function was shown, the deletions and the search for a smaller one included.
+        scope: which lists were tried.
+        snippet: Python that fails as long as the function breaks the law like this; empty if it does not.
+    """
+
+    law: str
+    holds: bool
+    broken: str | None
+    counterexample: Violation | None
+    n_checked: int
+    longest: int
+    queries: int
+    scope: Scope
+    snippet: str
+    _rows: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        if self.broken is None:
+            return (
+                f"{self.law}: no counterexample in {self.n_checked} lists of length <= {self.longest}\n  ({self.scope})"
+            )
+        lines = [f"{self.law}: broken ({self.broken}): {BROKEN[self.broken]}", ""]
+        width = max(len(title) for title, _ in self._rows)
+        lines += [f"  {title.ljust(width)}  {value}" for title, value in self._rows]
+        lines += ["", *(f"    {line}".rstrip() for line in self.snippet.splitlines())]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON; what JSON lacks is given as Python writes it."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if not field.name.startswith("_")}
+        for name, part in (("scope", self.scope), ("counterexample", self.counterexample)):
+            found[name] = None if part is None else {field.name: getattr(part, field.name) for field in fields(part)}
+        plain: dict[str, Any] = _jsonable(found)
+        return plain
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Which laws a list function was seen to keep.
+
+    Arguments:
+        filter: f . filter p == filter p . f.
+        map: f . map m == map m . f.
+        injective: the same for injective maps only: the function sees which elements are equal, and no more.
+        order: the same for strictly increasing maps only: it sees which element is larger, and no more.
+        positional: deleting one element deletes its copies, and moves nothing else.
+    """
+
+    filter: CheckReport
+    map: CheckReport
+    injective: CheckReport
+    order: CheckReport
+    positional: CheckReport
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The laws that hold, as far as was seen."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name).holds)
+
+    @property
+    def natural(self) -> bool:
+        """Whether it is a natural filter-equivariant function, as far as was seen: `filter` and `map` hold."""
+        return self.filter.holds and self.map.holds
+
+    def __str__(self) -> str:
+        rows = [("law", "holds", "seen in")]
+        for field in fields(self):
+            report: CheckReport = getattr(self, field.name)
+            if report.counterexample is None:
+                seen = f"no counterexample in {report.n_checked} lists of length <= {report.longest}"
+            else:
+                seen = f"{show(report.counterexample.xs)}: {report.broken}"
+            rows.append((field.name, "yes" if report.holds else "no", seen))
+        return "\n".join(f"{law:<12}{holds:<7}{seen}" for law, holds, seen in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The names and the reports, ready for JSON."""
+        reports = {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
+        return {"names": list(self.names), "natural": self.natural, **reports}
+
+
+def check_filter_equivariance(
+    f: Callable[..., Any],
+    *,
+    elements: SearchStrategy[Any] | Iterable[Any] | None = None,
+    max_length: int = 12,
+    max_examples: int = 500,
+    exhaustive: tuple[int, int] = (3, 5),
+    seed: int = 0,
+    batched: bool = False,
+    key: Key = None,
+    timeout_s: float | None = None,
+) -> CheckReport:
+    """Look for a list that shows that a function is not filter equivariant.
+
+    On every list all its values are deleted, one at a time, which is as good as all filters. A function is asked for
+    one list once, as long as its elements can be hashed. Where Hypothesis is installed, it draws the lists and shrinks
+    the first that breaks the law; otherwise Python's own generator draws them.
+
+    Arguments:
+        f: list -> list, for every finite list, the empty one too. It may change its argument, and answer with a tuple
+            or an array; an exception, a text, a generator or anything else is a "bad answer".
+        elements: the values that lists are made of: a collection, or a strategy of Hypothesis (not from inside of a
+            Hypothesis test); `None`: the integers 0 to 9. Elements are the same value where they are equal, see
+            `Alphabet`.
+        max_length: elements of the longest list drawn at random. A function that departs from the law only beyond
+            this length is not found out.
+        max_examples: lists drawn at random.
+        exhaustive: number of values, and the length up to which all lists over them are tried first. The values are
+            the first ones of a collection, or the shortest ones to write that a strategy gives.
+        seed: of the random lists.
+        batched: `f` takes a list of lists and gives a list of their answers.
+        key: what decides whether elements are the same value; `None`: the elements themselves.
+        timeout_s: seconds after which a call counts as one that never returns, a "bad answer" that ends the check at
+            once; `None`: wait for ever.
+
+    Errors:
+        ArgumentError: an option cannot be used, or `elements` gives values that are not equal to themselves (NaN),
+            cannot be compared, or are equal and of different types (1 and True).
+
+    Source: arXiv 2507.08796 for the law.
+    """
+    plan = Plan(elements, max_length, max_examples, exhaustive, seed, batched, key, timeout_s)
+    return _check(plan, plan.oracle(f), Filters(key))
+
+
+def check_map_equivariance(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
+    """Look for a list and a map of its values with which a function does not commute.
+
+    All maps between the values of the exhaustive part are tried; for longer lists, or more values, a few random maps
+    and a few that move one value.
+
+    Arguments:
+        f: see `check_filter_equivariance`.
+        options: see `check_filter_equivariance`.
+
+    Errors:
+        ArgumentError: see `check_filter_equivariance`.
+    """
+    return _check_maps(f, "map", options)
+
+
+def check_injective_equivariance(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
+    """`check_map_equivariance` for injective maps only, into one value more than the exhaustive part has."""
+    return _check_maps(f, "injective", options)
+
+
+def check_order_equivariance(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
+    """`check_map_equivariance` for strictly increasing maps only, into one value more than the exhaustive part has."""
+    return _check_maps(f, "order", options)
+
+
+def check_positional(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
+    """Look for a list from which deleting one element x does more than deleting the copies of x that a lone x gives.
+
+    It is what an extension in mode "positional" rests on, and implies filter equivariance.
+
+    Arguments:
+        f: see `check_filter_equivariance`.
+        options: see `check_filter_equivariance`.
+
+    Errors:
+        ArgumentError: see `check_filter_equivariance`.
+    """
+    plan = Plan(**options)
+    return _check(plan, plan.oracle(f), Positions(plan.key))
+
+
+def classify(f: Callable[..., Any], **options: Unpack[Options]) -> Classification:
+    """Check all laws; no list is asked twice.
+
+    Arguments:
+        f: see `check_filter_equivariance`.
+        options: see `check_filter_equivariance`. Elements must have an order.
+
+    Errors:
+        ArgumentError: see `check_filter_equivariance`.
+    """
+    plan = Plan(**options)
+    oracle = plan.oracle(f)
+    return Classification(
+        filter=_check(plan, oracle, Filters(plan.key)),
+        map=_check(plan, oracle, plan.renamings("map")),
+        injective=_check(plan, oracle, plan.renamings("injective")),
+        order=_check(plan, oracle, plan.renamings("order")),
+        positional=_check(plan, oracle, Positions(plan.key)),
+    )
+
+
+def assert_filter_equivariant(f: Callable[..., Any], **options: Unpack[Options]) -> None:
+    """`check_filter_equivariance` for a test.
+
+    Errors:
+        AssertionError: a list was found that breaks the law; the message is the report.
+        ArgumentError: see `check_filter_equivariance`.
+    """
+    report = check_filter_equivariance(f, **options)
+    if not report.holds:
+        raise AssertionError(str(report))
+
+
+@overload
+def filter_equivariance_test(
+    f: Callable[..., Any],
+    *,
+    elements: SearchStrategy[Any] | Iterable[Any] | None = None,
+    max_length: int = 12,
+    batched: bool = False,
+    key: Key = None,
+    timeout_s: float | None = None,
+    settings: Settings | None = None,
+) -> Callable[[], None]: ...
+
+
+@overload
+def filter_equivariance_test(
+    f: None = None,
+    *,
+    elements: SearchStrategy[Any] | Iterable[Any] | None = None,
+    max_length: int = 12,
+    batched: bool = False,
+    key: Key = None,
+    timeout_s: float | None = None,
+    settings: Settings | None = None,
+) -> Callable[[Callable[..., Any]], Callable[[], None]]: ...
+
+
+def filter_equivariance_test(
+    f: Callable[..., Any] | None = None,
+    *,
+    elements: SearchStrategy[Any] | Iterable[Any] | None = None,
+    max_length: int = 12,
+    batched: bool = False,
+    key: Key = None,
+    timeout_s: float | None = None,
+    settings: Settings | None = None,
+) -> Any:
+    """A Hypothesis test that a function is filter equivariant, for your own pytest.
+
+    It is an ordinary Hypothesis test: what fails is shrunk, replayed on the next run, and can be pinned with
+    `@reproduce_failure`. Use it as `test_sort = filter_equivariance_test(my_sort)`, or as a decorator, with or without
+    arguments, of a function that is named like a test and takes and gives a list.
+
+    Arguments:
+        f: see `check_filter_equivariance`; without it, the answer is a decorator.
+        elements: see `check_filter_equivariance`.
+        max_length: see `check_filter_equivariance`.
+        batched: see `check_filter_equivariance`.
+        key: see `check_filter_equivariance`.
+        timeout_s: see `check_filter_equivariance`.
+        settings: of Hypothesis; `None`: those of the profile, without a deadline.
+
+    Errors:
+        MissingExtraError: Hypothesis is not installed.
+        ArgumentError: see `check_filter_equivariance`.
+    """
+    hypothesis = require("hypothesis", "test")
+    if f is None:
+        return lambda given_f: filter_equivariance_test(
+            given_f,
+            elements=elements,
+            max_length=max_length,
+            batched=batched,
+            key=key,
+            timeout_s=timeout_s,
+            settings=settings,
+        )
+    plan = Plan(elements=elements, max_length=max_length, batched=batched, key=key, timeout_s=timeout_s)
+    plan.oracle(f)  # refuses what cannot be called
+    law = Filters(key)
+    name = str(getattr(f, "__name__", type(f).__name__))
+
+    def test(xs: Any) -> None:
+        violation = law.violation(plan.oracle(f).ask, xs)
+        if violation is not None:
+            raise AssertionError(f"\n{_report(law, violation, f, plan)}")
+
+    word = re.sub(r"\W", "_", name)  # of a lambda too
+    test.__name__ = test.__qualname__ = word if word.startswith("test") else f"test_{word}"
+    test.__module__ = str(getattr(f, "__module__", None) or __name__)
+    test.__doc__ = f"{name} commutes with filters."
+    # Hypothesis files what failed by source text and annotations, and the text is the same for all functions.
+    test.__annotations__["return"] = f"{test.__module__}.{getattr(f, '__qualname__', name)}"
+    given = hypothesis.given(xs=plan.strategy())(test)
+    return (hypothesis.settings(deadline=None) if settings is None else settings)(given)
+
+
+def _check(plan: Plan, oracle: Oracle, law: Law) -> CheckReport:
+    asked = oracle.queries
+    search = Search(plan, oracle, law)
+    found = search.first(search.all_lists())
+    exhausted, random = search.n_checked, 0
+    if found is None and search.stuck is None and plan.max_examples:
+        found = search.drawn()
+        random = search.n_checked - exhausted
+        if found is not None:
+            found = search.smaller(found)
+    if isinstance(search.stuck, ArgumentError):
+        raise search.stuck
+    if found is None:
+        found = search.stuck
+    if search.stuck is None:
+        found = search.changing(found) or found
+    size, length = plan.exhaustive
+    if exhausted and not random and found is not None:
+        length = len(search.longest) - 1  # the search ended within the lists of this length
+    scope = Scope(plan.values[:size], length, random, plan.max_length)
+    if found is None:
+        return CheckReport(
+            law.name, True, None, None, search.n_checked, len(search.longest), oracle.queries - asked, scope, ""
+        )
+    rows, snippet = _shown(law, found, oracle.function, plan)
+    return CheckReport(
+        law.name,
+        False,
+        found.broken,
+        found,
+        search.n_checked,
+        len(search.longest),
+        oracle.queries - asked,
+        scope,
+        snippet,
+        rows,
+    )
+
+
+def _check_maps(f: Callable[..., Any], maps: Maps, options: Options) -> CheckReport:
+    plan = Plan(**options)
+    return _check(plan, plan.oracle(f), plan.renamings(maps))
+
+
+def _report(law: Law, violation: Violation, f: Callable[..., Any], plan: Plan) -> CheckReport:
+    """A report of one list alone."""
+    rows, snippet = _shown(law, violation, f, plan)
+    scope = Scope((), -1, 1, plan.max_length)
+    return CheckReport(law.name, False, violation.broken, violation, 1, len(violation.xs), 0, scope, snippet, rows)
+
+
+def _shown(
+    law: Law, violation: Violation, f: Callable[..., Any], plan: Plan
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The rows and the Python of a report."""
+    xs = list(violation.xs)
+    if violation.broken == "bad answer":
+        rows = [("xs", repr(xs)), ("f(xs)", violation.problem)]
+        code = [
+            f"answer = f({xs!r})  # {' '.join(violation.problem.split())}",
+            'assert isinstance(answer, list | tuple) or hasattr(answer, "tolist"), type(answer)',
+        ]
+    elif violation.broken == "not deterministic":
+        answers = [
+            violation.problem if answer is None else repr(list(answer)) for answer in (violation.want, violation.got)
+        ]
+        rows = [("xs", repr(xs)), ("f(xs)", answers[0]), ("f(xs), again", answers[1])]
+        code = [f"assert len({{repr(list(f({xs!r}))) for _ in range(100)}}) == 1"]
+    else:
+        rows, code = law.rows(violation), law.code(violation)
+    return tuple(rows), "\n".join([*_imports(f, plan), "", *code])
+
+
+def _imports(f: Callable[..., Any], plan: Plan) -> list[str]:
+    """Python that defines `f`, or says that the reader must."""
+    module, name = getattr(f, "__module__", None), getattr(f, "__qualname__", "")
+    importable = module not in (None, "__main__") and name.isidentifier()
+    loaded = sys.modules.get(str(module))
+    if not importable or getattr(loaded, name, None) is not f:
+        lines = ["# f: your function, list -> list"]
+        return lines if plan.key is None else [*lines, "# key: your key"]
+    file = Path(getattr(loaded, "__file__", None) or f"{module}.py")
+    if str(module).rpartition(".")[2] not in (file.stem, file.parent.name):
+        module = file.stem  # loaded from a file, under a name that nobody else can import
+    if plan.batched:
+        lines = [f"from {module} import {name} as batched", "", "f = lambda xs: batched([xs])[0]"]
+    elif Oracle(f).is_async:
+        lines = [
+            "import asyncio",
+            f"from {module} import {name} as awaited",
+            "",
+            "f = lambda xs: asyncio.run(awaited(xs))",
+        ]
+    else:
+        lines = [f"from {module} import {name} as f"]
+    return lines if plan.key is None else [*lines, "# key: your key"]
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(part) for part in value]
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value

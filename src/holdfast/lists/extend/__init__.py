@@ -1,0 +1,1 @@
+"""Extend a function to lists of any length."""

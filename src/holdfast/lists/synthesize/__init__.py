@@ -1,0 +1,1 @@
+"""The classes of functions that the laws leave, and finding one from examples."""

@@ -1,0 +1,512 @@
+"""The other classes of filter-equivariant functions that can be listed whole: on values with an order, or a few values.
+
+Each class is computed from the law: words are tried as answers on two values, and kept if they lead to no contradiction
+on three, whatever the order in which these appear. Three are enough, for a longer list that cannot be glued from
+answers on pairs has three tokens that go round in a circle.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import combinations, product
+from math import inf, prod
+from typing import Any, Literal
+
+from holdfast.errors import ArgumentError, count_of
+from holdfast.lists.errors import Cycle, OutOfBudget
+from holdfast.lists.synthesize.natural import (
+    block_code,
+    block_name,
+    compositions,
+    function_code,
+    natural_words,
+    parse_blocks,
+    parse_word,
+)
+from holdfast.lists.synthesize.words import (
+    Circle,
+    Word,
+    glue,
+    restrict,
+    rows,
+    three_cycle,
+    two_letter_words,
+    words_with,
+)
+from holdfast.lists.values import as_given
+
+Kind = Literal["id", "reverse", "sort", "sort desc"]
+KINDS: tuple[Kind, ...] = ("id", "reverse", "sort", "sort desc")
+SOURCES = {"id": "xs", "reverse": "xs[::-1]", "sort": "sorted(xs)", "sort desc": "sorted(xs, reverse=True)"}
+"""How Python writes each kind."""
+_OPPOSITE: dict[Kind, Kind] = {"id": "reverse", "reverse": "id", "sort": "sort desc", "sort desc": "sort"}
+_KIND: dict[tuple[bool, bool], Kind] = {
+    # Are the two values of [0, 1] turned round, and those of [1, 0]?
+    (False, False): "id",
+    (True, True): "reverse",
+    (False, True): "sort",
+    (True, False): "sort desc",
+}
+
+APPEARANCES = tuple(ways for ways in product((0, 1), repeat=3) if ways not in ((0, 0, 1), (1, 1, 0)))
+"""The 6 orders in which values x, y, z can appear: which of the pairs xy, yz, xz appear the other way round."""
+
+
+@dataclass(frozen=True)
+class OrderBlock:
+    """Repeats each element in place, of the list as it is, reversed, sorted or sorted in descending order.
+
+    Arguments:
+        multiplicity: copies of each element, at least 1.
+        kind: the order.
+    """
+
+    multiplicity: int
+    kind: Kind = "id"
+
+    def __post_init__(self) -> None:
+        count_of("multiplicity", self.multiplicity, least=1)
+        if self.kind not in KINDS:
+            raise ArgumentError("kind", f"one of {', '.join(KINDS)}", self.kind)
+
+    def __call__(self, xs: Sequence[Any]) -> list[Any]:
+        """The repeated list."""
+        ordered = xs[::-1] if self.kind == "reverse" else xs
+        if self.kind.startswith("sort"):
+            try:
+                ordered = sorted(xs, reverse=self.kind == "sort desc")
+            except TypeError as error:
+                raise ArgumentError("xs", "elements that can be sorted", str(error)) from None
+        return [x for x in ordered for _ in range(self.multiplicity)]
+
+    def __str__(self) -> str:
+        """As in "inflate 2 . sort"."""
+        return block_name(self.multiplicity, self.kind)
+
+
+@dataclass(frozen=True, repr=False)
+class OrderNatural:
+    """A concatenation of blocks that keep, reverse, sort or sort in descending order.
+
+    On lists without duplicates these are all filter-equivariant functions that commute with strictly increasing maps
+    and give each element as many copies as any other. With duplicates there are more of them (for example those that
+    drop all copies but one).
+
+    Two are equal if and only if they are the same function. `f + g` concatenates, `f @ g` applies g first.
+
+    Arguments:
+        blocks: the blocks, in order; none of them: the function that answers with the empty list.
+    """
+
+    blocks: tuple[OrderBlock, ...] = ()
+
+    @classmethod
+    def from_words(cls, first: Sequence[int] | str, second: Sequence[int] | str) -> OrderNatural:
+        """The function with `f([0, 1]) == first` and `f([1, 0]) == second`.
+
+        Arguments:
+            first: as many zeros as ones, as a list or a text such as "0110".
+            second: as many of each.
+
+        Errors:
+            ArgumentError: something else.
+            Cycle: no such function gives these words.
+        """
+        up, down = parse_word("first", first), parse_word("second", second)
+        if len(up) != len(down):
+            raise ArgumentError("second", f"{len(up)} letters, as many as first", second)
+        ups, downs = parse_blocks(up), parse_blocks(down)
+        if ups is not None and downs is not None and [b.multiplicity for b in ups] == [b.multiplicity for b in downs]:
+            # The blocks of f([1, 0]) are named after 0, the second element: "reversed" begins with the first one.
+            return cls(
+                tuple(
+                    OrderBlock(u.multiplicity, _KIND[u.reversed, not d.reversed])
+                    for u, d in zip(ups, downs, strict=True)
+                )
+            )
+        words = (up, down)
+        for ways in APPEARANCES:
+            circle = three_cycle(*(rows(words[way]) for way in ways))
+            if circle is not None:
+                pairs = zip(((0, 1), (1, 2), (0, 2)), ways, strict=True)
+                raise Cycle(circle, tuple(_seen(words[way], pair, way) for pair, way in pairs))
+        raise AssertionError(f"{up} and {down} are no sum of blocks, and yet glue")
+
+    @property
+    def words(self) -> tuple[Word, Word]:
+        """What it makes of `[0, 1]` and of `[1, 0]`."""
+        return tuple(self([0, 1])), tuple(self([1, 0]))
+
+    @property
+    def multiplicity(self) -> int:
+        """Copies of each element."""
+        return sum(block.multiplicity for block in self.blocks)
+
+    @property
+    def size(self) -> int:
+        """Parts of its name: how simple it is."""
+        return max(1, sum(1 + (block.kind != "id" and block.multiplicity > 1) for block in self.blocks))
+
+    def __call__(self, xs: Sequence[Any]) -> Any:
+        """The answer to any list, text or tuple of elements with an order, in its type.
+
+        Errors:
+            ArgumentError: the elements have no order, and a block sorts.
+        """
+        return as_given(xs, [x for block in self.blocks for x in block(xs)])
+
+    def __add__(self, other: OrderNatural) -> OrderNatural:
+        """Concatenate the answers."""
+        if not isinstance(other, OrderNatural):
+            return NotImplemented
+        return OrderNatural(self.blocks + other.blocks)
+
+    def __matmul__(self, other: OrderNatural) -> OrderNatural:
+        """Apply `other` first."""
+        if not isinstance(other, OrderNatural):
+            return NotImplemented
+        return OrderNatural(tuple(block for outer in self.blocks for block in _after(outer, other)))
+
+    def __repr__(self) -> str:
+        """As in "inflate 2 . sort + id"."""
+        return " + ".join(map(str, self.blocks)) or "const []"
+
+    def to_python(self, name: str = "f") -> str:
+        """Source text of a Python function that does the same and needs no imports."""
+        parts = (block_code(block.multiplicity, SOURCES[block.kind]) for block in self.blocks)
+        return function_code(name, " + ".join(parts) or "[]")
+
+
+def _after(outer: OrderBlock, inner: OrderNatural) -> list[OrderBlock]:
+    """The blocks of a block after a sum."""
+    m = outer.multiplicity
+    if outer.kind.startswith("sort"):
+        # Sorting forgets what came before, but for the number of copies.
+        return [OrderBlock(m * inner.multiplicity, outer.kind)] if inner.blocks else []
+    if outer.kind == "reverse":
+        return [OrderBlock(m * block.multiplicity, _OPPOSITE[block.kind]) for block in reversed(inner.blocks)]
+    return [OrderBlock(m * block.multiplicity, block.kind) for block in inner.blocks]
+
+
+def _seen(word: Word, pair: tuple[int, int], other_way_round: int) -> tuple[list[int], list[int]]:
+    """A list of two values, in the order in which they appear, and its answer."""
+    return list(pair[::-1] if other_way_round else pair), [pair[letter] for letter in word]
+
+
+def order_natural(k: int) -> Iterator[OrderNatural]:
+    """All order-natural functions of multiplicity k, computed from the law.
+
+    Pairs of words are tried as `f([0, 1])` and `f([1, 0])`, and kept if they glue on three values in each of their six
+    orders of appearance. k is in practice below 6; `order_natural_sums` has the same functions without a search.
+
+    Arguments:
+        k: copies of each element.
+
+    Returns:
+        An iterator over them: 1, 4, 20, 100, 500, ... functions.
+    """
+    count_of("k", k)
+    words = [(word, rows(word)) for word in natural_words(k)]  # three values that all appear the same way round
+    mixed = [ways for ways in APPEARANCES if len(set(ways)) > 1]
+    for (first, up), (second, down) in product(words, repeat=2):
+        relations = (up, down)
+        if all(three_cycle(*(relations[way] for way in ways)) is None for ways in mixed):
+            yield OrderNatural.from_words(first, second)
+
+
+def order_natural_sums(k: int) -> Iterator[OrderNatural]:
+    """All order-natural functions of multiplicity k from their normal form: fewest blocks first.
+
+    Arguments:
+        k: copies of each element.
+    """
+    for sizes in compositions(count_of("k", k)):
+        for kinds in product(KINDS, repeat=len(sizes)):
+            yield OrderNatural(tuple(map(OrderBlock, sizes, kinds)))
+
+
+@dataclass(frozen=True)
+class TieClass:
+    """Values that stay in the order of their appearance, or in the reverse of it.
+
+    Arguments:
+        values: the values.
+        reversed: whether that order is reversed; of one value alone it is not.
+    """
+
+    values: tuple[Any, ...]
+    reversed: bool = False
+
+    def __str__(self) -> str:
+        """As in "1, 3 reversed"."""
+        return ", ".join(map(repr, self.values)) + (" reversed" if self.reversed else "")
+
+
+@dataclass(frozen=True, repr=False)
+class PermutationType:
+    """Sorts by a weak order of the values; the values of a tie keep their order of appearance, or reverse it.
+
+    On lists without duplicates these are all filter-equivariant functions that only change the order.
+
+    Arguments:
+        classes: the ties, from first to last.
+    """
+
+    classes: tuple[TieClass, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Parts of its name: how simple it is."""
+        return max(1, sum(1 + tie.reversed for tie in self.classes))
+
+    def __call__(self, xs: Sequence[Any]) -> Any:
+        """The answer to a list, text or tuple of these values, in its type.
+
+        Errors:
+            ArgumentError: there is another value.
+        """
+        known = [value for tie in self.classes for value in tie.values]
+        for x in xs:
+            if x not in known:
+                raise ArgumentError("xs", f"elements among {', '.join(map(repr, known)) or 'none'}", x)
+        found = [x for tie in self.classes for x in (xs[::-1] if tie.reversed else xs) if x in tie.values]
+        return as_given(xs, found)
+
+    def __repr__(self) -> str:
+        """As in "0, 2 reversed | 1"."""
+        return " | ".join(map(str, self.classes)) or "no values"
+
+    def to_python(self, name: str = "f") -> str:
+        """Source text of a Python function that does the same and needs no imports."""
+        if len(self.classes) == 1:
+            return function_code(name, "xs[::-1]" if self.classes[0].reversed else "xs")
+        parts = (
+            f"[x for x in {'xs[::-1]' if tie.reversed else 'xs'} if x in {tie.values!r}]"
+            if len(tie.values) > 1
+            else f"[x for x in xs if x == {tie.values[0]!r}]"
+            for tie in self.classes
+        )
+        return function_code(name, " + ".join(parts) or "[]")
+
+
+def permutation_type(n: int) -> Iterator[PermutationType]:
+    """All filter-equivariant functions that permute the lists without duplicates over the values 0, 1, ..., n - 1.
+
+    Every way to answer the lists of two values is tried, and kept if it glues on three.
+
+    Arguments:
+        n: number of values.
+
+    Returns:
+        An iterator over them: 1, 1, 4, 20, 138, 1182, ... functions.
+    """
+    count_of("n", n)
+    for answers in tables((1,) * n, {}):
+        yield weak_order(range(n), answers)
+
+
+def weak_order(values: Sequence[Any], answers: Sequence[tuple[Word, Word]]) -> PermutationType:
+    """The normal form of a function that permutes lists without duplicates.
+
+    Arguments:
+        values: its values.
+        answers: its table of pair answers, as from `tables`.
+    """
+    n = len(values)
+    ties = [{i} for i in range(n)]
+    ahead = [0] * n  # values that always come before this one
+    turned = set()
+    for (i, j), (first, second) in zip(pairs_of(n), answers, strict=True):
+        if first == second:
+            ahead[j if first == (0, 1) else i] += 1
+        else:
+            ties[i].add(j)
+            ties[j].add(i)
+            if first == (1, 0):
+                turned |= {i, j}
+    leaders = sorted((i for i in range(n) if i == min(ties[i])), key=ahead.__getitem__)
+    return PermutationType(
+        tuple(TieClass(tuple(values[j] for j in sorted(ties[i])), reversed=i in turned) for i in leaders)
+    )
+
+
+@dataclass(frozen=True)
+class FilterEquivariant:
+    """A filter-equivariant function on lists without duplicates over the values 0, 1, ..., as a table of pair answers.
+
+    Arguments:
+        multiplicities: copies of each value in an answer.
+        table: for each pair i < j its answers to `[i, j]` and to `[j, i]`.
+    """
+
+    multiplicities: tuple[int, ...]
+    table: tuple[tuple[tuple[int, int], tuple[Word, Word]], ...]
+
+    @cached_property
+    def pair_words(self) -> Mapping[tuple[int, int], tuple[Word, Word]]:
+        """The table by pair."""
+        return dict(self.table)
+
+    def __call__(self, xs: Sequence[int]) -> list[int]:
+        """The answer to a list, glued from the answers to its pairs.
+
+        Errors:
+            ArgumentError: a value is not in the table, or occurs twice.
+            Cycle: the table has no such answer; this does not happen with the functions of `filter_equivariant`.
+        """
+        place: dict[int, int] = {}
+        for position, x in enumerate(xs):
+            if not isinstance(x, int) or not 0 <= x < len(self.multiplicities) or x in place:
+                raise ArgumentError("xs", f"different numbers from 0 to {len(self.multiplicities) - 1}", list(xs))
+            place[x] = position
+        pairs = list(combinations(sorted(place), 2))
+        words = {(i, j): self.pair_words[i, j][place[i] > place[j]] for i, j in pairs}
+        found = glue({x: self.multiplicities[x] for x in place}, words)
+        if isinstance(found, Circle):
+            sides = [
+                tuple(sorted((s[0], t[0])))
+                for s, t in zip(found.tokens, found.tokens[1:] + found.tokens[:1], strict=True)
+            ]
+            raise Cycle(found.tokens, tuple((restrict(xs, (i, j)), words[i, j]) for i, j in sides))
+        return list(found)
+
+
+def filter_equivariant(multiplicities: Sequence[int]) -> Iterator[FilterEquivariant]:
+    """All filter-equivariant functions on lists without duplicates over a few values, computed from the law.
+
+    Arguments:
+        multiplicities: for each of the values 0, 1, ... its copies in an answer.
+
+    Returns:
+        An iterator over them: 20 for copies (1, 1, 1), 64 for (2, 1, 1), 1422 for (2, 2, 2).
+    """
+    copies = tuple(count_of("multiplicities", k) for k in multiplicities)
+    pairs = pairs_of(len(copies))
+    for answers in tables(copies, {}):
+        yield FilterEquivariant(
+            copies,
+            tuple(
+                (pair, (_named(first, pair), _named(second, pair)))
+                for pair, (first, second) in sorted(zip(pairs, answers, strict=True))
+            ),
+        )
+
+
+def pairs_of(n: int) -> list[tuple[int, int]]:
+    """The pairs of n values in the order (0, 1), (0, 2), (1, 2), (0, 3), ..."""
+    return [(i, j) for j in range(n) for i in range(j)]
+
+
+def tables(
+    copies: Sequence[int],
+    allowed: Mapping[tuple[int, int], Collection[tuple[Word, Word]]],
+    max_decisions: float = inf,
+) -> Iterator[tuple[tuple[Word, Word], ...]]:
+    """All tables of pair answers that glue on three values.
+
+    Pairs are decided in the order of `pairs_of`: the third side of a triangle is drawn from the words that close it, in
+    each order of appearance.
+
+    Arguments:
+        copies: for each value its copies in an answer.
+        allowed: for some pairs i < j the answers to `[i, j]` and `[j, i]` that are possible, as words on 0 (for i) and
+            on 1 (for j).
+        max_decisions: pairs that are decided, over all tables, before the search is given up.
+
+    Returns:
+        An iterator over tables: for each pair, in the order above, its two answers.
+
+    Errors:
+        OutOfBudget: there is more to search.
+    """
+    pairs = pairs_of(len(copies))
+    words = {(i, j): list(two_letter_words(copies[i], copies[j])) for i, j in pairs}
+    chosen: dict[tuple[int, int], tuple[int, int]] = {}
+    permitted = {
+        pair: {(words[pair].index(first), words[pair].index(second)) for first, second in options}
+        for pair, options in allowed.items()
+    }
+
+    def options(pair: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        """The answers to a pair, as numbers of words, that close all triangles with the pairs before."""
+        i, j = pair
+        up = down = (1 << len(words[pair])) - 1
+        for m in range(i):
+            closes = _closing_words(copies[m], copies[i], copies[j])
+            (u, d), (v, e) = chosen[m, i], chosen[m, j]
+            # The words for mi and mj that can appear with i before j, and with j before i: see APPEARANCES.
+            up &= closes.get((u, v), 0) & closes.get((d, v), 0) & closes.get((d, e), 0)
+            down &= closes.get((d, e), 0) & closes.get((u, v), 0) & closes.get((u, e), 0)
+        known = permitted.get(pair)
+        return ((f, s) for f in _bits(up) for s in _bits(down) if known is None or (f, s) in known)
+
+    if not pairs:
+        yield ()
+        return
+    decisions = 0
+    open_choices = [options(pairs[0])]
+    while open_choices:
+        pair = pairs[len(open_choices) - 1]
+        choice = next(open_choices[-1], None)
+        if choice is None:
+            open_choices.pop()
+            continue
+        decisions += 1
+        if decisions > max_decisions:
+            raise OutOfBudget(int(max_decisions), decisions)
+        chosen[pair] = choice
+        if len(open_choices) < len(pairs):
+            open_choices.append(options(pairs[len(open_choices)]))
+        else:
+            yield tuple((words[each][chosen[each][0]], words[each][chosen[each][1]]) for each in pairs)
+
+
+@cache
+def _closing_words(x: int, y: int, z: int) -> Mapping[tuple[int, int], int]:
+    """Which words on values y and z glue with a word on x and y and one on x and z.
+
+    The words are numbered as `two_letter_words` lists them; the answer is a set of bits. A triple glues if there is a
+    word on all three values with these restrictions, so that all such words are listed, and restricted.
+    """
+    number = [
+        {word: position for position, word in enumerate(two_letter_words(*counts))}
+        for counts in ((x, y), (x, z), (y, z))
+    ]
+    found: dict[tuple[int, int], int] = defaultdict(int)
+    for word in words_with((x, y, z)):
+        xy, xz, yz = (
+            numbers[tuple(int(letter == second) for letter in word if letter in (first, second))]
+            for numbers, (first, second) in zip(number, ((0, 1), (0, 2), (1, 2)), strict=True)
+        )
+        found[xy, xz] |= 1 << yz
+    return found
+
+
+def gluable_share(multiplicities: tuple[int, int, int]) -> tuple[int, int]:
+    """How strict the law is: of all triples of pair words on three values, how many glue, and how many there are.
+
+    Arguments:
+        multiplicities: copies of each of the three values.
+
+    Returns:
+        Two counts, for example (6, 8) for one copy of each.
+    """
+    if len(multiplicities) != 3:
+        raise ArgumentError("multiplicities", "three numbers", multiplicities)
+    x, y, z = (count_of("multiplicities", k) for k in multiplicities)
+    sides = [[rows(word) for word in two_letter_words(*counts)] for counts in ((x, y), (y, z), (x, z))]
+    return sum(three_cycle(*triple) is None for triple in product(*sides)), prod(map(len, sides))
+
+
+def _named(word: Word, names: tuple[int, int]) -> Word:
+    return tuple(names[letter] for letter in word)
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest

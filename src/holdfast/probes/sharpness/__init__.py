@@ -1,0 +1,16 @@
+"""How far attention has dispersed: in any function that yields logits, and in whole models of transformers."""
+
+from holdfast.probes.sharpness.of_function import Answers, HeadSharpness, Remedy, SharpnessReport, probe_sharpness
+from holdfast.probes.sharpness.of_model import ModelHead, ModelRemedy, ModelSharpnessReport, probe_model_sharpness
+
+__all__ = [
+    "Answers",
+    "HeadSharpness",
+    "ModelHead",
+    "ModelRemedy",
+    "ModelSharpnessReport",
+    "Remedy",
+    "SharpnessReport",
+    "probe_model_sharpness",
+    "probe_sharpness",
+]

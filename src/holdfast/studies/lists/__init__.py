@@ -1,0 +1,1 @@
+"""The study of lists; `study.py` gathers its parts."""

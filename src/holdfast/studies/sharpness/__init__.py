@@ -1,0 +1,1 @@
+"""The study of sharpness; `study.py` gathers its parts."""
