@@ -35,7 +35,7 @@ import pytest
 import yaml
 
 from holdfast.cli.parsing import parse
-from holdfast.cli.probe import PROBES
+from holdfast.cli.probes import PROBES
 from holdfast.cli.studies import run_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed

@@ -18,7 +18,7 @@ from holdfast import __version__
 from holdfast.cli.bench import bench
 from holdfast.cli.lists import lists
 from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
-from holdfast.cli.probe import probe
+from holdfast.cli.probes import probe
 from holdfast.cli.studies import List, Report, Run, list_studies, report_studies, run_options, run_studies
 from holdfast.errors import HoldfastError
 

@@ -6,9 +6,11 @@ import contextlib
 import importlib
 import io
 import itertools
+import json as jsonlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,22 @@ OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
 """Options of each command by its name, and what carries them out and returns the exit status."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How a command shows a report: for people, as JSON, as a picture."""
+
+    plot: Path | None = None
+    """Picture to write (.png, .svg or .pdf)."""
+    json: bool = False
+    """Print JSON."""
+
+    def show(self, report: Any) -> None:
+        """Print the report, and draw it where a picture is wanted."""
+        print(jsonlib.dumps(report.to_dict(), indent=1) if self.json else report)
+        if self.plot is not None:
+            write_plot(report, self.plot)
 
 
 class CommandLineError(HoldfastError):

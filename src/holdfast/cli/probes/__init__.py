@@ -1,0 +1,18 @@
+"""`holdfast probe`: measure a failure on a model of one's own. One file a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.cli.parsing import Commands, choose
+from holdfast.cli.probes import lists, sharpness
+
+PROBES: Commands = {
+    "lists": (lists.ListsProbe, lists.run),
+    "sharpness": (sharpness.SharpnessProbe, sharpness.run),
+}
+
+
+def probe(words: Sequence[str]) -> int:
+    """Carry out `holdfast probe`."""
+    return choose("probe", "probe", "Measure a failure on your own model. Probes", PROBES, words)

@@ -1,0 +1,52 @@
+"""`holdfast probe lists`: on any function from a list to a list."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import tyro
+
+from holdfast.cli.parsing import FAILED, OK, ReportOptions, function_at
+
+
+@dataclass(frozen=True)
+class ListsProbe(ReportOptions):
+    """Measure, without labels, at which lengths a function on lists stops following its rule."""
+
+    target: tyro.conf.Positional[str]
+    """A function from a list to a list, as file.py:name or module:name."""
+    lengths: tuple[int, ...] = (3, 6, 12, 24)
+    """Elements of the random lists."""
+    lists: int = 60
+    """Lists of each length."""
+    values: int = 128
+    """Lists hold different integers from 0 up to this number, without it."""
+    batched: bool = False
+    """The function takes many lists at once."""
+    seed: int = 0
+    """Of the lists, and of the values that are deleted."""
+    fail_above: float | None = None
+    """Exit with status 1 if at some length more than this share of the lists break the rule."""
+
+
+def run(options: ListsProbe) -> int:
+    """Probe the function."""
+    from holdfast.probes.lists import probe_filter_equivariance
+
+    report = probe_filter_equivariance(
+        function_at(options.target),
+        options.lengths,
+        batched=options.batched,
+        seed=options.seed,
+        lists_per_length=options.lists,
+        values=range(options.values),
+    )
+    options.show(report)
+    broken = [] if options.fail_above is None else report.violations(options.fail_above)
+    if broken:
+        worst = f"worst at length {broken[0].length}: {broken[0].violation:.3f}"
+        print(
+            f"at {len(broken)} of the lengths more than {options.fail_above} break the rule ({worst})", file=sys.stderr
+        )
+    return FAILED if broken else OK
