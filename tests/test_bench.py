@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import holdfast
+from tests import command_line
 
 TOY = (
     "--device",
@@ -27,9 +27,7 @@ TOY = (
 
 
 def ask(*words: object, cwd: Path) -> tuple[int, str, str]:
-    process = holdfast("bench", *words, cwd=cwd)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return command_line.ask("bench", *words, cwd=cwd)
 
 
 def test_sharpness_reports_every_arm_and_writes_the_machine(tmp_path: Path) -> None:

@@ -39,12 +39,16 @@ from holdfast.cli.probes import PROBES
 from holdfast.cli.studies import run_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
+from tests import command_line
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 
+TERMINAL = {"COLUMNS": "88", "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
+
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 _NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
+_OURS = re.compile(r"""^holdfast (?P<words>[^|;<>$#\n]*?)(?: > (?P<file>[\w.]+))?(?P<status>; echo "status \$\?")?$""")
 _PROGRESS = re.compile(r"^\S+: \d+/\d+ trials, ")
 
 
@@ -114,13 +118,11 @@ def assert_like(shown: str, found: str, where: str) -> None:
 
 
 def shell(command: str, folder: Path, *flags: str) -> tuple[int, str]:
-    """Run in bash with this environment's tools first, as wide as the pages show it."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "88",
-        "NO_COLOR": "1",
-        "PYTHONWARNINGS": "default",
-    }
+    """Run with this environment's tools first, as wide as the pages show it; our own commands in this process."""
+    simple = _OURS.match(command.strip())
+    if simple is not None:
+        return ours(simple, folder)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **TERMINAL}
     ran = subprocess.run(
         ["bash", *flags, "-c", command],
         cwd=folder,
@@ -132,6 +134,17 @@ def shell(command: str, folder: Path, *flags: str) -> tuple[int, str]:
         check=False,
     )
     return ran.returncode, ran.stdout
+
+
+def ours(command: re.Match[str], folder: Path) -> tuple[int, str]:
+    """Run `holdfast …`, with what the pages put behind it: `> FILE`, and the status it ends with."""
+    output = command_line.Output()
+    to_file = command_line.Output() if command["file"] else output
+    status = command_line.run(*shlex.split(command["words"]), cwd=folder, out=to_file, err=output, env=TERMINAL)
+    if command["file"]:
+        (folder / command["file"]).write_text(to_file.getvalue(), encoding="utf-8")
+    said = f"status {status}\n" if command["status"] else ""
+    return status, output.getvalue() + said
 
 
 def check_known(block: Block, where: str) -> None:

@@ -14,7 +14,7 @@ from holdfast.nn import Adaptive, AdaptiveTemperature, Entmax, Hard, Plain, SSMa
 from holdfast.nn.huggingface import register, unregister
 from holdfast.probes.sharpness import probe_model_sharpness
 from holdfast.probes.sharpness.listening import Call
-from tests.test_cli import ask
+from tests.command_line import ask
 
 transformers = pytest.importorskip("transformers")
 
