@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -294,6 +295,38 @@ def test_every_study_has_a_page_with_its_results_and_figures() -> None:
         for figure in declared.figures:
             drawn = f"images/{study}-{figure.name}.svg" in gallery
             assert drawn or f"`{figure.name}`" in gallery, f"the gallery lacks {figure.name}; see docs/images"
+
+
+SYSTEMS = sorted((ROOT / "docs" / "systems").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", SYSTEMS, ids=name)
+def test_a_system_says_where_its_rooms_are(page: Path) -> None:
+    """All that it names is there, and all that bears the system's name, or that the README offers, is named."""
+    house, system = ROOT / "src" / "holdfast", page.stem
+    _, _, section = page.read_text(encoding="utf-8").partition("\n## Where its rooms are\n")
+    rooms = set(re.findall(r"`([\w/.]+(?:/|\.py))`", section.partition("\n## ")[0]))
+    assert rooms, f"{name(page)} ends without a section 'Where its rooms are'"
+    assert [room for room in rooms if not (house / room).exists()] == []
+    theirs = {path for path in house.rglob("*.py") if system in path.relative_to(house).with_suffix("").parts}
+    [row] = [row for row in systems() if row[0].startswith(f"{system} ")]
+    for code in re.findall(r"`(holdfast\.[\w.]+)`", " ".join(row)):
+        module, _, attribute = code.rpartition(".")
+        theirs.add(Path(inspect.getsourcefile(getattr(importlib.import_module(module), attribute)) or ""))
+    assert len(theirs) > 3
+    named = [house / room for room in rooms]
+    assert [path for path in sorted(theirs) if not any(path.is_relative_to(room) for room in named)] == []
+
+
+def test_the_architecture_names_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    house, table = ROOT / "src" / "holdfast", text.partition("## Rooms")[2].partition("## Floors")[0]
+    rooms = re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", table)
+    top = [path.name for path in house.iterdir() if not path.name.startswith("__") and path.name != "py.typed"]
+    assert len(top) > 8
+    assert [room for room in top if not any(place.split("/")[0] == room for place in rooms)] == []
+    places = [house, *(house / room for room in rooms if room.endswith("/"))]
+    assert [room for room in rooms if not any((place / room).exists() for place in places)] == []
 
 
 def test_the_citation_file_names_the_eight_papers() -> None:
