@@ -4,8 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 SCALE ?= quick
 STORE ?= results
+GPU_OPTIONS ?=
 
-.PHONY: env run test lint docs bench clean
+.PHONY: env run test lint docs bench gpu gpu-packages clean
 .DEFAULT_GOAL := env
 
 env: $(READY)
@@ -32,8 +33,18 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
 
+# Every bench that a CPU serves, at sizes that take seconds.
 bench: $(READY)
-	$(BIN)/python benchmarks/lab_overhead.py
+	$(BIN)/python -m holdfast.benches --device cpu --no-tests
+
+# The GPU tests and every bench that a GPU serves, in five minutes, with the Python that has torch and Triton: there is
+# no environment to make on a GPU machine without a network. To rehearse: GPU_OPTIONS='--device cpu --toy'.
+gpu:
+	PYTHONPATH=src:build/gpu-packages $(PYTHON) -m holdfast.benches $(GPU_OPTIONS)
+
+# What `make gpu` needs beside torch, numpy and pytest, for a machine that lacks it: pure Python, of any version.
+gpu-packages:
+	$(PYTHON) -m pip install --quiet --upgrade --no-deps --target build/gpu-packages jaxtyping wadler-lindig
 
 clean:
 	rm -rf .venv site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,1 +1,9 @@
-"""Speed and memory, side by side: one bench a file, each with its peers in the same run."""
+"""Speed, memory and accuracy beside a named peer in the same run: one room a system, all of them in one registry.
+
+`holdfast bench` runs one of them; `python -m holdfast.benches` runs all that a device serves, unattended.
+"""
+
+from holdfast.benches.harness.report import Report
+from holdfast.benches.registry import BENCHES, Bench
+
+__all__ = ["BENCHES", "Bench", "Report"]

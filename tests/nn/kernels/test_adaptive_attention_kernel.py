@@ -42,6 +42,7 @@ def _cannot_loop() -> bool:
 
 
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.skipif(_cannot_loop(), reason="this Triton's interpreter cannot loop with this numpy"),
     pytest.mark.skipif(DEVICE == "cpu" and not room.INTERPRETED, reason="triton was imported before this module"),
     pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning"),

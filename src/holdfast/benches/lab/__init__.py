@@ -1,0 +1,1 @@
+"""Benches of lab: what the lab costs."""

@@ -1,0 +1,1 @@
+"""Benches of lists: functions on lists."""

@@ -1,0 +1,117 @@
+"""All benches by name. A new one is one file, which `Bench.module` describes, and one entry here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, cast
+
+from holdfast.benches.harness.report import Report
+
+Device = Literal["cpu", "cuda"]
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Called with each row of the report as soon as it is measured."""
+
+
+class BenchModule(Protocol):
+    """What the file of a bench has. Importing it loads nothing heavy: torch and numpy wait until `run`."""
+
+    Options: type[Any]
+    """Frozen dataclass of the settings, all with a default. One called `device` says where to run."""
+
+    TOY: Any
+    """Options that take seconds on any machine: they prove that everything runs, and measure nothing."""
+
+    run: Callable[[Any, Tell], Report]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench, known without being loaded, so that one whose packages are missing harms no other.
+
+    Arguments:
+        name: system and subject.
+        line: what it measures, and beside which peer.
+        module: where its file is.
+        value: unattended runs take benches of a high value first.
+        devices: where it can run.
+        limit_s: seconds after which an unattended run stops it.
+        needs: modules that it imports beyond torch and numpy.
+    """
+
+    name: str
+    line: str
+    module: str
+    value: int
+    devices: tuple[Device, ...] = ("cpu",)
+    limit_s: float = 60.0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of the needed modules that are not installed."""
+        return tuple(name for name in self.needs if find_spec(name) is None)
+
+    def load(self) -> BenchModule:
+        """Import the file."""
+        return cast("BenchModule", import_module(self.module))
+
+    def options(self, device: Device, *, toy: bool) -> Any:
+        """Settings of an unattended run."""
+        module = self.load()
+        options = module.TOY if toy else module.Options()
+        names = {field.name for field in dataclasses.fields(options)}
+        return dataclasses.replace(options, device=device) if "device" in names else options
+
+    def run(self, options: Any, tell: Tell = lambda row: None) -> Report:
+        """Measure, and put the name on the report."""
+        return dataclasses.replace(self.load().run(options, tell), bench=self.name)
+
+
+BENCHES = {
+    bench.name: bench
+    for bench in (
+        Bench(
+            "sharpness-prefill",
+            "adaptive-temperature attention over a whole text, beside PyTorch's fused attention",
+            "holdfast.benches.sharpness.prefill",
+            value=100,
+            devices=("cuda", "cpu"),
+            limit_s=120.0,
+        ),
+        Bench(
+            "sharpness-decode",
+            "adaptive-temperature attention of one new token, beside PyTorch's fused attention",
+            "holdfast.benches.sharpness.decode",
+            value=95,
+            devices=("cuda", "cpu"),
+            limit_s=80.0,
+        ),
+        Bench(
+            "lists-glue",
+            "gluing pair words to a list, beside numpy's argsort of as many numbers",
+            "holdfast.benches.lists.glue",
+            value=50,
+            needs=("scipy",),
+        ),
+        Bench(
+            "lists-robust",
+            "lists recovered from wrong votes on pairs, beside merge sort with the same votes",
+            "holdfast.benches.lists.robust",
+            value=40,
+            needs=("scipy",),
+        ),
+        Bench(
+            "lab-overhead",
+            "what the lab adds to a trial, beside the standard library's process pool",
+            "holdfast.benches.lab.overhead",
+            value=30,
+            needs=("filelock", "jinja2", "pyarrow", "rich"),
+        ),
+    )
+}
+"""In the order in which they are listed."""

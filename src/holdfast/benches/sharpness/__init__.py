@@ -1,0 +1,1 @@
+"""Benches of sharpness: adaptive-temperature attention beside PyTorch's fused attention."""
