@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdfast.lab import Claim, Evidence, Results, exact, mean_of, paired_difference, unusable
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.lab.verdict import MIN_SEEDS
 from holdfast.studies.lists.exact import ALIASES, CONTROLS, QUERIES, most_queries
 from holdfast.studies.lists.neural import TASKS, NeuralConfig

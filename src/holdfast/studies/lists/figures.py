@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Figure, Results
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.studies.lists.exact import least_queries
 from holdfast.studies.lists.neural import TASKS
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.lab import Outcome
 from holdfast.lab.seeds import ROWS, TOKENS, generator_for
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Figure, Results
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.studies.sharpness.claims import COMPARED, PAPER_ACCURACY
 from holdfast.studies.sharpness.retrieval import ARMS, SSMAX, law_rows
 from holdfast.studies.sharpness.traces import draw_inactive, draw_traces

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.lab import Outcome
 from holdfast.lab.seeds import NEEDLES, generator_for
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.studies.sharpness.retrieval import SSMAX, law_rows, powers
 
 

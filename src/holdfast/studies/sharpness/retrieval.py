@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from holdfast.errors import ArgumentError
 from holdfast.lab import Outcome, progress
 from holdfast.lab.seeds import FIT, TEST, TRAIN, generator_for
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

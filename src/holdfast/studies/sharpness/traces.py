@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.errors import ArgumentError, require
 from holdfast.lab import Evidence, Results, paired_difference
 from holdfast.lab.results import Values
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 
 if TYPE_CHECKING:
     import numpy as np
