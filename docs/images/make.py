@@ -31,7 +31,7 @@ from holdfast.lab.store import Store
 
 if TYPE_CHECKING:
     from holdfast.lab import Figure, Results, Verdict
-    from holdfast.lab.study import Record, Scalar
+    from holdfast.lab.trial import Record, Scalar
 
 DOCS = Path(__file__).resolve().parent.parent
 

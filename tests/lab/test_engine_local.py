@@ -17,13 +17,14 @@ from holdfast.lab import engine_local
 from holdfast.lab.engine import EngineError, Event, Failed, Finished, Progress, Task
 from holdfast.lab.engine_local import LocalEngine
 from holdfast.lab.locate import FunctionRef, load_file
-from holdfast.lab.study import Config, Study, Trial
+from holdfast.lab.study import Study
+from holdfast.lab.trial import Config, Trial
 from tests.lab.conftest import TOY, holdfast, workers_of
 
 
 def tasks(study: Study[Any], **changes: Any) -> list[Task]:
     config = replace(study.scales["quick"], **changes)
-    reference = FunctionRef.of(study.run)
+    reference = FunctionRef.of(study.parts[0].run)
     return [Task(str(i), reference, trial) for i, trial in enumerate(study.trials(config))]
 
 

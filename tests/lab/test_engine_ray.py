@@ -14,7 +14,8 @@ from holdfast.lab.engine_local import LocalEngine
 from holdfast.lab.engine_ray import RayEngine
 from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
-from holdfast.lab.study import Outcome, Study, Trial
+from holdfast.lab.study import Study
+from holdfast.lab.trial import Outcome, Trial
 from tests.lab.conftest import TOY, holdfast
 
 ray = pytest.importorskip("ray")

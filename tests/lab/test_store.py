@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.errors import ArgumentError
 from holdfast.lab.store import FILES, Store, StoreError, StoreWarning, identity, key_of
-from holdfast.lab.study import Config, Outcome, Trial
+from holdfast.lab.trial import Config, Outcome, Trial
 
 
 @dataclass(frozen=True)

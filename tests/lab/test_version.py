@@ -322,7 +322,7 @@ def test_a_file_study(tmp_path):
         "study = Study('mine', '?', {'quick': Config()}, trials, run, [])\n"
     )
     path.write_text(text)
-    reference = FunctionRef.of(find(str(path)).run)
+    reference = FunctionRef.of(find(str(path)).parts[0].run)
     before = code_version(reference)
     path.write_text(text.replace("'?'", "'Why?'"))
     assert code_version(reference) == before

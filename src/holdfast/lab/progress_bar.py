@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from holdfast.lab.run import Listener
-from holdfast.lab.study import Outcome, Trial
+from holdfast.lab.trial import Outcome, Trial
 
 _LINE_EVERY_S = 5.0
 

@@ -32,7 +32,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from holdfast.errors import ArgumentError, HoldfastError
-from holdfast.lab.study import Config, Outcome, Record, Trial
+from holdfast.lab.trial import Config, Outcome, Record, Trial
 
 FORMAT = 1
 FILES = ("trial.json", "metrics.json", "curves.parquet", "environment.json")

@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Outcome, Results, Status, Trial
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.lab.verdict import judge
 from holdfast.lists.functions import FUNCTIONS
 from holdfast.studies.lists import exact as _lists_exact

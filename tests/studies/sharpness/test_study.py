@@ -13,7 +13,7 @@ import torch
 from holdfast.errors import ArgumentError
 from holdfast.lab import Evidence, Outcome, Results, Status, Trial
 from holdfast.lab.seeds import TEST
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.lab.verdict import judge
 from holdfast.nn import FitError
 from holdfast.studies.sharpness import bounds as _sharpness_bounds
