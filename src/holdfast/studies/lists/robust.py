@@ -60,7 +60,7 @@ def run(trial: Trial[RobustConfig]) -> Outcome:
     import numpy as np
 
     config = trial.config
-    rows = []
+    rows: list[Record] = []
     settings = list(product(config.sizes, config.noise, config.votes))
     streams = np.random.default_rng(trial.seeds[0]).spawn(len(settings))
     for number, ((n, p, votes), rng) in enumerate(zip(settings, streams, strict=True)):

@@ -178,8 +178,8 @@ def draw_needle(results: Results, axes: Axes) -> list[Record]:
         of_arm = sorted(results.where(part="needle", arm=arm, margin=5.0), key=lambda row: int(row["n"] or 0))
         if of_arm:
             axes.plot(
-                [row["n"] for row in of_arm],
-                [row["winner"] for row in of_arm],
+                [int(row["n"] or 0) for row in of_arm],
+                [float(row["winner"] or 0.0) for row in of_arm],
                 color=COLOURS[arm],
                 marker="o",
                 markersize=3,

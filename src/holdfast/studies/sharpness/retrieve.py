@@ -1,4 +1,4 @@
-"""Part `retrieve`: a single attention head learns to find the largest of at most 16 items, and is asked about thousands.
+"""Part `retrieve`: one attention head learns to find the largest of at most 16 items, and is asked about thousands.
 
 Its weights stay the same; only the normaliser (the *arm*) changes.
 """
@@ -205,14 +205,14 @@ def draw_laws(results: Results, axes: Axes) -> list[Record]:
         ("retrieve", "refit, one line a seed", "refit"),
         ("needle", "refit to needles", "log-n"),
     ):
-        for seed in results.levels("seed", part=part_name):
-            curves.append((label, colour, results.curve("law", part=part_name, seed=seed)))
+        seeds = results.levels("seed", part=part_name)
+        curves += [(label, colour, results.curve("law", part=part_name, seed=seed)) for seed in seeds]
     rows: list[Record] = []
     for label, colour, curve in curves:
         _, labels = axes.get_legend_handles_labels()
         axes.plot(
-            [row["entropy"] for row in curve],
-            [row["beta"] for row in curve],
+            [float(row["entropy"] or 0.0) for row in curve],
+            [float(row["beta"] or 0.0) for row in curve],
             color=COLOURS[colour],
             linewidth=2.0 if label == "published" else 1.0,
             label=None if label in labels else label,

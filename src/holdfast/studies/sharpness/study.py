@@ -1,7 +1,8 @@
 """Does softmax attention disperse as its input grows, and does a temperature that adapts to entropy keep it
 sharp?
 
-Re-tests "Softmax is not enough (for sharp size generalisation)", arXiv 2410.01104.Each part stands in the file of its name, with its claims.
+Re-tests "Softmax is not enough (for sharp size generalisation)", arXiv 2410.01104. Each part stands in the file of its
+name, with its claims.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Part `trained-with`: the network of `retrieve`, trained anew with some of the alternatives, as their authors mean it."""
+"""Part `trained-with`: the network of `retrieve`, trained anew with alternatives, as their authors mean them."""
 
 from __future__ import annotations
 
