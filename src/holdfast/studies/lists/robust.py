@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference, progress
 from holdfast.lab.figures import GREY, draw_over_seeds, legend
@@ -60,7 +60,7 @@ def run(trial: Trial[RobustConfig]) -> Outcome:
     import numpy as np
 
     config = trial.config
-    rows: list[Record] = []
+    rows: list[dict[str, Any]] = []
     settings = list(product(config.sizes, config.noise, config.votes))
     streams = np.random.default_rng(trial.seeds[0]).spawn(len(settings))
     for number, ((n, p, votes), rng) in enumerate(zip(settings, streams, strict=True)):
