@@ -292,7 +292,7 @@ def test_reading_the_version_imports_nothing(package):
 
 @pytest.mark.parametrize(("room", "matters"), [("lab", False), ("probes", False), ("models", True), ("nn", True)])
 def test_what_a_change_in_a_room_means_for_a_study_of_this_package(monkeypatch, room, matters):
-    reference = FunctionRef("holdfast.studies.sharpness.study", None, "run")
+    reference = FunctionRef("holdfast.studies.sharpness.traces.part", None, "run")
     before = code_version(reference)
     parse = version._parse
 
@@ -307,10 +307,10 @@ def test_what_a_change_in_a_room_means_for_a_study_of_this_package(monkeypatch, 
 
 
 def test_claims_and_figures_of_a_study_of_this_package_are_no_part_of_its_version():
-    tree = version._parse(version._path("holdfast.studies.sharpness.study"))
+    tree = version._parse(version._path("holdfast.studies.sharpness.retrieve"))
     reached = {name.partition("#")[0] for name in version._reachable(tree, "run")}
     assert "run" in reached
-    assert not reached & {"CLAIMS", "study", "Claim", "Figure", "Study", "mean_of", "paired_difference"}
+    assert not reached & {"CLAIMS", "part", "Claim", "Figure", "Part", "equivalent", "paired_difference"}
 
 
 def test_a_file_study(tmp_path):
