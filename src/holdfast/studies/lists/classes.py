@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -55,8 +56,8 @@ def run(trial: Trial[ClassesConfig]) -> Outcome:
     - for each `class` and `size` how many functions were `counted` from the law, `of` how many candidates, what a
       `formula` says, and whether they are just those of the normal form (`as_formed`); for `gluable` how many
       triples of pair words glue;
-    - for each number of `faces` known and of `values`: how many of the `orders` are `told_apart`, the `most_left`
-      that share their faces, and whether `face_candidates` finds just these (`candidates`);
+    - for each number of `faces` known and of `values`: how many of the `orders` are `told_apart`, and the
+      `most_left` that share their faces;
     - for each `function` whether it commutes with filters (`filter`) and with maps (`map`);
     - for each `law` the number of `cases` and of `exceptions`.
     """
@@ -119,18 +120,12 @@ def _members(name: str, k: int, law: Iterator[Any], sums: Iterator[Any], formula
 
 
 def _faces(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.extend.faces import face_candidates
-
     for n, known in product(config.face_values, (1, 2, 3)):
-        alike: dict[tuple[tuple[int, ...], ...], list[list[int]]] = {}
-        for order in permutations(range(n)):
-            faces = tuple(tuple(x for x in order if x != gone) for gone in range(known))
-            alike.setdefault(faces, []).append(list(order))
-        candidates = all(
-            sorted(face_candidates(dict(enumerate(faces)))) == sorted(orders) for faces, orders in alike.items()
+        alike = Counter(
+            tuple(tuple(x for x in order if x != gone) for gone in range(known)) for order in permutations(range(n))
         )
         row: Row = {"faces": known, "values": n, "orders": math.factorial(n), "told_apart": len(alike)}
-        yield row | {"most_left": max(map(len, alike.values())), "candidates": candidates}
+        yield row | {"most_left": max(alike.values())}
 
 
 def _verdicts(config: ClassesConfig) -> Iterator[Row]:
@@ -237,7 +232,7 @@ def _counted(name: str, test: str) -> Callable[[Results], Evidence]:
 
 def _fixed_by_faces(row: Record) -> bool:
     most = {1: row["values"], 2: 2, 3: 1}[int(number(row, "faces"))]
-    return row["most_left"] == most and bool(row["candidates"])
+    return row["most_left"] == most
 
 
 def _apart(results: Results) -> Evidence:

@@ -29,7 +29,7 @@ class ListsConfig(Config):
         robust: answers that are wrong at random.
         neural: networks.
         neural_seeds: how many seeds, from the first on, have networks; 0: none.
-        positions: how the networks see positions, each a part of its own; verdicts are on the first.
+        positions: how the networks see positions, with other networks for each; verdicts are on the first.
     """
 
     classes: ClassesConfig = field(default_factory=ClassesConfig)
