@@ -23,6 +23,7 @@ import matplotlib.style
 from cycler import cycler
 from matplotlib.figure import Figure as Canvas
 
+from holdfast.cli.reproduce import command_of
 from holdfast.lab.locate import find
 from holdfast.lab.report import text
 from holdfast.lab.report.svg import INK, PALETTE, STYLE, SURFACE
@@ -81,7 +82,7 @@ def results_section(run: StudyRun) -> str:
         "",
         "<!-- not run: takes as long as the study -->",
         "```bash",
-        run.section.command,
+        command_of(run.job),
         "```",
         "",
         "| claim | verdict | effect [95 % interval] | p, adjusted | the paper |",

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Config, Figure, Part, Record, Results, Status, Study, Trial, exact, unusable
-from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.engines import LocalEngine
 from holdfast.lab.run import Job, run
 from holdfast.lab.store import Store
 

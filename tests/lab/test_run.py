@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from holdfast.cli.reproduce import command_of
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Config, Status, Study, Trial
-from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.engines import LocalEngine
 from holdfast.lab.run import Job, collect, run
 from holdfast.lab.store import Store, StoreWarning
 from tests.lab.conftest import TOY, changed, holdfast, workers_of
@@ -36,7 +37,7 @@ def test_results_verdicts_and_environment(toy: Study[Any], tmp_path: Path) -> No
     assert verdict.evidence.n == 5
     [environment] = result.environments
     assert {"python", "platform", "cpu", "cores", "packages", "threads", "gpu", "commit"} <= set(environment)
-    assert result.section.command in (
+    assert command_of(result.job) in (
         f"holdfast run {TOY} --scale quick",
         "holdfast run tests/lab/toy_study.py --scale quick",
     )
@@ -126,9 +127,9 @@ def test_trials_that_coincide_or_are_none_are_refused(toy: Study[Any], tmp_path:
 
 
 def test_jobs_name_what_is_wrong(toy: Study[Any]) -> None:
-    with pytest.raises(ArgumentError, match="--scale"):
+    with pytest.raises(ArgumentError, match=r"^scale: "):
         Job.of(toy, "gpu")
-    with pytest.raises(ArgumentError, match="--seeds"):
+    with pytest.raises(ArgumentError, match=r"^seeds: "):
         Job.of(toy, "quick", seeds=0)
     with pytest.raises(ArgumentError, match=r"config\.nope"):
         Job.of(toy, "quick", changes={"nope": 1})

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.store import FILES, Store, StoreError, StoreWarning, identity, key_of
+from holdfast.lab.identity import identity, key_of
+from holdfast.lab.store import FILES, Store, StoreError, StoreWarning
 from holdfast.lab.trial import Config, Outcome, Trial
 
 

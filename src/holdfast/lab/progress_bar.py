@@ -127,7 +127,7 @@ class ProgressBar(Listener):
     def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
         """Count a failed trial and say why."""
         self._tallies[study].failed += 1
-        labels = ", ".join(f"{name}={value}" for name, value in trial.labels.items())
+        labels = ", ".join(f"{name}={value}" for name, value in trial.told_labels.items())
         self._console.print(
             f"{study}: trial seed={trial.seed}{', ' if labels else ''}{labels} failed: {reason}",
             markup=False,

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import settings
-from holdfast.lab.engine import Engine, Failed, Finished, Progress, Task
+from holdfast.lab.engines import Engine, Failed, Finished, Progress, Task
 from holdfast.lab.environment import git_commit
+from holdfast.lab.identity import code_version, identity, key_of
 from holdfast.lab.locate import FunctionRef, source_of
-from holdfast.lab.report import Section
 from holdfast.lab.results import Failure, Results
-from holdfast.lab.store import Store, Stored, identity, key_of
+from holdfast.lab.store import Store, Stored
 from holdfast.lab.study import Part, Study
 from holdfast.lab.trial import SCALES, Config, Outcome, Trial
 from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_scale, unusable
-from holdfast.lab.version import code_version
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -83,12 +82,12 @@ class Job:
             ArgumentError: the study has no such scale or setting, or the number of seeds is below one.
         """
         if scale not in study.scales:
-            raise ArgumentError("--scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
+            raise ArgumentError("scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
         config = settings.apply(study.scales[scale] if config is None else config, changes or {})
         if seeds is not None:
             config = dataclasses.replace(config, seeds=seeds)
         if config.seeds < 1:
-            raise ArgumentError("--seeds", "at least 1", config.seeds)
+            raise ArgumentError("seeds", "at least 1", config.seeds)
         return cls(study, scale, config)
 
     @property
@@ -114,25 +113,6 @@ class StudyRun:
     verdicts: Sequence[Verdict]
     environments: Sequence[Mapping[str, Any]]
     computed: int
-
-    @property
-    def section(self) -> Section:
-        """This run as a part of the report."""
-        job = self.job
-        file = source_of(job.study)
-        here = Path.cwd()
-        name = (
-            str(Path(file).relative_to(here) if Path(file).is_relative_to(here) else file) if file else job.study.name
-        )
-        return Section(
-            study=job.study,
-            scale=job.scale,
-            config=job.config,
-            results=self.results,
-            verdicts=self.verdicts,
-            environments=self.environments,
-            command=settings.command(name, job.scale, job.overrides),
-        )
 
 
 @dataclass

@@ -22,14 +22,11 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from holdfast.errors import ArgumentError
 from holdfast.lab.results import Results
-from holdfast.lab.trial import PART, SCALES, C, Config, Record, RunResult, Trial, check_decorated
+from holdfast.lab.trial import MAIN, PART, SCALES, C, Config, Record, RunResult, Trial, check_decorated
 from holdfast.lab.verdict import Claim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MAIN = "main"
-"""Name of the only part of a study that is given in the short form."""
 
 MAX_HEADLINES = 6
 """A reader remembers no more claims than this; the others support them."""

@@ -38,6 +38,9 @@ class Config:
 PART = "part"
 """Label that the lab gives to every trial of a study: the name of its part."""
 
+MAIN = "main"
+"""Name of the only part of a study that is given in the short form."""
+
 C = TypeVar("C")
 
 
@@ -80,6 +83,11 @@ class Trial(Generic[C]):
     def seeds(self) -> tuple[int, ...]:
         """The trial's seeds, one or many."""
         return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+
+    @property
+    def told_labels(self) -> dict[str, Scalar]:
+        """The labels that tell a person something: without the part where a study has no other."""
+        return {name: value for name, value in self.labels.items() if (name, value) != (PART, MAIN)}
 
 
 def check_decorated(argument: str, config: object) -> None:
