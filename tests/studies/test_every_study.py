@@ -33,7 +33,7 @@ each_part = pytest.mark.parametrize(("name", "part"), PARTS, ids=[f"{name}-{part
 
 WORKER = """
 import json, os, pickle, sys
-import holdfast.lab.engine_local
+import holdfast.lab.engines.local
 from holdfast.lab.locate import FunctionRef
 
 def load(function, payload):
