@@ -15,6 +15,11 @@ from holdfast.studies.sharpness.streams import TEST
 from tests.studies.sharpness.toy import TOY
 
 
+def one_hot(logits: torch.Tensor) -> torch.Tensor:
+    """All weight on the largest logit."""
+    return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
+
+
 def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     config, seeds = TOY.retrieve, (0, 1)
     monkeypatch.setattr(training, "CHUNK", 7 * 64)
@@ -27,11 +32,15 @@ def test_evaluation_equals_one_pass_over_all_sets(monkeypatch: pytest.MonkeyPatc
             torch.cat([getattr(sets, name) for sets in chunks], dim=1) for name in ("items", "query", "winner")
         )
         target = torch.cat([sets.winning_class for sets in chunks], dim=1)
-        correct = (net(items, query).argmax(dim=-1) == target).double().mean(dim=1)
+        correct = net(items, query).argmax(dim=-1) == target
+        by_argmax = net(items, query, normalise=one_hot).argmax(dim=-1) == target
         weights = net.encode(items, query)[1].softmax(dim=-1)
+    assert (~correct & by_argmax).any(), "there is an error by dispersion to tell apart"
     for s in seeds:
         (record,) = [r for r in records if (r["arm"], r["n"], r["seed"]) == ("plain", 64, s)]
-        assert record["accuracy"] == pytest.approx(correct[s].item(), abs=1e-12)
+        assert record["accuracy"] == pytest.approx(correct[s].double().mean().item(), abs=1e-12)
+        for cause, errors in (("ordering", ~correct & ~by_argmax), ("dispersion", ~correct & by_argmax)):
+            assert record[f"{cause}_error"] == pytest.approx(errors[s].double().mean().item(), abs=1e-12)
         entropy = torch.special.entr(weights[s]).sum(-1).mean().item()
         assert record["entropy"] == pytest.approx(entropy, abs=1e-5)
         on_winner = weights[s].gather(-1, winner[s, :, None]).mean().item()
