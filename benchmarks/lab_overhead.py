@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from holdfast.lab import Config, Study, Trial
-from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.engines import LocalEngine
 from holdfast.lab.environment import environment
 from holdfast.lab.run import Job, run
 from holdfast.lab.store import Store

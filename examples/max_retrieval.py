@@ -33,14 +33,14 @@ class Head:
 
     def correct(self, n, weights):
         """For each of these sets, whether the network names the right class with these attention weights."""
-        found, first = [], 0
+        right, first = [], 0
         for sets in self.sets(n):
             some = weights[first : first + sets.items.shape[1]]
             hidden, _ = self.net.encode(sets.items, sets.query)
             answer = self.net.read(hidden, some[None, None]).argmax(dim=-1)
-            found.append(answer[0, 0] == sets.winning_class[0])
+            right.append(answer[0, 0] == sets.winning_class[0])
             first += len(some)
-        return torch.cat(found)
+        return torch.cat(right)
 
     def sets(self, n):
         """Test sets of n items, a bounded number of items at a time: 1024 sets, fewer above 256 items."""

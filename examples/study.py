@@ -68,7 +68,7 @@ study = Study(
 if __name__ == "__main__":
     import tempfile
 
-    from holdfast.lab.engine_local import LocalEngine
+    from holdfast.lab.engines import LocalEngine
     from holdfast.lab.run import Job
     from holdfast.lab.run import run as run_jobs
     from holdfast.lab.store import Store

@@ -9,4 +9,9 @@ with contextlib.suppress(ImportError):
     from jaxtyping import install_import_hook
 
     rooms = [f"holdfast.{room}" for room in ("nn", "optim", "data", "models", "rl", "probes")]
+    # Data and networks that only one study uses; its parts import their types for readers only.
+    rooms += [f"holdfast.studies.lists.{file}" for file in ("model", "tasks")]
+    rooms += [
+        f"holdfast.studies.sharpness.{file}" for file in ("clrs_text", "item_sets", "retrieval_net", "token_encoder")
+    ]
     install_import_hook(rooms, "beartype.beartype")

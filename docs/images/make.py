@@ -23,6 +23,7 @@ import matplotlib.style
 from cycler import cycler
 from matplotlib.figure import Figure as Canvas
 
+from holdfast.cli.reproduce import command_of
 from holdfast.lab.locate import find
 from holdfast.lab.report import text
 from holdfast.lab.report.svg import INK, PALETTE, STYLE, SURFACE
@@ -31,7 +32,7 @@ from holdfast.lab.store import Store
 
 if TYPE_CHECKING:
     from holdfast.lab import Figure, Results, Verdict
-    from holdfast.lab.study import Record, Scalar
+    from holdfast.lab.trial import Record, Scalar
 
 DOCS = Path(__file__).resolve().parent.parent
 
@@ -70,18 +71,18 @@ def draw(figure: Figure, results: Results, path: Path) -> Sequence[Record]:
 
 def results_section(run: StudyRun) -> str:
     """Where the results come from, and the verdicts as a table."""
-    job, environments = run.job, run.environments
-    machines = sorted({f"{found['cpu']}, {found['cores']} cores" for found in environments})
-    machines += sorted({gpu for found in environments for gpu in found["gpu"]})
-    versions = sorted({f"Python {found['python']}, torch {found['packages']['torch']}" for found in environments})
-    commits = sorted({str(found.get("commit") or "unknown") for found in environments})
+    job, workers = run.job, run.environments
+    machines = sorted({f"{worker['cpu']}, {worker['cores']} cores" for worker in workers})
+    machines += sorted({gpu for worker in workers for gpu in worker["gpu"]})
+    versions = sorted({f"Python {worker['python']}, torch {worker['packages']['torch']}" for worker in workers})
+    commits = sorted({str(worker.get("commit") or "unknown") for worker in workers})
     lines = [
         f"Scale `{job.scale}`, seeds {text.ranges(job.config.seed_range)}. "
         f"Measured on {'; '.join(machines)}, with {'; '.join(versions)}, commit {', '.join(commits)}.",
         "",
         "<!-- not run: takes as long as the study -->",
         "```bash",
-        run.section.command,
+        command_of(run.job),
         "```",
         "",
         "| claim | verdict | effect [95 % interval] | p, adjusted | the paper |",
@@ -92,14 +93,14 @@ def results_section(run: StudyRun) -> str:
 
 
 def _row(verdict: Verdict) -> str:
-    found = verdict.evidence
+    evidence = verdict.evidence
     status = f"**{verdict.status}**" + (f": {verdict.reason}" if verdict.reason else "")
-    effect = f"{text.effect(found)} {text.interval(found)}".strip()
+    effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
     cells = (
         f"`{verdict.claim}`: {verdict.text}",
         status,
         effect,
-        text.NOTHING if text.is_exact(found) else text.p_value(verdict.p_adjusted),
+        text.NOTHING if text.is_exact(evidence) else text.p_value(verdict.p_adjusted),
         verdict.paper or text.NOTHING,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

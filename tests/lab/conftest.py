@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from holdfast.lab.locate import find
 from holdfast.lab.study import Study
 
 TOY = Path(__file__).parent / "toy_study.py"
+
+
+def changed(study: Study[Any], **changes: Any) -> Study[Any]:
+    """A study of one part with some things of that part changed."""
+    (part,) = study.parts
+    return replace(study, parts=[replace(part, **changes)])
 
 
 @pytest.fixture

@@ -75,8 +75,9 @@ def test_files_of_the_same_name_are_kept_apart(tmp_path):
     one = find(str(write(tmp_path / "a" / "mine.py", SOURCE)))
     two = find(str(write(tmp_path / "b" / "mine.py", SOURCE.replace("* 2", "* 3"))))
     assert one is not two
-    assert FunctionRef.of(one.run) != FunctionRef.of(two.run)
-    assert FunctionRef.of(two.run).load() is two.run
+    first, second = one.parts[0].run, two.parts[0].run
+    assert FunctionRef.of(first) != FunctionRef.of(second)
+    assert FunctionRef.of(second).load() is second
 
 
 def test_an_alias_is_not_a_second_study(tmp_path):
@@ -152,9 +153,9 @@ def test_an_installed_study(points, tmp_path):
     points(mine="located_good:study")
     assert list(installed()) == ["mine"]
     assert find("mine").question == "Is it found?"
-    reference = FunctionRef.of(find("mine").run)
+    reference = FunctionRef.of(find("mine").parts[0].run)
     assert reference == FunctionRef("located_good", None, "run")
-    assert reference.load() is find("mine").run
+    assert reference.load() is find("mine").parts[0].run
 
 
 def test_installed_studies_are_sorted(points):
@@ -223,7 +224,8 @@ def test_every_study_of_this_package_loads():
     for name, point in installed().items():
         if point.value.startswith("holdfast."):
             assert find(name).name == name
-            assert FunctionRef.of(find(name).run).load() is find(name).run
+            for part in find(name).parts:
+                assert FunctionRef.of(part.run).load() is part.run
 
 
 # Functions.
@@ -266,12 +268,13 @@ def test_a_decorated_function_is_found_by_its_name(tmp_path):
         "        return f(trial)\n    return inner\n\n@noisy\ndef run(",
     )
     study = find(str(write(tmp_path / "decorated.py", text)))
-    assert FunctionRef.of(study.run).load() is study.run
+    run = study.parts[0].run
+    assert FunctionRef.of(run).load() is run
 
 
 def test_a_function_that_is_gone(tmp_path):
     find(str(path := write(tmp_path / "mine.py", SOURCE)))
-    reference = FunctionRef.of(find(str(path)).run)
+    reference = FunctionRef.of(find(str(path)).parts[0].run)
     with pytest.raises(LocateError, match="has no function lost"):
         FunctionRef(reference.module, reference.file, "lost").load()
     with pytest.raises(LocateError, match="has no function study"):
@@ -285,7 +288,7 @@ def test_a_fresh_process_loads_the_function_and_then_its_trials(tmp_path):
     study = find(str(path))
     (trial, *_) = study.trials(study.scales["quick"])
     payload = tmp_path / "payload.pickle"
-    payload.write_bytes(pickle.dumps((FunctionRef.of(study.run), pickle.dumps(trial))))
+    payload.write_bytes(pickle.dumps((FunctionRef.of(study.parts[0].run), pickle.dumps(trial))))
     script = (
         "import pickle, sys\n"
         "reference, trial = pickle.loads(open(sys.argv[1], 'rb').read())\n"

@@ -11,7 +11,7 @@ from rich.console import Console
 from holdfast.lab import progress_bar
 from holdfast.lab.progress import listen, report
 from holdfast.lab.progress_bar import ProgressBar, _duration
-from holdfast.lab.study import Outcome, Trial
+from holdfast.lab.trial import Outcome, Trial
 
 
 @dataclass(frozen=True)

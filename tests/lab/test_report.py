@@ -22,8 +22,10 @@ from holdfast import __version__
 from holdfast.lab.report import Section, render, text, write_report
 from holdfast.lab.report.render import ReportWarning
 from holdfast.lab.results import Failure, Results
-from holdfast.lab.study import Claim, Config, Figure, Outcome, Paper, Study, Trial
-from holdfast.lab.verdict import Evidence, Status, exact, judge, mean_of, paired_difference, unusable
+from holdfast.lab.study import Figure, Paper, Study
+from holdfast.lab.trial import Config, Outcome, Trial
+from holdfast.lab.verdict import Claim, Evidence, Status, exact, judge, mean_of, paired_difference, unusable
+from tests.lab.conftest import changed
 
 # Some studies here have a figure that breaks on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lab.report.render.ReportWarning")
@@ -420,7 +422,7 @@ def test_late_failures_of_a_figure_are_isolated(problem: str) -> None:
         return [{"x": 1}] if problem == "mathtext" else [1]
 
     section = solutions()
-    study = dataclasses.replace(section.study, figures=[Figure("late", "Late.", draw)])
+    study = changed(section.study, figures=[Figure("late", "Late.", draw)])
     html = render([dataclasses.replace(section, study=study)])
     assert "The figure “late” could not be drawn." in html
     assert "+0.163" in html
@@ -478,7 +480,7 @@ def test_one_study_at_two_scales_and_twice() -> None:
 
 def test_a_study_without_claims_figures_or_paper() -> None:
     section = nothing_yet()
-    study = dataclasses.replace(section.study, claims=(), figures=())
+    study = changed(section.study, claims=(), figures=())
     html = render([dataclasses.replace(section, study=study, verdicts=())])
     Page(html)
     assert "This study judges no claims." in html

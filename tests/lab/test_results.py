@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast.lab.results import Failure, Results, ResultsError
-from holdfast.lab.study import Config, Outcome, Trial
+from holdfast.lab.trial import Config, Outcome, Trial
 from holdfast.lab.verdict import mean_of
 
 

@@ -9,19 +9,19 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from holdfast.cli.reproduce import command_of
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Config, Status, Study, Trial
-from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.engines import LocalEngine
 from holdfast.lab.run import Job, collect, run
 from holdfast.lab.store import Store, StoreWarning
-from tests.lab.conftest import TOY, holdfast, workers_of
+from tests.lab.conftest import TOY, changed, holdfast, workers_of
 
 Ledger = Callable[[], list[str]]
 
@@ -37,7 +37,7 @@ def test_results_verdicts_and_environment(toy: Study[Any], tmp_path: Path) -> No
     assert verdict.evidence.n == 5
     [environment] = result.environments
     assert {"python", "platform", "cpu", "cores", "packages", "threads", "gpu", "commit"} <= set(environment)
-    assert result.section.command in (
+    assert command_of(result.job) in (
         f"holdfast run {TOY} --scale quick",
         "holdfast run tests/lab/toy_study.py --scale quick",
     )
@@ -106,7 +106,7 @@ def test_a_claim_whose_test_breaks_is_inconclusive_and_harms_no_other(toy: Study
 
     claims = [*toy.claims, Claim("broken", "x", broken), Claim("odd", "y", lambda results: 3)]  # type: ignore
     with pytest.warns(RuntimeWarning, match="broken"):
-        [result] = run([Job.of(replace(toy, claims=claims), "quick")], Store(tmp_path), LocalEngine(2))
+        [result] = run([Job.of(changed(toy, claims=claims), "quick")], Store(tmp_path), LocalEngine(2))
     good, bad, odd = result.verdicts
     assert good.status is Status.SUPPORTED
     assert bad.status is odd.status is Status.INCONCLUSIVE
@@ -115,21 +115,21 @@ def test_a_claim_whose_test_breaks_is_inconclusive_and_harms_no_other(toy: Study
 
 
 def test_trials_that_coincide_or_are_none_are_refused(toy: Study[Any], tmp_path: Path) -> None:
-    same = replace(toy, trials=lambda config: [Trial(0, config), Trial(0, config)])
+    same = changed(toy, trials=lambda config: [Trial(0, config), Trial(0, config)])
     with pytest.raises(ArgumentError, match="twice"):
         run([Job.of(same, "quick")], Store(tmp_path), LocalEngine(1))
-    none = replace(toy, trials=lambda config: [])
+    none = changed(toy, trials=lambda config: [])
     with pytest.raises(ArgumentError, match="at least one"):
         run([Job.of(none, "quick")], Store(tmp_path), LocalEngine(1))
     for odd in (lambda config: None, lambda config: [3]):
         with pytest.raises(ArgumentError, match="a list of Trial"):
-            run([Job.of(replace(toy, trials=odd), "quick")], Store(tmp_path), LocalEngine(1))
+            run([Job.of(changed(toy, trials=odd), "quick")], Store(tmp_path), LocalEngine(1))
 
 
 def test_jobs_name_what_is_wrong(toy: Study[Any]) -> None:
-    with pytest.raises(ArgumentError, match="--scale"):
+    with pytest.raises(ArgumentError, match=r"^scale: "):
         Job.of(toy, "gpu")
-    with pytest.raises(ArgumentError, match="--seeds"):
+    with pytest.raises(ArgumentError, match=r"^seeds: "):
         Job.of(toy, "quick", seeds=0)
     with pytest.raises(ArgumentError, match=r"config\.nope"):
         Job.of(toy, "quick", changes={"nope": 1})

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.store import FILES, Store, StoreError, StoreWarning, identity, key_of
-from holdfast.lab.study import Config, Outcome, Trial
+from holdfast.lab.identity import identity, key_of
+from holdfast.lab.store import FILES, Store, StoreError, StoreWarning
+from holdfast.lab.trial import Config, Outcome, Trial
 
 
 @dataclass(frozen=True)

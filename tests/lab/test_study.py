@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.lab import Claim, Config, Figure, Outcome, Paper, Study, Trial, unusable
-from holdfast.lab.study import as_outcome
+from holdfast.lab.trial import as_outcome
 
 
 @dataclass(frozen=True)

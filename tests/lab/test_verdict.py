@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.study import Claim
 from holdfast.lab.verdict import (
     LEVEL,
+    Claim,
     Evidence,
     Status,
     Verdict,

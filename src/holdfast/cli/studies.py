@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json as jsonlib
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +18,15 @@ import tyro
 from rich.markup import escape
 
 from holdfast.cli.parsing import FAILED, OK
-from holdfast.errors import ArgumentError
+from holdfast.cli.reproduce import command, command_of, place_of
+from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
-    from holdfast.lab.engine import Engine
+    from holdfast.lab.engines import Engine
     from holdfast.lab.run import StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
+    from holdfast.lab.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,22 @@ def _describe(study: Study[Any]) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _named_as_flags() -> Iterator[None]:
+    """What the lab calls by its arguments is a flag here."""
+    from holdfast.lab.store import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"--store: {error}") from error
+    except ArgumentError as error:
+        if error.argument not in ("scale", "seeds", "workers", "address"):
+            raise
+        raise ArgumentError(f"--{error.argument}", error.expected, error.got) from error
+
+
+@_named_as_flags()
 def run_studies(options: Run) -> int:
     from holdfast.lab.progress_bar import ProgressBar
     from holdfast.lab.run import Job, run
@@ -177,16 +196,17 @@ def run_studies(options: Run) -> int:
 
 def _engine(options: Run) -> Engine:
     if options.engine == "ray":
-        from holdfast.lab.engine_ray import RayEngine
+        from holdfast.lab.engines import RayEngine
 
         return RayEngine(options.address, options.workers)
     if options.address is not None:
         raise ArgumentError("--address", "to be used with --engine ray", f"--engine {options.engine}")
-    from holdfast.lab.engine_local import LocalEngine
+    from holdfast.lab.engines import LocalEngine
 
     return LocalEngine(options.workers)
 
 
+@_named_as_flags()
 def report_studies(options: Report) -> int:
     from holdfast.lab.store import Store
 
@@ -226,13 +246,12 @@ def _known_runs(store: Store, fresh: Sequence[StudyRun], names: Sequence[str] = 
 
 
 def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
-    from holdfast.lab.report import write_report
-    from holdfast.lab.store import StoreError
+    from holdfast.lab.report import Section, write_report
 
     try:
-        return write_report([item.section for item in runs], path)
+        return write_report([Section.of(item, command_of(item.job)) for item in runs], path)
     except OSError as error:
-        raise StoreError(f"cannot write the report to {path}: {error.strerror or error}") from error
+        raise HoldfastError(f"cannot write the report to {path}: {error.strerror or error}") from error
 
 
 def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
@@ -250,13 +269,14 @@ def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
     table.add_column("seeds", justify="right")
     colours = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
     for item in runs:
-        for verdict in item.verdicts:
-            found = verdict.evidence
-            effect = f"{text.effect(found)} {text.interval(found)}".strip()
+        for verdict in sorted(item.verdicts, key=lambda verdict: not verdict.headline):
+            evidence = verdict.evidence
+            effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
             word = f"[{colours[verdict.status]}]{verdict.status}[/]"
             if verdict.reason:
-                word += f": {escape(verdict.reason)}"
-            table.add_row(item.job.study.name, escape(verdict.claim), word, escape(effect), str(found.n))
+                word += f": {escape(_reason(verdict, item.job.study))}"
+            claim = f"[bold]{escape(verdict.claim)}[/]" if verdict.headline else escape(verdict.claim)
+            table.add_row(item.job.study.name, claim, word, escape(effect), str(evidence.n))
     Console(highlight=False).print(table)
     for item in runs:
         failed = f", {len(item.results.failures)} failed" if item.results.failures else ""
@@ -265,11 +285,16 @@ def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
     print(f"report: {page}")
 
 
+def _reason(verdict: Verdict, study: Study[Any]) -> str:
+    needs = verdict.evidence.needs
+    return f"needs {command(place_of(study), needs, {})}" if needs else verdict.reason
+
+
 def _summary(item: StudyRun) -> dict[str, Any]:
     return {
         "study": item.job.study.name,
         "scale": item.job.scale,
-        "command": item.section.command,
+        "command": command_of(item.job),
         "environments": list(item.environments),
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed,
@@ -282,12 +307,13 @@ def _summary(item: StudyRun) -> dict[str, Any]:
                 "claim": verdict.claim,
                 "text": verdict.text,
                 "status": str(verdict.status),
+                "headline": verdict.headline,
                 "effect": _number(verdict.evidence.effect),
                 "interval": [_number(verdict.evidence.low), _number(verdict.evidence.high)],
                 "n": verdict.evidence.n,
                 "test": verdict.evidence.test,
                 "p_adjusted": verdict.p_adjusted,
-                "reason": verdict.reason,
+                "reason": _reason(verdict, item.job.study),
                 "paper": verdict.paper,
             }
             for verdict in item.verdicts

@@ -1,8 +1,10 @@
 """The lab: runs studies in parallel, stores what they measure, judges their claims and writes the report."""
 
 from holdfast.lab.results import Failure, Results
-from holdfast.lab.study import Claim, Config, Figure, Outcome, Paper, Study, Trial
+from holdfast.lab.study import Figure, Paper, Part, Study
+from holdfast.lab.trial import Config, Outcome, Record, RunResult, Scalar, Trial
 from holdfast.lab.verdict import (
+    Claim,
     Evidence,
     Status,
     Verdict,
@@ -21,7 +23,11 @@ __all__ = [
     "Figure",
     "Outcome",
     "Paper",
+    "Part",
+    "Record",
     "Results",
+    "RunResult",
+    "Scalar",
     "Status",
     "Study",
     "Trial",

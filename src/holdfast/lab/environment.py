@@ -16,7 +16,6 @@ PACKAGES = (
     "torch",
     "numpy",
     "scipy",
-    "scikit-learn",
     "transformers",
     "triton",
     "gymnasium",

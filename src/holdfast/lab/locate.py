@@ -51,8 +51,7 @@ class FunctionRef:
                 "worker processes could not import it"
             )
         source = getattr(sys.modules.get(module), "__file__", None)
-        by_file = module == "__main__" or module.startswith(_FILE_PREFIX)
-        return cls(module, str(Path(source).resolve()) if by_file and source else None, name)
+        return cls(module, str(Path(source).resolve()) if source and _is_file(module) else None, name)
 
     def load(self) -> Callable[..., Any]:
         """Import the function, in whatever process this is.
@@ -139,6 +138,20 @@ def find(name: str) -> Study[Any]:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise LocateError(f"no study named {name!r}.{hint} Installed: {', '.join(points) or 'none'}.")
     return load(points[name])
+
+
+def source_of(study: Study[Any]) -> str | None:
+    """The file that a study stands in, where it is no module that can be imported by name; otherwise `None`."""
+    for name, module in list(sys.modules.items()):
+        if _is_file(name) and any(value is study for value in vars(module).values()):
+            source = getattr(module, "__file__", None)
+            return str(Path(source).resolve()) if source else None
+    return None
+
+
+def _is_file(module: str) -> bool:
+    """Whether a module can be loaded by its file only."""
+    return module == "__main__" or module.startswith(_FILE_PREFIX)
 
 
 def _find_in_file(path: Path) -> Study[Any]:

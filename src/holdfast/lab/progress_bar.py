@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from holdfast.lab.run import Listener
-from holdfast.lab.study import Outcome, Trial
+from holdfast.lab.trial import Outcome, Trial
 
 _LINE_EVERY_S = 5.0
 
@@ -127,7 +127,7 @@ class ProgressBar(Listener):
     def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
         """Count a failed trial and say why."""
         self._tallies[study].failed += 1
-        labels = ", ".join(f"{name}={value}" for name, value in trial.labels.items())
+        labels = ", ".join(f"{name}={value}" for name, value in trial.told_labels.items())
         self._console.print(
             f"{study}: trial seed={trial.seed}{', ' if labels else ''}{labels} failed: {reason}",
             markup=False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.lab.study import Outcome, Record, Scalar, Trial
+from holdfast.lab.trial import Outcome, Record, Scalar, Trial
 
 
 class ResultsError(HoldfastError):

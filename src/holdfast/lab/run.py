@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import settings
-from holdfast.lab.engine import Engine, Failed, Finished, Progress, Task
+from holdfast.lab.engines import Engine, Failed, Finished, Progress, Task
 from holdfast.lab.environment import git_commit
-from holdfast.lab.locate import FunctionRef
-from holdfast.lab.report import Section
+from holdfast.lab.identity import code_version, identity, key_of
+from holdfast.lab.locate import FunctionRef, source_of
 from holdfast.lab.results import Failure, Results
-from holdfast.lab.store import Store, Stored, identity, key_of
-from holdfast.lab.study import Config, Outcome, Study, Trial
-from holdfast.lab.verdict import Evidence, Verdict, judge, unusable
-from holdfast.lab.version import code_version
+from holdfast.lab.store import Store, Stored
+from holdfast.lab.study import Part, Study
+from holdfast.lab.trial import SCALES, Config, Outcome, Trial
+from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_scale, unusable
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -82,12 +82,12 @@ class Job:
             ArgumentError: the study has no such scale or setting, or the number of seeds is below one.
         """
         if scale not in study.scales:
-            raise ArgumentError("--scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
+            raise ArgumentError("scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
         config = settings.apply(study.scales[scale] if config is None else config, changes or {})
         if seeds is not None:
             config = dataclasses.replace(config, seeds=seeds)
         if config.seeds < 1:
-            raise ArgumentError("--seeds", "at least 1", config.seeds)
+            raise ArgumentError("seeds", "at least 1", config.seeds)
         return cls(study, scale, config)
 
     @property
@@ -113,25 +113,6 @@ class StudyRun:
     verdicts: Sequence[Verdict]
     environments: Sequence[Mapping[str, Any]]
     computed: int
-
-    @property
-    def section(self) -> Section:
-        """This run as a part of the report."""
-        job = self.job
-        file = FunctionRef.of(job.study.run).file
-        here = Path.cwd()
-        name = (
-            str(Path(file).relative_to(here) if Path(file).is_relative_to(here) else file) if file else job.study.name
-        )
-        return Section(
-            study=job.study,
-            scale=job.scale,
-            config=job.config,
-            results=self.results,
-            verdicts=self.verdicts,
-            environments=self.environments,
-            command=settings.command(name, job.scale, job.overrides),
-        )
 
 
 @dataclass
@@ -173,7 +154,7 @@ def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | 
     plans = [_plan(job) for job in jobs]
     for job, plan in zip(jobs, plans, strict=True):
         listener.planned(job.study.name, [item.trial for item in plan])
-        store.remember(job.study.name, job.scale, job.overrides, FunctionRef.of(job.study.run).file)
+        store.remember(job.study.name, job.scale, job.overrides, source_of(job.study))
     unique = {item.key: item for plan in plans for item in plan}
     for item in unique.values():
         item.stored = store.load(item.study, item.document)
@@ -206,34 +187,36 @@ def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
 
 
 def _plan(job: Job) -> list[_Item]:
+    """The trials of all parts.
+
+    Errors:
+        ArgumentError: there is none, or two that nothing tells apart.
+    """
     study = job.study
-    reference = FunctionRef.of(study.run)
+    items = {}
+    for part in study.parts:
+        for item in _plan_part(study, part, job.config):
+            if item.key in items:
+                expected = "trials that differ in seed, labels or config"
+                raise ArgumentError(f"trials of {study.name}", expected, f"{item.trial} twice")
+            items[item.key] = item
+    if not items:
+        raise ArgumentError(f"trials of {study.name}", "at least one trial", "none")
+    return list(items.values())
+
+
+def _plan_part(study: Study[Any], part: Part[Any], config: Any) -> Iterator[_Item]:
+    reference = FunctionRef.of(part.run)
     version = code_version(reference)
     source = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
     commit = git_commit(Path(source).resolve().parent) if source else None
-    items = []
-    seen: dict[str, Trial[Any]] = {}
-    trials = study.trials(job.config)
-    if not isinstance(trials, Iterable):
-        raise ArgumentError(f"trials of {study.name}", "a list of Trial (is a return missing?)", trials)
-    for trial in trials:
-        if not isinstance(trial, Trial):
-            raise ArgumentError(f"trials of {study.name}", "a list of Trial", trial)
+    for trial in part.labelled_trials(config):
         if isinstance(trial.config, Config):
             # How many seeds the study has is no part of a trial: `run` sees only its own.
-            own = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
-            trial = dataclasses.replace(trial, config=own)
+            settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
+            trial = dataclasses.replace(trial, config=settings)
         document = identity(study.name, trial, version)
-        key = key_of(document)
-        if key in seen:
-            raise ArgumentError(
-                f"trials of {study.name}", "trials that differ in seed, labels or config", f"{trial} twice"
-            )
-        seen[key] = trial
-        items.append(_Item(study.name, trial, document, key, reference, commit))
-    if not items:
-        raise ArgumentError(f"trials of {study.name}", "at least one trial", "none")
-    return items
+        yield _Item(study.name, trial, document, key_of(document), reference, commit)
 
 
 def _compute(
@@ -298,7 +281,7 @@ def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
         if item.stored is None and item.failure is not None
     ]
     results = Results(job.config, outcomes, failures)
-    evidence = [_evidence(claim.test, claim.name, results) for claim in job.study.claims]
+    evidence = [_evidence(claim, job, results) for claim in job.study.claims]
     environments: list[Mapping[str, Any]] = []
     for item in items:
         if item.stored is not None and item.stored.environment not in environments:
@@ -312,14 +295,16 @@ def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
     )
 
 
-def _evidence(test: Callable[[Results], Evidence], name: str, results: Results) -> Evidence:
+def _evidence(claim: Claim, job: Job, results: Results) -> Evidence:
     """A claim whose own test breaks must not take the other verdicts with it."""
+    if SCALES.index(job.scale) < SCALES.index(claim.scale):
+        return needs_scale(job.study.scale_for(claim) or claim.scale)
     try:
-        found = test(results)
+        evidence = claim.test(results)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        warnings.warn(f"the test of claim {name!r} raised {line}", RuntimeWarning, 2)
+        warnings.warn(f"the test of claim {claim.name!r} raised {line}", RuntimeWarning, 2)
         return unusable(f"the claim's test raised {line}")
-    if not isinstance(found, Evidence):
-        return unusable(f"the claim's test returned {type(found).__name__}, not Evidence")
-    return found
+    if not isinstance(evidence, Evidence):
+        return unusable(f"the claim's test returned {type(evidence).__name__}, not Evidence")
+    return evidence

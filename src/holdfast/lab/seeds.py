@@ -1,18 +1,37 @@
-"""Random numbers of the study of sharpness: each purpose of a seed has a stream of its own."""
+"""Streams of random numbers: each purpose of a seed has its own, so that none disturbs another.
+
+A study numbers its purposes: `rng_for(seed, TEST, n)` draws the same whatever was drawn before it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-TRAIN, TEST, FIT, ROWS, TOKENS, NEEDLES = range(6)
-"""Streams of random numbers: each purpose has its own, so that none disturbs another."""
+
+def rng_for(seed: int, *stream: int) -> np.random.Generator:
+    """NumPy's generator for one purpose of a seed.
+
+    Arguments:
+        seed: the trial's seed.
+        stream: numbers of the purpose.
+    """
+    import numpy as np
+
+    return np.random.default_rng([seed, *stream])
 
 
 def generator_for(seed: int, *stream: int, device: str = "cpu") -> torch.Generator:
-    """A generator of its own for each purpose of a seed."""
+    """PyTorch's generator for one purpose of a seed.
+
+    Arguments:
+        seed: the trial's seed.
+        stream: numbers of the purpose.
+        device: where it draws.
+    """
     import numpy as np
     import torch
 

@@ -1,18 +1,14 @@
-"""Settings as flat dotted names: for the reproducing command, the report, and reading a stored run back."""
+"""Settings as flat dotted names: what differs from a scale, and how to change it."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import enum
-import shlex
-import types
 import typing
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import ArgumentError
+from holdfast.lab.documents import from_json
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -37,7 +33,7 @@ def apply(config: Any, changes: Mapping[str, Any]) -> Any:
     """A configuration with some settings changed; the inverse of `overrides`, also after a trip through JSON.
 
     Errors:
-        ArgumentError: there is no such setting.
+        ArgumentError: there is no such setting, or a value does not have its type.
     """
     for name, value in changes.items():
         config = _replace(config, name.split("."), value, name)
@@ -53,9 +49,10 @@ def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
         return dataclasses.replace(config, **{path[0]: _replace(old, path[1:], value, name)})
     hint = _hints(type(config)).get(path[0], type(old))
     try:
-        new = _like(hint, value)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"config.{name}", f"a value like {old!r}", value) from error
+        new = from_json(value, hint)
+    except ValueError as error:
+        kind = hint.__name__ if isinstance(hint, type) else str(hint)
+        raise ArgumentError(f"config.{name}", f"{kind}, for example {old!r}", value) from error
     return dataclasses.replace(config, **{path[0]: new})
 
 
@@ -64,64 +61,3 @@ def _hints(cls: type) -> dict[str, Any]:
         return typing.get_type_hints(cls)
     except NameError:  # a class made inside a function, with names that only that function knew
         return {}
-
-
-def _like(hint: Any, value: Any) -> Any:
-    """A value read from JSON, in the type that its setting is annotated with."""
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return value if value is None or type(value) in options else _like_any(options, value)
-    kind = typing.get_origin(hint) or hint
-    if kind is Any or not isinstance(kind, type) or (isinstance(value, kind) and not isinstance(value, tuple)):
-        return value
-    if issubclass(kind, enum.Enum | Path):
-        return kind(value)
-    if issubclass(kind, tuple) and isinstance(value, list | tuple):
-        if options and options[-1] is not Ellipsis and len(options) == len(value):
-            return tuple(_like(*pair) for pair in zip(options, value, strict=True))
-        return tuple(_like(options[0] if options else Any, item) for item in value)
-    if kind is float and isinstance(value, str | int) and not isinstance(value, bool):
-        return float(value)
-    return value
-
-
-def _like_any(options: tuple[Any, ...], value: Any) -> Any:
-    for option in options:
-        with contextlib.suppress(TypeError, ValueError):
-            new = _like(option, value)
-            if type(new) is not type(value):
-                return new
-    return value
-
-
-def command(study: str, scale: str, changes: Mapping[str, Any]) -> str:
-    """The command line that runs a study with these settings."""
-    words = ["holdfast", "run", study, "--scale", scale]
-    for setting, value in changes.items():
-        name = setting.replace("_", "-")
-        if name == "seeds":
-            words += ["--seeds", str(value)]
-        elif isinstance(value, bool):
-            head, _, last = name.rpartition(".")
-            flag = f"{head}." if head else ""
-            words.append(f"--config.{name}" if value else f"--config.{flag}no-{last}")
-        elif isinstance(value, str) and _text(value).startswith("-"):
-            words.append(f"--config.{name}={_text(value)}")
-        else:
-            words += [f"--config.{name}", *_words(value)]
-    return shlex.join(words)
-
-
-def _words(value: Any) -> Iterator[str]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _words(item)
-    elif isinstance(value, Mapping):
-        for pair in value.items():
-            yield from _words(pair)
-    else:
-        yield _text(value)
-
-
-def _text(value: Any) -> str:
-    return value.name if isinstance(value, enum.Enum) else str(value)

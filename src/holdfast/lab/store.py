@@ -7,7 +7,7 @@
       runs.json            which studies were run, and how: what `holdfast report` shows
       .locks/  .writing/   in use while a run is under way
 
-KEY is a hash of the study's name, the trial's configuration, labels and seed, and the study's code version. A folder
+KEY is a hash of what a result belongs to (`holdfast.lab.identity`). A folder
 is written under `.writing` and renamed into place, so that a reader sees all of it or nothing. A trial is computed
 under a file lock, which the operating system releases when its owner dies.
 """
@@ -15,11 +15,8 @@ under a file lock, which the operating system releases when its owner dies.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import hashlib
 import itertools
-import json
 import math
 import os
 import shutil
@@ -32,9 +29,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from holdfast.errors import ArgumentError, HoldfastError
-from holdfast.lab.study import Config, Outcome, Record, Trial
+from holdfast.lab.documents import from_json, read_json, to_json, write_json
+from holdfast.lab.identity import key_of
+from holdfast.lab.trial import Outcome, Record
 
-FORMAT = 1
 FILES = ("trial.json", "metrics.json", "curves.parquet", "environment.json")
 SUMS = "SHA256SUMS"
 RESERVED = ("failed", "set-aside")
@@ -73,35 +71,6 @@ class RunRecord:
     source: str | None = None
 
 
-def identity(study: str, trial: Trial[Any], version: str) -> dict[str, Any]:
-    """Everything that a trial's result depends on, as JSON data.
-
-    Errors:
-        ArgumentError: a setting or label is not JSON data.
-    """
-    config = trial.config
-    settings = {
-        item.name: _json(getattr(config, item.name), f"config.{item.name}")
-        for item in dataclasses.fields(config)
-        if not (isinstance(config, Config) and item.name in ("seeds", "first_seed"))
-    }
-    return {
-        "format": FORMAT,
-        "study": study,
-        "code_version": version,
-        "config_type": type(config).__qualname__,
-        "config": settings,
-        "labels": _json(dict(trial.labels), "labels"),
-        "seed": list(trial.seed) if isinstance(trial.seed, tuple) else trial.seed,
-    }
-
-
-def key_of(document: Mapping[str, Any]) -> str:
-    """Content address of a trial: 24 hexadecimal digits of SHA-256 over its identity."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
 class Store:
     """Results on disk.
 
@@ -115,7 +84,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"--store: expected a folder, got the file {self.root}")
+            raise StoreError(f"expected a folder, got the file {self.root}")
 
     def check_writable(self) -> None:
         """Make the store's folders, or say at once that nothing could be kept.
@@ -172,10 +141,10 @@ class Store:
         with _clear_errors("write to", self.root):
             shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
             temporary.mkdir(parents=True)
-            _write_json(temporary / "trial.json", document)
-            _write_json(temporary / "metrics.json", {"records": [_encode(row) for row in outcome.records]})
+            write_json(temporary / "trial.json", document)
+            write_json(temporary / "metrics.json", {"records": [_encode(row) for row in outcome.records]})
             _write_curves(temporary / "curves.parquet", outcome.curves)
-            _write_json(temporary / "environment.json", environment)
+            write_json(temporary / "environment.json", environment)
             sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in FILES)
             (temporary / SUMS).write_text(sums, encoding="utf-8")
             target.parent.mkdir(exist_ok=True)
@@ -189,24 +158,25 @@ class Store:
         folder = self.root / "failed" / study / key_of(document)
         with _clear_errors("write to", self.root):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / "trial.json", document)
-            _write_json(folder / "failure.json", {"reason": reason, "log": log})
+            write_json(folder / "trial.json", document)
+            write_json(folder / "failure.json", {"reason": reason, "log": log})
 
     def load_failure(self, study: str, document: Mapping[str, Any]) -> tuple[str, str] | None:
         """Reason and log of a trial's last failure, or `None`."""
         try:
-            failure = _read_json(self.root / "failed" / study / key_of(document) / "failure.json")
-            return str(failure["reason"]), str(failure["log"])
-        except (OSError, ValueError, KeyError, TypeError):
+            failure = read_json(self.root / "failed" / study / key_of(document) / "failure.json")
+            failure = from_json(failure, dict[str, str])
+            return failure["reason"], failure["log"]
+        except (OSError, ValueError, KeyError):
             return None
 
     def remember(self, study: str, scale: str, overrides: Mapping[str, Any], source: str | None = None) -> None:
         """Note that a study was run, so that the report shows it. The latest run of a study counts."""
         with _clear_errors("write to", self.root), FileLock(self.root / ".locks" / "runs.lock"):
             runs = self._runs()
-            runs[study] = {"scale": scale, "overrides": _json(dict(overrides), "config"), "source": source}
+            runs[study] = RunRecord(scale, overrides, source)
             temporary = self.root / ".writing" / f"runs-{os.getpid()}.json"
-            _write_json(temporary, runs)
+            write_json(temporary, to_json(runs, "config"))
             temporary.replace(self.root / "runs.json")
 
     def runs(self) -> dict[str, RunRecord]:
@@ -215,25 +185,19 @@ class Store:
         Errors:
             StoreError: nothing was run into this store, or its list of runs is damaged.
         """
-        found = self._runs()
-        if not found:
-            raise StoreError(f"--store: no runs in {self.root}; run a study into it first")
-        try:
-            return {study: RunRecord(**run) for study, run in found.items()}
-        except TypeError as error:
-            raise StoreError(f"--store: {self.root / 'runs.json'} is damaged; remove it and run again") from error
+        runs = self._runs()
+        if not runs:
+            raise StoreError(f"no runs in {self.root}; run a study into it first")
+        return runs
 
-    def _runs(self) -> dict[str, Any]:
+    def _runs(self) -> dict[str, RunRecord]:
         path = self.root / "runs.json"
         if not path.exists():
             return {}
         try:
-            runs = _read_json(path)
+            return from_json(read_json(path), dict[str, RunRecord])  # type: ignore[no-any-return]
         except (OSError, ValueError) as error:
-            raise StoreError(f"--store: {path} is damaged ({error}); remove it and run again") from error
-        if not isinstance(runs, dict):
-            raise StoreError(f"--store: {path} is damaged; remove it and run again")
-        return runs
+            raise StoreError(f"{path} is damaged ({error}); remove it and run again") from error
 
     def _set_aside(self, folder: Path, why: str) -> None:
         place = self.root / "set-aside"
@@ -257,7 +221,7 @@ def _clear_errors(doing: str, path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(f"--store: cannot {doing} {path}: {error.strerror or error}") from error
+        raise StoreError(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
 def _read(folder: Path, document: Mapping[str, Any]) -> Stored:
@@ -268,10 +232,10 @@ def _read(folder: Path, document: Mapping[str, Any]) -> Stored:
     for name, expected in listed.items():
         if _sha256(folder / name) != expected:
             raise ValueError(f"checksum of {name} differs")
-    if _read_json(folder / "trial.json") != document:
+    if read_json(folder / "trial.json") != document:
         raise ValueError("trial.json describes another trial")
-    records = tuple(_decode(row) for row in _read_json(folder / "metrics.json")["records"])
-    environment = _read_json(folder / "environment.json")
+    records = tuple(_decode(row) for row in read_json(folder / "metrics.json")["records"])
+    environment = read_json(folder / "environment.json")
     return Stored(Outcome(records, _Curves(folder / "curves.parquet")), environment)
 
 
@@ -321,40 +285,12 @@ def _read_curves(path: Path) -> dict[str, list[Record]]:
     return curves
 
 
-def _json(value: Any, where: str) -> Any:
-    if isinstance(value, enum.Enum):
-        return _json(value.value, where)
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(name): _json(item, f"{where}.{name}") for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: _json(getattr(value, item.name), f"{where}.{item.name}") for item in dataclasses.fields(value)
-        }
-    raise ArgumentError(where, "numbers, text, lists, mappings or dataclasses of them", type(value).__name__)
-
-
 def _encode(row: Record) -> dict[str, Any]:
-    return {name: _json(value, name) for name, value in row.items()}
+    return {name: to_json(value, name) for name, value in row.items()}
 
 
 def _decode(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _sha256(path: Path) -> str:

@@ -8,17 +8,17 @@ evidence without a p-value, and the verdict *inconclusive* with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from holdfast.errors import ArgumentError
+from holdfast.lab.results import Results
+from holdfast.lab.trial import SCALES
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from holdfast.lab.study import Claim
 
 LEVEL = 0.05
 """Chance of a false verdict, shared by the claims of a family."""
@@ -55,6 +55,7 @@ class Evidence:
         test: the test and the kind of interval.
         reason: why nothing can be said; empty otherwise.
         threshold: what the claim compares the effect with; NaN where there is none.
+        needs: the scale that can judge the claim, where the one that was run cannot.
     """
 
     effect: float = math.nan
@@ -66,6 +67,37 @@ class Evidence:
     test: str = ""
     reason: str = ""
     threshold: float = math.nan
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A checkable statement, and the function that tests it.
+
+    Arguments:
+        name: short and unique within the study; stands in tables.
+        text: the statement with its threshold, in one sentence.
+        test: maps the results of all parts to `Evidence`; see this module for the tests to choose from.
+        paper: the paper's own figure, with the place where it stands.
+        family: claims of one family share a 5 % chance of a false verdict (Holm's correction).
+        headline: whether it is one of the at most six claims that a study is remembered for; they come first.
+        scale: the smallest scale that can judge it; below it the verdict is *inconclusive*.
+
+    Errors:
+        ArgumentError: there is no such scale.
+    """
+
+    name: str
+    text: str
+    test: Callable[[Results], Evidence]
+    paper: str = ""
+    family: str = "claims"
+    headline: bool = False
+    scale: str = "quick"
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ArgumentError("Claim.scale", f"one of {', '.join(SCALES)}", self.scale)
 
 
 @dataclass(frozen=True)
@@ -79,6 +111,7 @@ class Verdict:
         evidence: effect, interval, test and number of seeds.
         p_adjusted: the p-value after Holm's correction; `None` where nothing could be tested.
         paper: the paper's own figure.
+        headline: whether the claim is one of those that the study is remembered for.
     """
 
     claim: str
@@ -87,6 +120,7 @@ class Verdict:
     evidence: Evidence
     p_adjusted: float | None
     paper: str
+    headline: bool = False
 
     @property
     def reason(self) -> str:
@@ -103,6 +137,11 @@ class Verdict:
 def unusable(reason: str, n: int = 0) -> Evidence:
     """Evidence that decides nothing, with the reason."""
     return Evidence(reason=reason, n=n)
+
+
+def needs_scale(scale: str) -> Evidence:
+    """Evidence that decides nothing since the scale that was run is too small for the claim."""
+    return Evidence(reason=f"this scale is too small to judge it; scale={scale!r} can", needs=scale)
 
 
 def _problem(values: BySeed, name: str) -> str:
@@ -355,5 +394,7 @@ def judge(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> list[Verdict
         decided = Status.SUPPORTED if item.favours else Status.CONTRADICTED
         status = decided if p < LEVEL else Status.INCONCLUSIVE
         tested = item.p_value is not None and not math.isnan(item.p_value)
-        verdicts.append(Verdict(claim.name, claim.text, status, item, p if tested else None, claim.paper))
+        verdicts.append(
+            Verdict(claim.name, claim.text, status, item, p if tested else None, claim.paper, claim.headline)
+        )
     return verdicts

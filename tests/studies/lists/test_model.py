@@ -25,15 +25,6 @@ CONFIG = ListModelConfig(tasks=TASKS, values=8, longest=3, width=32, heads=2, la
 TINY = replace(CONFIG, steps=3, width=8, batch=4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small only wait for one another's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trained() -> ListTransformer:
     return train_list_model(CONFIG, seed=0)

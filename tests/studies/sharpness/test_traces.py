@@ -13,21 +13,16 @@ import torch
 from matplotlib.figure import Figure
 
 from holdfast.errors import ArgumentError, MissingExtraError
-from holdfast.lab import Claim, Outcome, Results, Trial
+from holdfast.lab import Claim, Outcome, Results, Trial, progress
+from holdfast.lab.seeds import rng_for
 from holdfast.lab.verdict import judge
 from holdfast.models.decoder import Decoder, DecoderConfig
-from holdfast.studies.sharpness import traces
 from holdfast.studies.sharpness.clrs_text import Vocabulary, sample_example
-from holdfast.studies.sharpness.traces import (
-    ARMS,
-    TracesConfig,
-    beats_plain,
-    draw_inactive,
-    draw_traces,
-    gains_less_on_long_traces,
-    inactive_on_long_traces,
-    run_traces,
-)
+from holdfast.studies.sharpness.traces import models
+from holdfast.studies.sharpness.traces.claims import beats_plain, gains_less_on_long_traces, inactive_on_long_traces
+from holdfast.studies.sharpness.traces.figures import draw_inactive, draw_traces
+from holdfast.studies.sharpness.traces.models import ARMS
+from holdfast.studies.sharpness.traces.part import TracesConfig, part
 
 TOY = TracesConfig(
     device="cpu",
@@ -48,19 +43,18 @@ TOY = TracesConfig(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for one another's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def measured(config: TracesConfig, seed: int):
+    """Records and curves of one trial."""
+    outcome = part.run(Trial(seed, config))
+    return outcome.records, outcome.curves
 
 
 @pytest.fixture(scope="module")
 def outcome():
     told: list[tuple[float, dict[str, float]]] = []
-    records, curves = run_traces(TOY, 3, lambda fraction, **metrics: told.append((fraction, metrics)))
+    progress.listen(lambda fraction, metrics: told.append((fraction, dict(metrics))))
+    records, curves = measured(TOY, 3)
+    progress.listen(None)
     return records, curves, told
 
 
@@ -70,7 +64,6 @@ def test_every_arm_is_tested_at_every_size_that_fits(outcome):
     assert found == {(arm, name, n) for arm in ARMS for name in TOY.algorithms for n in (4, 6)}
     assert len(found) == len(records)
     for record in records:
-        assert record["seed"] == 3
         assert record["train_size"] == 4
         assert 0 < record["tokens"] <= 110
         for name in ("accuracy", "trace_accuracy", "prefix", "inactive_share"):
@@ -94,11 +87,11 @@ def test_the_loss_falls_in_every_arm(outcome):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_in_half_precision_measures_much_the_same(outcome):
-    records, curves = run_traces(dataclasses.replace(TOY, device="cuda"), 3)
-    for found, expected in zip(records, outcome[0], strict=True):
-        assert found["entropy"] == pytest.approx(expected["entropy"], abs=0.2)
-    for found, expected in zip(curves["traces"], outcome[1]["traces"], strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], abs=0.1)
+    records, curves = measured(dataclasses.replace(TOY, device="cuda"), 3)
+    for record, expected in zip(records, outcome[0], strict=True):
+        assert record["entropy"] == pytest.approx(expected["entropy"], abs=0.2)
+    for point, expected in zip(curves["traces"], outcome[1]["traces"], strict=True):
+        assert point["loss"] == pytest.approx(expected["loss"], abs=0.1)
 
 
 def test_adaptive_inference_has_the_plain_weights(outcome):
@@ -119,13 +112,13 @@ def test_progress_grows_to_one(outcome):
 
 def test_the_same_seed_gives_the_same_result_and_an_arm_needs_no_other(monkeypatch):
     short = dataclasses.replace(TOY, steps=3, test_sizes=(4,), arms=("adaptive-inference",), warmup=0)
-    first, curves = run_traces(short, 1)
-    monkeypatch.setattr(traces, "CELLS", 1)
-    again, curves_again = run_traces(dataclasses.replace(short, arms=("adaptive-inference", "plain")), 1)
+    first, curves = measured(short, 1)
+    monkeypatch.setattr(models, "CELLS", 1)
+    again, curves_again = measured(dataclasses.replace(short, arms=("adaptive-inference", "plain")), 1)
     assert again[: len(first)] == [pytest.approx(record) for record in first], "also where entropies are read in parts"
     assert curves_again == curves
     assert {point["arm"] for point in curves["traces"]} == {"plain"}
-    assert run_traces(short, 2)[1] != curves
+    assert measured(short, 2)[1] != curves
 
 
 def test_all_arms_start_from_the_same_weights_and_read_the_same_texts(monkeypatch):
@@ -135,8 +128,8 @@ def test_all_arms_start_from_the_same_weights_and_read_the_same_texts(monkeypatc
         started.append(([parameter.clone() for parameter in model.parameters()], texts, model.normaliser))
         return []
 
-    monkeypatch.setattr(traces, "_train", train)
-    run_traces(dataclasses.replace(TOY, steps=2, test_sizes=(4,)), 1)
+    monkeypatch.setattr(models, "train", train)
+    measured(dataclasses.replace(TOY, steps=2, test_sizes=(4,)), 1)
     assert len({repr(normaliser) for _, _, normaliser in started}) == len(ARMS) - 1
     for weights, texts, _ in started[1:]:
         assert texts is started[0][1]
@@ -157,14 +150,14 @@ def test_all_arms_start_from_the_same_weights_and_read_the_same_texts(monkeypatc
 )
 def test_scores(change, accuracy, trace_accuracy):
     vocabulary = Vocabulary()
-    rng = traces._generator(5, traces.TEST, 0, 6)
+    rng = rng_for(5, models.TEST, 0, 6)
     answers = [vocabulary.encode(sample_example("minimum", 6, rng).answer) for _ in range(TOY.test_examples)]
     written = [change(answer) for answer in answers]
     longest = max(map(len, written))
     padded = torch.tensor([row + [vocabulary.pad] * (longest - len(row)) for row in written])
     tiny = Decoder(DecoderConfig(vocabulary=len(vocabulary), width=4, layers=1, heads=1))
     model = SimpleNamespace(generate=lambda prompts, **_: padded, head_entropies=tiny.head_entropies)
-    found = traces._test(model, "minimum", 6, TOY, 5, vocabulary)
+    found = models.scores(model, "minimum", 6, TOY, 5, vocabulary)
     assert (found["accuracy"], found["trace_accuracy"]) == (accuracy, trace_accuracy)
     assert (found["prefix"] == 1) == (accuracy == trace_accuracy == 1)
 
@@ -177,10 +170,10 @@ def test_bad_settings(monkeypatch):
     with pytest.raises(ArgumentError, match="test_sizes"):
         TracesConfig(test_sizes=(1, 4))
     with pytest.raises(ArgumentError, match="train_tokens"):
-        run_traces(TracesConfig(device="cpu", train_tokens=10, steps=1), 0)
+        measured(TracesConfig(device="cpu", train_tokens=10, steps=1), 0)
     monkeypatch.setitem(sys.modules, "entmax", None)
     with pytest.raises(MissingExtraError, match="entmax"):
-        run_traces(TOY, 0)
+        measured(TOY, 0)
 
 
 def made(gain=0.0, long_gain=0.0, share=0.0, long_share=0.0, seeds=5, sizes=(8, 16, 32)) -> Results:

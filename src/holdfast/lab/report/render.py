@@ -13,6 +13,7 @@ from uuid import uuid4
 from holdfast import __version__
 from holdfast.lab.report import svg, text
 from holdfast.lab.results import Failure, Results
+from holdfast.lab.run import StudyRun
 from holdfast.lab.study import Figure, Study
 from holdfast.lab.verdict import LEVEL, MIN_SEEDS, Status, Verdict
 
@@ -45,6 +46,17 @@ class Section:
     verdicts: Sequence[Verdict]
     environments: Sequence[Mapping[str, Any]]
     command: str
+
+    @classmethod
+    def of(cls, run: StudyRun, command: str) -> Section:
+        """The section of a run.
+
+        Arguments:
+            run: what came of running the study.
+            command: the command line that reproduces it.
+        """
+        job = run.job
+        return cls(job.study, job.scale, job.config, run.results, run.verdicts, run.environments, command)
 
 
 @dataclass(frozen=True)
@@ -184,7 +196,7 @@ def _chapter(section: Section, anchor: str) -> _Chapter:
         seeds=text.ranges([seed for trial, _ in results.outcomes for seed in trial.seeds]),
         rows=[
             _row(verdict, families.get(verdict.claim, ""), f"{anchor}-claim-{i}")
-            for i, verdict in enumerate(section.verdicts, 1)
+            for i, verdict in enumerate(sorted(section.verdicts, key=lambda verdict: not verdict.headline), 1)
         ],
         pictures=[
             _picture(section, figure, f"{anchor}-figure-{i}") for i, figure in enumerate(section.study.figures, 1)
@@ -238,7 +250,7 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
 
 def _failed(failure: Failure) -> _Failed:
     trial = failure.trial
-    labels = ", ".join(f"{name} = {value}" for name, value in trial.labels.items())
+    labels = ", ".join(f"{name} = {value}" for name, value in trial.told_labels.items())
     seeds = f"seed{'s' * (len(trial.seeds) > 1)} {text.ranges(trial.seeds)}"
     return _Failed(
         title=f"{labels}, {seeds}" if labels else seeds,

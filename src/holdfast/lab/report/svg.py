@@ -13,7 +13,7 @@ from holdfast.lab.verdict import Evidence
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from holdfast.lab.study import Record
+    from holdfast.lab.trial import Record
 
 # Drawn in these two colours, replaced by the page's own afterwards.
 INK = "#010203"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast.lab.study import Record
+from holdfast.lab.trial import Record
 from holdfast.lab.verdict import Evidence
 
 NOTHING = "–"

@@ -142,10 +142,10 @@ class ListTransformer(nn.Module):
         answers: list[list[int]] = [[] for _ in lists]
         for length, numbers in by_length.items():
             for start in range(0, len(numbers), AT_ONCE):
-                own = numbers[start : start + AT_ONCE]
-                rows = np.array([list(lists[number]) for number in own], dtype=np.int64).reshape(len(own), length)
-                for number, found in zip(own, self._decode(task, rows), strict=True):
-                    answers[number] = found
+                chunk = numbers[start : start + AT_ONCE]
+                rows = np.array([list(lists[number]) for number in chunk], dtype=np.int64).reshape(len(chunk), length)
+                for number, answer in zip(chunk, self._decode(task, rows), strict=True):
+                    answers[number] = answer
         return answers
 
     def _decode(self, task: str, xs: Int[np.ndarray, "batch n"]) -> list[list[int]]:
@@ -255,8 +255,8 @@ def amalgamation_targets(f: BatchedListFunction, lists: Sequence[Sequence[int]],
     """
     engine: Literal["pairs", "cover"] = "pairs" if capacity == 2 else "cover"
     extended = extrapolate(f, capacity, mode="distinct", engine=engine, batched=True, progress=False)
-    found = extended.batch(lists, return_exceptions=True)
-    glued = [(list(xs), ys) for xs, ys in zip(lists, found, strict=True) if not isinstance(ys, Exception)]
+    answers = extended.batch(lists, return_exceptions=True)
+    glued = [(list(xs), ys) for xs, ys in zip(lists, answers, strict=True) if not isinstance(ys, Exception)]
     return Targets([xs for xs, _ in glued], [ys for _, ys in glued], len(lists))
 
 
@@ -321,7 +321,7 @@ def distil(
     rng = np.random.default_rng(seed)
     tokens = model.tokens
     names: list[int] = []
-    every: list[list[int]] = []
+    labelled: list[list[int]] = []
     answers: list[list[int]] = []
     done = []
     for number in range(rounds):
@@ -329,15 +329,15 @@ def distil(
         kept = {}
         for task in config.tasks:
             xs = sample_lists(lists, (longest + 1, longest + stretch), rng, values=config.values)
-            found = amalgamation_targets(as_list_function(model, task), to_lists(xs), capacity)
-            names += [tokens.task(task)] * len(found.lists)
-            every += found.lists
-            answers += found.answers
-            kept[task] = found.kept
+            targets = amalgamation_targets(as_list_function(model, task), to_lists(xs), capacity)
+            names += [tokens.task(task)] * len(targets.lists)
+            labelled += targets.lists
+            answers += targets.answers
+            kept[task] = targets.kept
         done.append(DistilRound(longest + stretch, kept))
-        if not every:
+        if not labelled:
             continue
-        pool = np.array(names), to_rows(every), to_rows(answers)
+        pool = np.array(names), to_rows(labelled), to_rows(answers)
         turn = 0
 
         def draw(pool: tuple[np.ndarray, np.ndarray, np.ndarray] = pool) -> ListBatch:

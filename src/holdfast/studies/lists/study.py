@@ -2,29 +2,21 @@
 network that was trained on short lists hold on long ones?
 
 Re-tests "Filter Equivariant Functions: A symmetric account of length-general extrapolation on lists", arXiv
-2507.08796, which is theory and has no experiments. Four parts:
-
-- `classes`: how many functions the laws leave, and which laws hold; by enumeration, no chance.
-- `exact`: functions that are given exactly, extended from short lists; what is asked, and what is refused.
-- `robust`: lists put together from answers that are wrong at random.
-- `neural`: networks trained on lists of at most 6 elements, raw and extended, with a sham and negative controls.
-
-The parts are in `_lists_exact`, `_lists_robust` and `_lists_neural`, the claims in `_lists_claims` and the pictures
-in `_lists_figures`.
+2507.08796, which is theory and has no experiments. Each part stands in the file of its name, with its claims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
-from holdfast.lab import Config, Outcome, Paper, Study, Trial, progress
-from holdfast.studies.lists.claims import CLAIMS
-from holdfast.studies.lists.exact import ClassesConfig, ExactConfig, run_classes, run_exact
-from holdfast.studies.lists.figures import FIGURES
-from holdfast.studies.lists.neural import ROLES, NeuralConfig, run_neural
-from holdfast.studies.lists.robust import RobustConfig, run_robust
+from holdfast.lab import Config, Study
+from holdfast.studies.lists import classes, exact, robust
+from holdfast.studies.lists.classes import ClassesConfig
+from holdfast.studies.lists.exact import ExactConfig
+from holdfast.studies.lists.neural import part as neural
+from holdfast.studies.lists.neural.part import NeuralConfig
+from holdfast.studies.lists.paper import PAPER
+from holdfast.studies.lists.robust import RobustConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +29,7 @@ class ListsConfig(Config):
         robust: answers that are wrong at random.
         neural: networks.
         neural_seeds: how many seeds, from the first on, have networks; 0: none.
-        positions: how the networks see positions, each a part of its own; verdicts are on the first.
+        positions: how the networks see positions, with other networks for each; verdicts are on the first.
     """
 
     classes: ClassesConfig = field(default_factory=ClassesConfig)
@@ -105,52 +97,13 @@ SCALES = {
     ),
 }
 
-
-def trials(config: ListsConfig) -> Iterator[Trial[Any]]:
-    """One trial for the classes, one a seed for the simulations, and one a network."""
-    for seed in list(config.seed_range)[: config.neural_seeds]:
-        for positions in config.positions:
-            own = replace(config.neural, positions=positions)
-            for role in ROLES:
-                if role == "comparator" and positions != config.positions[0]:
-                    continue  # It sees no positions.
-                labels = {"part": "neural", "role": role, "positions": positions}
-                on_cpu = role == "comparator" or not own.device.startswith("cuda")
-                yield Trial(seed, own, labels, cost=float(own.trained_steps(role)), gpu=0.0 if on_cpu else 1.0)
-    for seed in config.seed_range:
-        yield Trial(seed, config.exact, {"part": "exact"}, cost=300.0)
-        yield Trial(seed, config.robust, {"part": "robust"}, cost=100.0)
-    yield Trial(config.first_seed, config.classes, {"part": "classes"}, cost=100.0)
-
-
-def run(trial: Trial[Any]) -> Outcome:
-    """Compute one trial; see the `run_*` function of each part for what it records."""
-    seed = trial.seeds[0]
-    match trial.config:
-        case ClassesConfig():
-            return Outcome(run_classes(trial.config, progress.report))
-        case ExactConfig():
-            return Outcome(run_exact(trial.config, seed, progress.report))
-        case RobustConfig():
-            return Outcome(run_robust(trial.config, seed, progress.report))
-        case NeuralConfig():
-            return Outcome(run_neural(trial.config, str(trial.labels["role"]), seed, progress.report))
-        case other:
-            raise TypeError(f"no part of this study has the configuration {type(other).__name__}")
-
-
 study = Study(
     name="lists",
     question="Does a filter-equivariant list function extend exactly to any length, and does amalgamation make a "
     "network trained on short lists hold on long ones?",
     scales=SCALES,
-    trials=trials,
-    run=run,
-    claims=CLAIMS,
-    figures=FIGURES,
-    paper=Paper(
-        "Filter Equivariant Functions: A symmetric account of length-general extrapolation on lists", "2507.08796"
-    ),
+    parts=[classes.part, exact.part, robust.part, neural.part],
+    paper=PAPER,
     cost={
         "quick": "about 1 minute on 2 CPU cores",
         "laptop": "under 20 minutes on 2 CPU cores",

@@ -370,10 +370,9 @@ def sample_batch(
     names = np.array([tokens.task(name) for name in tokens.tasks])[rng.permutation(batch) % len(tokens.tasks)]
     xs = sample_lists(batch, length, rng, values=tokens.values)
     for name in tokens.tasks:
-        own = names == tokens.task(name)
-        if find_task(name).repeats and own.any():
-            drawn = sample_lists(int(own.sum()), length, rng, values=tokens.values, repeats=True)
-            xs[own] = drawn
+        of_task = names == tokens.task(name)
+        if find_task(name).repeats and of_task.any():
+            xs[of_task] = sample_lists(int(of_task.sum()), length, rng, values=tokens.values, repeats=True)
     answers = {name: find_task(name).rows(xs[names == tokens.task(name)]) for name in tokens.tasks}
     ys = np.full((batch, max(rows.shape[1] for rows in answers.values())), EMPTY)
     for name, rows in answers.items():

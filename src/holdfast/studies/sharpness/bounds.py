@@ -1,19 +1,28 @@
-"""The inequalities behind the argument, on random rows and in random encoders."""
+"""Part `bounds`: the inequalities behind the argument, on random rows and in random encoders."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from holdfast.lab import Outcome
-from holdfast.lab.seeds import ROWS, TOKENS, generator_for
-from holdfast.lab.study import Record
+from holdfast.lab import Claim, Evidence, Outcome, Part, Results, Trial, exact, mean_of
+from holdfast.lab.seeds import generator_for
+from holdfast.studies.sharpness.streams import ROWS, TOKENS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+    from holdfast.lab import Record
+    from holdfast.studies.sharpness.study import SharpnessConfig
+
+Check: TypeAlias = "tuple[str, Tensor]"
+"""Name of an inequality, and by how much each case keeps it: negative is an exception."""
+
+ROUNDING = 1e-9
+"""Nats by which float64 arithmetic may miss an inequality that is tight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,14 @@ class BoundsConfig:
     depths: tuple[int, ...] = (1, 3)
 
 
-def run_bounds(config: BoundsConfig, seed: int) -> Outcome:
+def trials(config: SharpnessConfig) -> Iterator[Trial[BoundsConfig]]:
+    """One trial a seed."""
+    gpu = 1.0 if config.bounds.device.startswith("cuda") else 0.0
+    for seed in config.seed_range:
+        yield Trial(seed, config.bounds, cost=500.0, gpu=gpu)
+
+
+def run(trial: Trial[BoundsConfig]) -> Outcome:
     """Count exceptions to the inequalities.
 
     Records: for the checks `dispersion` (lemma 2.1 in its tight form), `entropy` (H >= ln n - spread),
@@ -50,16 +66,9 @@ def run_bounds(config: BoundsConfig, seed: int) -> Outcome:
     encoder (`style`, `depth`) the mean and the worst `slope` of a head's entropy against ln n. Curve:
     `heads`, one row a head and length.
     """
-    rows = _check_rows(config, seed)
-    slopes, heads, encoder_checks = _check_encoders(config, seed)
+    rows = _check_rows(trial.config, trial.seeds[0])
+    slopes, heads, encoder_checks = _check_encoders(trial.config, trial.seeds[0])
     return Outcome([*_merged(rows + encoder_checks), *slopes], {"heads": heads})
-
-
-Check: TypeAlias = "tuple[str, Tensor]"
-"""Name of an inequality, and by how much each case keeps it: negative is an exception."""
-
-ROUNDING = 1e-9
-"""Nats by which float64 arithmetic may miss an inequality that is tight."""
 
 
 def _row_checks(logits: Float[Tensor, "row n"]) -> list[Check]:
@@ -133,20 +142,20 @@ def _check_encoders(config: BoundsConfig, seed: int) -> tuple[list[Record], list
                 # The same queries end every sequence, one of each token, so that lengths can be compared.
                 tokens = torch.cat([stream[: n - config.vocabulary], torch.arange(config.vocabulary)])
                 with torch.no_grad():
-                    seen = encoder.head_logits(tokens[None].to(config.device), queries=config.vocabulary)
-                for layer, each in enumerate(seen):
-                    checks.append(("spectral", (each.bound / each.spread).double().cpu().flatten() - 1))
+                    by_layer = encoder.head_logits(tokens[None].to(config.device), queries=config.vocabulary)
+                for layer, seen in enumerate(by_layer):
+                    checks.append(("spectral", (seen.bound / seen.spread).double().cpu().flatten() - 1))
                     for query in range(config.vocabulary):
-                        rows = each.logits[0, :, query, each.visible[query]].double()
+                        rows = seen.logits[0, :, query, seen.visible[query]].double()
                         checks += [(name, slack.cpu()) for name, slack in _row_checks(rows)]
-                    weights = each.logits[0].softmax(dim=-1)
+                    weights = seen.logits[0].softmax(dim=-1)
                     for head in range(config.heads):
-                        entropy = entropy_of(each.logits[0, head]).mean().item()
+                        entropy = entropy_of(seen.logits[0, head]).mean().item()
                         entropies.setdefault((layer, head), []).append(entropy)
                         row: dict[str, Any] = {"style": style, "depth": depth, "layer": layer, "head": head}
                         row |= {"n": n, "entropy": entropy, "max_weight": weights[head].max().item()}
-                        row |= {"spread": each.spread[0, head].max().item()}
-                        row |= {"bound": each.bound[0, head].max().item()}
+                        row |= {"spread": seen.spread[0, head].max().item()}
+                        row |= {"bound": seen.bound[0, head].max().item()}
                         heads.append(row)
             # Averaged over queries, a causal head sees fewer tokens than n by the same number at every length.
             seen_tokens = [math.log(n - (config.vocabulary - 1) / 2 * causal) for n in config.sizes]
@@ -173,3 +182,66 @@ def _merged(checks: Sequence[Check]) -> list[Record]:
             }
         )
     return records
+
+
+def _no_exception(name: str, text: str, check: str, paper: str) -> Claim:
+    """The claim that an inequality has no exception."""
+
+    def test(results: Results) -> Evidence:
+        rows = results.where(part="bounds", check=check)
+        cases, exceptions = (sum(int(row[name] or 0) for row in rows) for name in ("cases", "exceptions"))
+        return exact(holds=exceptions == 0, effect=float(exceptions), n=cases, test="number of exceptions")
+
+    return Claim(name, text, test, paper=paper, family="exact")
+
+
+def _slope(depth: int) -> Callable[[Results], Evidence]:
+    """Test for the head that is farthest from a slope of one, in either style."""
+
+    def test(results: Results) -> Evidence:
+        styles = [results.by_seed("slope_error", part="bounds", style=style, depth=depth) for style in ("bert", "gpt")]
+        worst = {seed: max(style[seed] for style in styles) for seed in set.intersection(*map(set, styles))}
+        return mean_of(worst, threshold=0.05, alternative="less", name=f"the slope with {depth} layers")
+
+    return test
+
+
+CLAIMS = (
+    *(
+        Claim(
+            f"disperses-{depth}",
+            f"In random encoders of {depth} layer{'s' * (depth > 1)}, GPT and BERT style, the entropy of every head "
+            "grows with ln n at a slope within 0.05 of one.",
+            _slope(depth),
+            paper="attention must disperse in the limit (theorem 2.2)",
+            family="dispersion",
+        )
+        for depth in (1, 3)
+    ),
+    _no_exception(
+        "weights-bounded",
+        "No weight leaves [1 / (1 + (n - 1) e^d), e^d / (e^d + n - 1)], with d the spread of the row's logits.",
+        "dispersion",
+        "proved in the paper: lemma 2.1",
+    ),
+    _no_exception(
+        "entropy-bounded",
+        "No row has an entropy below ln n - d, with d the spread of its logits.",
+        "entropy",
+        "follows from lemma 2.1",
+    ),
+    _no_exception(
+        "spread-bounded",
+        "No row's logit spread exceeds 2 sigma(Q) sigma(K) |y| max|x| / sqrt(head width).",
+        "spectral",
+        "proved in the paper: proposition 3.1",
+    ),
+    _no_exception(
+        "entropy-monotone",
+        "A lower temperature never raises the entropy of a row.",
+        "monotone",
+        "proved in the paper (section 3)",
+    ),
+)
+
+part = Part("bounds", trials, run, claims=CLAIMS)

@@ -84,39 +84,39 @@ def states(algorithm: str, values: Sequence[int], target: int = 0) -> list[str]:
     match algorithm:
         case "minimum":
             best = 0
-            found = ["0"]
+            written = ["0"]
             for i in range(1, n):
                 best = i if numbers[i] < numbers[best] else best
-                found.append(str(best))
+                written.append(str(best))
         case "insertion_sort":
-            found = [_array(numbers)]
+            written = [_array(numbers)]
             for j in range(1, n):
                 number, i = numbers[j], j - 1
                 while i >= 0 and numbers[i] > number:
                     numbers[i + 1] = numbers[i]
                     i -= 1
                 numbers[i + 1] = number
-                found.append(_array(numbers))
+                written.append(_array(numbers))
         case "bubble_sort":
-            found = [_array(numbers)]
+            written = [_array(numbers)]
             for i in range(n - 1):
                 for j in range(n - 1, i, -1):
                     if numbers[j] < numbers[j - 1]:
                         numbers[j], numbers[j - 1] = numbers[j - 1], numbers[j]
-                    found.append(_array(numbers))
+                    written.append(_array(numbers))
         case "binary_search":
             low, high = 0, n - 1
-            found = [f"({low}, {high})"]
+            written = [f"({low}, {high})"]
             while low < high:
                 middle = (low + high) // 2
                 if target <= numbers[middle]:
                     high = middle
                 else:
                     low = middle + 1
-                found.append(f"({low}, {high})")
+                written.append(f"({low}, {high})")
         case _:
             raise ArgumentError("algorithm", f"one of {', '.join(ALGORITHMS)}", algorithm)
-    return found
+    return written
 
 
 def write(algorithm: str, values: Sequence[int], target: int = 0) -> Example:
@@ -141,9 +141,9 @@ def write(algorithm: str, values: Sequence[int], target: int = 0) -> Example:
         if not 0 < target < 1000:
             raise ArgumentError("target", "thousandths from 1 to 999", target)
         sought = f", target: {_forms(target)[1]}"
-    found = states(algorithm, values, target)
-    prompt = f"{algorithm}:\nkey: {_array(values)}{sought}, initial_trace: {found[0]}\ntrace | {OUTPUTS[algorithm]}:\n"
-    return Example(prompt, f"{', '.join(found[1:-1])}{SEPARATOR}{found[-1]}{STOP}")
+    run = states(algorithm, values, target)
+    prompt = f"{algorithm}:\nkey: {_array(values)}{sought}, initial_trace: {run[0]}\ntrace | {OUTPUTS[algorithm]}:\n"
+    return Example(prompt, f"{', '.join(run[1:-1])}{SEPARATOR}{run[-1]}{STOP}")
 
 
 def sample_example(algorithm: str, size: int, rng: np.random.Generator) -> Example:
@@ -229,17 +229,17 @@ class Vocabulary:
         Errors:
             ArgumentError: a part of the text is none of this format.
         """
-        found = []
+        numbers = []
         at = 0
         for match in self._pattern.finditer(text):
             number = self._number.get(match[1] or match[2])
             if match.start() != at or number is None:
                 break
-            found.append(number)
+            numbers.append(number)
             at = match.end()
         if at != len(text):
             raise ArgumentError("text", "text in the format of CLRS-Text", repr(text[at : at + 20]))
-        return found
+        return numbers
 
     def decode(self, numbers: Sequence[int]) -> str:
         """Text of token numbers; padding is left out.

@@ -7,7 +7,7 @@ each class, so that the answer depends on all items alike: the negative control.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -131,11 +131,48 @@ def stack(sets: Sequence[ItemSets]) -> ItemSets:
     """
     if not sets:
         raise ArgumentError("sets", "at least one batch", "none")
-    masks = [each.mask for each in sets if each.mask is not None]
+    masks = [batch.mask for batch in sets if batch.mask is not None]
     return ItemSets(
-        items=torch.stack([each.items for each in sets]),
-        query=torch.stack([each.query for each in sets]),
+        items=torch.stack([batch.items for batch in sets]),
+        query=torch.stack([batch.query for batch in sets]),
         mask=torch.stack(masks) if masks else None,
-        winner=torch.stack([each.winner for each in sets]),
+        winner=torch.stack([batch.winner for batch in sets]),
         classes=sets[0].classes,
     )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a set.
+
+    Arguments:
+        target: sets -> what a cross-entropy takes: a class each, or a share for each class.
+        right: class logits, of one or more arms, and sets -> whether the class named is right.
+        skewed: ask about sets that have a most frequent class; see `sample_item_sets`.
+    """
+
+    target: Callable[[ItemSets], Tensor]
+    right: Callable[[Float[Tensor, "*arm seed batch classes"], ItemSets], Bool[Tensor, "*arm seed batch"]]
+    skewed: bool
+
+
+def _names_the_winner(
+    logits: Float[Tensor, "*arm seed batch classes"], sets: ItemSets
+) -> Bool[Tensor, "*arm seed batch"]:
+    return logits.argmax(dim=-1) == sets.winning_class
+
+
+def _names_the_most_frequent(
+    logits: Float[Tensor, "*arm seed batch classes"], sets: ItemSets
+) -> Bool[Tensor, "*arm seed batch"]:
+    """Any of several most frequent classes is right."""
+    answer = logits.argmax(dim=-1)
+    shares = sets.class_shares.expand(*answer.shape, -1)
+    return torch.gather(shares, -1, answer.unsqueeze(-1)).squeeze(-1) == shares.amax(dim=-1)
+
+
+MAX_RETRIEVAL = Question(lambda sets: sets.winning_class, _names_the_winner, skewed=False)
+"""The class of the item with the largest priority."""
+
+CLASS_SHARES = Question(lambda sets: sets.class_shares, _names_the_most_frequent, skewed=True)
+"""The share of each class; scored by naming the most frequent one."""

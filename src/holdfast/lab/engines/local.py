@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from holdfast.errors import ArgumentError
 from holdfast.lab import progress
-from holdfast.lab.engine import (
+from holdfast.lab.engines.engine import (
     ONE_THREAD,
     RETRIES,
     Engine,
@@ -77,12 +78,13 @@ class LocalEngine(Engine):
         workers: number of processes; by default the cores that this process may use.
 
     Errors:
+        ArgumentError: there is less than one worker.
         EngineError: workers cannot start, or a trial asks for a GPU that is not there.
     """
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise EngineError(f"--workers: expected at least 1, got {workers}")
+            raise ArgumentError("workers", "at least 1", workers)
         self.workers = workers or available_cores()
         self._pool: list[_Worker] = []
         self._retry: list[_Job] = []

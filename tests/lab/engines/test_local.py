@@ -13,17 +13,16 @@ from typing import Any
 import psutil
 import pytest
 
-from holdfast.lab import engine_local
-from holdfast.lab.engine import EngineError, Event, Failed, Finished, Progress, Task
-from holdfast.lab.engine_local import LocalEngine
+from holdfast.lab.engines import EngineError, Event, Failed, Finished, LocalEngine, Progress, Task, local
 from holdfast.lab.locate import FunctionRef, load_file
-from holdfast.lab.study import Config, Study, Trial
+from holdfast.lab.study import Study
+from holdfast.lab.trial import Config, Trial
 from tests.lab.conftest import TOY, holdfast, workers_of
 
 
 def tasks(study: Study[Any], **changes: Any) -> list[Task]:
     config = replace(study.scales["quick"], **changes)
-    reference = FunctionRef.of(study.run)
+    reference = FunctionRef.of(study.parts[0].run)
     return [Task(str(i), reference, trial) for i, trial in enumerate(study.trials(config))]
 
 
@@ -174,7 +173,7 @@ def test_a_gpu_is_missed_clearly(toy: Study[Any], monkeypatch: pytest.MonkeyPatc
 
 def test_gpus_are_shared_out(toy: Study[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two GPUs, trials that need half of one: never more than four at a time, two on each."""
-    monkeypatch.setattr(engine_local, "_count_gpus", lambda: 2)
+    monkeypatch.setattr(local, "_count_gpus", lambda: 2)
     engine = LocalEngine(8)
     engine._open()
     half = [replace(task, trial=replace(task.trial, gpu=0.5)) for task in tasks(toy)]

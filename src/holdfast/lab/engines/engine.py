@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from holdfast.errors import HoldfastError
 from holdfast.lab.environment import THREAD_VARIABLES, environment
 from holdfast.lab.locate import FunctionRef
-from holdfast.lab.study import Outcome, Trial, as_outcome
+from holdfast.lab.trial import Outcome, Trial, as_outcome
 
 ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
 """Environment of a worker: trials run side by side, and one thread each makes results independent of the machine."""

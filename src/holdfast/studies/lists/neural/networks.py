@@ -1,27 +1,20 @@
-"""Part of the study of list functions: networks that were trained on short lists, asked about long ones.
-
-Every trial trains from nothing. `network` learns the tasks that are filter equivariant, and is asked as it is and
-through `holdfast.lists.extrapolate`; `sham` learns the same lists with answers in random order, and `controls` learns
-tasks that are not filter equivariant; `comparator` is the network that is filter equivariant by construction.
-"""
+"""Networks that learn list functions on short lists, and how they are asked about long ones."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ArgumentError
+from holdfast.lab import progress
+from holdfast.lab.seeds import rng_for
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from holdfast.studies.lists.model import ListTransformer
+    from holdfast.studies.lists.neural.part import NeuralConfig
 
 Row = dict[str, Any]
-Report = Callable[..., None]
 Lists = list[list[int]]
 
 TASKS = ("reverse", "sort", "id+reverse", "partition")
@@ -29,11 +22,6 @@ TASKS = ("reverse", "sort", "id+reverse", "partition")
 
 CONTROLS = ("rotate left", "riffle", "tail", "least first")
 """What is not, and must be refused."""
-
-VOTED = ("sort", "partition")
-"""What is also voted on: the tasks in which the value of an element matters, which are the hard ones."""
-
-ROLES = ("network", "sham", "controls", "comparator")
 
 TEST, PROBE, PAIRS, REFUSE, COMPARE = range(5)
 """Streams of random numbers: each purpose has its own, so that all networks see the same test lists."""
@@ -45,143 +33,8 @@ TRAINING_SHARE = 0.6
 """Share of a trial's progress that its training makes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NeuralConfig:
-    """How networks are trained on short lists and tested on long ones.
-
-    Arguments:
-        device: where to train, such as "cpu" or "cuda"; on CUDA in bfloat16.
-        positions: "rotary", or "none": the network sees the order of tokens through its causal mask alone.
-        values: number of values.
-        longest: lists that are trained on have 1 to so many elements.
-        width: of the network.
-        layers: of the network.
-        heads: attention heads a layer.
-        steps: optimiser steps of the network that the claims are about.
-        side_steps: optimiser steps of the sham and of the network that learns the negative controls.
-        batch: lists a step, of all tasks together.
-        rate: greatest learning rate.
-        lengths: elements of the test lists; twice and ten times `longest` are among them.
-        lists: test lists for each task and length.
-        votes: how often pairs are asked for, each time among other values, where there is a vote.
-        vote_lengths: the two lengths at which voting on `sort` is judged.
-        pairs_longest: up to this length the answer is also glued from all pairs.
-        votes_longest: up to this length pairs are voted on.
-        probe_lengths: elements of the lists of the probe that needs no labels.
-        probe_lists: lists for each of these lengths.
-        pair_lists: lists for each distance of two values, to see which of them are sorted wrongly.
-        refusal_lists: lists whose values calibration is tried on.
-        comparator_lists: lists that the comparator is trained on, for each task.
-        comparator_steps: optimiser steps of the comparator.
-        comparator_length: the greatest length at which it is tested.
-        distil_rounds: rounds in which the network is taught its own extension; 0: none.
-        distil_lists: new lists a round and task.
-        distil_steps: optimiser steps a round.
-    """
-
-    device: str = "cpu"
-    positions: str = "rotary"
-    values: int = 128
-    longest: int = 6
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    steps: int = 6000
-    side_steps: int = 1500
-    batch: int = 128
-    rate: float = 4e-3
-    lengths: tuple[int, ...] = (4, 6, 8, 12, 16, 32, 60)
-    lists: int = 50
-    votes: tuple[int, ...] = (1, 9)
-    vote_lengths: tuple[int, int] = (16, 32)
-    pairs_longest: int = 60
-    votes_longest: int = 60
-    probe_lengths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
-    probe_lists: int = 400
-    pair_lists: int = 600
-    refusal_lists: int = 20
-    comparator_lists: int = 20_000
-    comparator_steps: int = 1200
-    comparator_length: int = 100
-    distil_rounds: int = 0
-    distil_lists: int = 2048
-    distil_steps: int = 300
-
-    def __post_init__(self) -> None:
-        if self.positions not in ("rotary", "none"):
-            raise ArgumentError("positions", "'rotary' or 'none'", self.positions)
-        for argument, needed in (
-            ("lengths", {self.twice, self.tenfold, *self.vote_lengths}),
-            ("probe_lengths", {self.longest, self.longest + 1}),
-        ):
-            missing = needed - set(getattr(self, argument))
-            if missing:
-                raise ArgumentError(argument, f"{', '.join(map(str, sorted(needed)))} among them", missing)
-        if max(*self.lengths, self.comparator_length) > self.values:
-            expected = f"at least {max(*self.lengths, self.comparator_length)}, as lists have no duplicates"
-            raise ArgumentError("values", expected, self.values)
-
-    def trained_steps(self, role: str) -> int:
-        """Optimiser steps of a role."""
-        return {"network": self.steps, "comparator": self.comparator_steps}.get(role, self.side_steps)
-
-    @property
-    def twice(self) -> int:
-        """Twice the length that is trained on."""
-        return 2 * self.longest
-
-    @property
-    def tenfold(self) -> int:
-        """Ten times that length."""
-        return 10 * self.longest
-
-
-def run_neural(
-    config: NeuralConfig, role: str, seed: int, report: Report = lambda fraction, **metrics: None
-) -> list[Row]:
-    """Train and test one network.
-
-    Arguments:
-        config: settings.
-        role: one of `ROLES`.
-        seed: of parameters and training data; test lists depend on it too, and are the same for all roles.
-        report: is told the share of the work that is done, with the `loss` while training.
-
-    Returns:
-        Records:
-
-        - for each `arm`, `task` and length `n`: the share of lists answered exactly (`exact`), of lists that got an
-          answer (`answered`), the `kendall` error of the answers that hold the right elements, the `queries` a list;
-        - for each `task` and length `n` of the probe: `violation`, which needs no labels, and the `error`;
-        - for two values that are a `gap` apart, in a list as long as those trained on: the `pair_error` of sorting;
-        - for each `task` whether calibration `refused` the network: the share of lists on whose values it did.
-    """
-    if role == "comparator":
-        return list(_run_comparator(config, seed, report))
-    tasks = CONTROLS if role == "controls" else TASKS
-    steps = config.trained_steps(role)
-    model = trained(config, tasks, seed, steps=steps, shuffled=role == "sham", report=report)
-    rows = list(_decoded(model, tasks, config, seed))
-    report(0.7)
-    if role == "network":
-        rows += _glued(model, config, seed, ("blocks", "pairs"), TASKS)
-        report(0.75)
-        rows += _glued(model, config, seed, tuple(f"votes {votes}" for votes in config.votes), VOTED)
-        report(0.9)
-        rows += _probed(model, config, seed)
-        rows += _pair_errors(model, config, seed)
-    if role == "sham":
-        rows += _glued(model, config, seed, ("blocks",), TASKS)
-    if role in ("network", "controls"):
-        rows += _refusals(model, tasks, config, seed)
-    if role == "network" and config.distil_rounds:
-        rows += _distilled(model, config, seed)
-    report(1.0)
-    return rows
-
-
 def trained(
-    config: NeuralConfig, tasks: Sequence[str], seed: int, *, steps: int, shuffled: bool = False, report: Report
+    config: NeuralConfig, tasks: Sequence[str], seed: int, *, steps: int, shuffled: bool = False
 ) -> ListTransformer:
     """A network that has learned tasks on short lists.
 
@@ -191,7 +44,6 @@ def trained(
         seed: of parameters and data.
         steps: optimiser steps.
         shuffled: train on answers in random order.
-        report: is told the share of the work that is done, with the `loss`.
     """
     from holdfast.studies.lists.model import ListModelConfig, train_list_model
 
@@ -210,22 +62,16 @@ def trained(
     )
 
     def tell(share: float, loss: float) -> None:
-        report(TRAINING_SHARE * share, loss=loss)
+        progress.report(TRAINING_SHARE * share, loss=loss)
 
     return train_list_model(shape, seed=seed, device=config.device, report=tell)
-
-
-def _rng(seed: int, *stream: int) -> np.random.Generator:
-    import numpy as np
-
-    return np.random.default_rng([seed, *stream])
 
 
 def _test_lists(config: NeuralConfig, seed: int, n: int) -> Lists:
     """The lists of one length, the same for every task, network and arm of a seed."""
     from holdfast.studies.lists.tasks import sample_lists, to_lists
 
-    return to_lists(sample_lists(config.lists, n, _rng(seed, TEST, n), values=config.values))
+    return to_lists(sample_lists(config.lists, n, rng_for(seed, TEST, n), values=config.values))
 
 
 def _gold(task: str, lists: Lists) -> Lists:
@@ -234,7 +80,7 @@ def _gold(task: str, lists: Lists) -> Lists:
     return [find_task(task)(xs) for xs in lists]
 
 
-def _decoded(
+def decoded(
     model: ListTransformer, tasks: Sequence[str], config: NeuralConfig, seed: int, arm: str = "raw"
 ) -> Iterator[Row]:
     """The network's own answers, token by token."""
@@ -282,7 +128,7 @@ def _tokens(xs: list[int]) -> list[tuple[int, int]]:
     return tokens
 
 
-def _glued(
+def glued(
     model: ListTransformer, config: NeuralConfig, seed: int, arms: Sequence[str], tasks: Sequence[str]
 ) -> Iterator[Row]:
     """Answers put together from answers to short lists; all questions of a round go to the network in one batch.
@@ -306,14 +152,14 @@ def _glued(
                 if n > {"pairs": config.pairs_longest, "votes": config.votes_longest}.get(kind, n):
                     continue
                 lists = _test_lists(config, seed, n)
-                found = extended.explain_batch(lists, return_exceptions=True)
-                good = [each for each in found if isinstance(each, Extension)]
-                answers = [each.output if isinstance(each, Extension) else None for each in found]
+                extensions = extended.explain_batch(lists, return_exceptions=True)
+                answered = [extension for extension in extensions if isinstance(extension, Extension)]
+                answers = [extension.output if isinstance(extension, Extension) else None for extension in extensions]
                 row: Row = {"arm": arm, "task": task, "n": n} | score(answers, _gold(task, lists))
-                yield row | {"queries": fmean(each.queries for each in good) if good else None}
+                yield row | {"queries": fmean(extension.queries for extension in answered) if answered else None}
 
 
-def _probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
+def probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often the network breaks the law, which takes no labels, and how often it errs."""
     from holdfast.probes.lists import probe_filter_equivariance
     from holdfast.studies.lists.model import as_list_function
@@ -322,21 +168,21 @@ def _probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator
     lists = [
         xs
         for n in config.probe_lengths
-        for xs in to_lists(sample_lists(config.probe_lists, n, _rng(seed, PROBE, n), values=config.values))
+        for xs in to_lists(sample_lists(config.probe_lists, n, rng_for(seed, PROBE, n), values=config.values))
     ]
     for task in TASKS:
-        found = probe_filter_equivariance(
+        report = probe_filter_equivariance(
             as_list_function(model, task), lists=lists, batched=True, seed=seed, reference=find_task(task)
         )
-        for entry in found.entries:
+        for entry in report.entries:
             yield {"task": task, "n": entry.length, "violation": entry.violation, "error": 1 - entry.exact}
 
 
-def _pair_errors(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
+def pair_errors(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often two values of a list as long as those trained on are sorted wrongly, by how far apart they are."""
     gap = 1
     while gap < config.values:
-        rng = _rng(seed, PAIRS, gap)
+        rng = rng_for(seed, PAIRS, gap)
         lists, pairs = [], []
         for _ in range(config.pair_lists):
             # Gaps up to twice as large; but neighbours by themselves.
@@ -351,14 +197,14 @@ def _pair_errors(model: ListTransformer, config: NeuralConfig, seed: int) -> Ite
         gap *= 2
 
 
-def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig, seed: int) -> Iterator[Row]:
+def refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often calibration refuses the network, with the tolerance that votes have: half of the lists tried."""
     from holdfast.errors import HoldfastError
     from holdfast.lists.extend.extrapolate import extrapolate
     from holdfast.studies.lists.model import as_list_function
     from holdfast.studies.lists.tasks import sample_lists, to_lists
 
-    drawn = sample_lists(config.refusal_lists, config.longest, _rng(seed, REFUSE), values=config.values)
+    drawn = sample_lists(config.refusal_lists, config.longest, rng_for(seed, REFUSE), values=config.values)
     for task in tasks:
         refused = 0
         for number, xs in enumerate(to_lists(drawn)):
@@ -372,7 +218,7 @@ def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig
         yield {"task": task, "refused": refused / config.refusal_lists}
 
 
-def _distilled(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
+def distilled(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
     """Teach the network its own extension up to twice the length, and ask it raw."""
     from holdfast.studies.lists.model import distil
 
@@ -384,19 +230,20 @@ def _distilled(model: ListTransformer, config: NeuralConfig, seed: int) -> Itera
         steps=config.distil_steps,
         seed=seed,
     )
-    yield from _decoded(student, TASKS, config, seed, arm="distilled")
+    yield from decoded(student, TASKS, config, seed, arm="distilled")
 
 
-def _run_comparator(config: NeuralConfig, seed: int, report: Report) -> Iterator[Row]:
+def comparators(config: NeuralConfig, seed: int) -> Iterator[Row]:
+    """Train a comparator network for each task, and ask it."""
     from holdfast.nn.list_comparator import train_list_comparator
     from holdfast.studies.lists.tasks import find_task, sample_lists, to_lists
 
-    rng = _rng(seed, COMPARE)
+    rng = rng_for(seed, COMPARE)
     lists = to_lists(sample_lists(config.comparator_lists, (2, config.longest), rng, values=config.values))
     for number, task in enumerate(TASKS):
 
         def tell(share: float, loss: float, number: int = number) -> None:
-            report((number + share) / len(TASKS), loss=loss)
+            progress.report((number + share) / len(TASKS), loss=loss)
 
         comparator = train_list_comparator(
             lists,
@@ -410,7 +257,7 @@ def _run_comparator(config: NeuralConfig, seed: int, report: Report) -> Iterator
         for n in sorted({*config.lengths, config.comparator_length}):
             tested = _test_lists(config, seed, n)
             row: Row = {"arm": "comparator", "task": task, "n": n}
-            part = max(1, PAIRS_AT_ONCE // n**2)
-            answers = [ys for at in range(0, len(tested), part) for ys in comparator.answer(tested[at : at + part])]
+            chunk = max(1, PAIRS_AT_ONCE // n**2)
+            answers = [ys for at in range(0, len(tested), chunk) for ys in comparator.answer(tested[at : at + chunk])]
             row |= score(answers, _gold(task, tested))
             yield row | {"consistent": fmean(comparator.consistent(xs) for xs in tested)}

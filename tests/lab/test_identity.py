@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.lab import version
+from holdfast.lab import identity
+from holdfast.lab.identity import code_version
 from holdfast.lab.locate import FunctionRef, LocateError, find
-from holdfast.lab.version import code_version
 
 PACKAGE = {
     "__init__.py": "",
@@ -133,9 +133,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     name = "versioned_" + re.sub(r"\W", "_", request.node.name).lower()[:60]
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    version._path.cache_clear()
+    identity._path.cache_clear()
     yield Package(tmp_path, name)
-    version._path.cache_clear()
+    identity._path.cache_clear()
 
 
 def test_the_package_is_sound(package):
@@ -290,26 +290,29 @@ def test_reading_the_version_imports_nothing(package):
     assert not {name for name in set(sys.modules) - loaded if name.startswith(package.name)}
 
 
-@pytest.mark.parametrize(("room", "matters"), [("lab", False), ("probes", False), ("models", True), ("nn", True)])
+@pytest.mark.parametrize(
+    ("room", "matters"), [("lab", False), ("seeds", True), ("probes", False), ("sharpness", True), ("nn", True)]
+)
 def test_what_a_change_in_a_room_means_for_a_study_of_this_package(monkeypatch, room, matters):
-    reference = FunctionRef("holdfast.studies.sharpness.study", None, "run")
+    reference = FunctionRef.of(find("sharpness").parts[0].run)
     before = code_version(reference)
-    parse = version._parse
+    parse = identity._parse
 
     def edited(path):
         tree = copy.deepcopy(parse(path))
-        if path.parent.name == room:
+        if path.stem == room or (path.parent.name == room and path.stem != "seeds"):
             tree.body.append(ast.parse("ANOTHER_CONSTANT = 1").body[0])
         return tree
 
-    monkeypatch.setattr(version, "_parse", edited)
+    monkeypatch.setattr(identity, "_parse", edited)
     assert (code_version(reference) != before) == matters
 
 
 def test_claims_and_figures_of_a_study_of_this_package_are_no_part_of_its_version():
-    tree = version._parse(version._path("holdfast.studies.sharpness.study"))
-    reached = {name.partition("#")[0] for name in version._reachable(tree, "run")}
-    assert "run" in reached
+    reference = FunctionRef.of(find("sharpness").parts[0].run)
+    tree = identity._parse(identity._path(reference.module))
+    reached = {name.partition("#")[0] for name in identity._reachable(tree, reference.name)}
+    assert reference.name in reached
     assert not reached & {"CLAIMS", "study", "Claim", "Figure", "Study", "mean_of", "paired_difference"}
 
 
@@ -322,7 +325,7 @@ def test_a_file_study(tmp_path):
         "study = Study('mine', '?', {'quick': Config()}, trials, run, [])\n"
     )
     path.write_text(text)
-    reference = FunctionRef.of(find(str(path)).run)
+    reference = FunctionRef.of(find(str(path)).parts[0].run)
     before = code_version(reference)
     path.write_text(text.replace("'?'", "'Why?'"))
     assert code_version(reference) == before

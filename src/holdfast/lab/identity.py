@@ -1,24 +1,67 @@
-"""The code version of a study: a hash of the code that its trials run, and of nothing else.
+"""What a stored result belongs to: the trial, and the version of the code that computed it.
 
-The hash covers the `run` function, what it uses in its own module, and every module of the same top-level package
-that is imported on the way. Comments, docstrings, formatting, claims and figures are left out, so that polishing a
-report never throws results away. The lab itself and other packages are left out too; their versions stand in each
-trial's environment.
+The code version is a hash of the code that a part's trials run, and of nothing else: the `run` function, what it uses
+in its own module, and every module of the same top-level package that is imported on the way. Comments, docstrings,
+formatting, claims and figures are left out, so that polishing a report never throws results away. The lab itself (but
+for its random numbers) and other packages are left out too; their versions stand in each trial's environment.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
+import json
 import symtable
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
+from holdfast.lab.documents import to_json
 from holdfast.lab.locate import FunctionRef, LocateError
+from holdfast.lab.trial import Config, Trial
+
+FORMAT = 1
+"""Of a trial's stored documents; another number makes all results strangers."""
 
 _NOT_PART_OF_A_RESULT = ("holdfast.lab", "holdfast.errors", "holdfast.typing")
+_SEEDS = "holdfast.lab.seeds"
+
+
+def identity(study: str, trial: Trial[Any], version: str) -> dict[str, Any]:
+    """Everything that a trial's result depends on, as JSON data. The part is among the labels.
+
+    Arguments:
+        study: name of the study.
+        trial: the trial.
+        version: of its code.
+
+    Errors:
+        ArgumentError: a setting or label is not JSON data.
+    """
+    config = trial.config
+    settings = {
+        field.name: to_json(getattr(config, field.name), f"config.{field.name}")
+        for field in dataclasses.fields(config)
+        if not (isinstance(config, Config) and field.name in ("seeds", "first_seed"))
+    }
+    return {
+        "format": FORMAT,
+        "study": study,
+        "code_version": version,
+        "config_type": type(config).__qualname__,
+        "config": settings,
+        "labels": to_json(dict(trial.labels), "labels"),
+        "seed": list(trial.seed) if isinstance(trial.seed, tuple) else trial.seed,
+    }
+
+
+def key_of(document: Mapping[str, Any]) -> str:
+    """Content address of a trial: 24 hexadecimal digits of SHA-256 over its identity."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def code_version(run: FunctionRef) -> str:
@@ -43,7 +86,7 @@ def code_version(run: FunctionRef) -> str:
         module = queue.pop()
         if module in modules or module.partition(".")[0] != package:
             continue
-        if module == run.module or module.startswith(_NOT_PART_OF_A_RESULT):
+        if module == run.module or (module.startswith(_NOT_PART_OF_A_RESULT) and module != _SEEDS):
             continue
         source = _path(module)
         if source is None:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.errors import require
-from holdfast.lab.engine import (
+from holdfast.errors import ArgumentError, require
+from holdfast.lab.engines.engine import (
     ONE_THREAD,
     Engine,
     EngineError,
@@ -40,13 +40,14 @@ class RayEngine(Engine):
         workers: cores of the cluster that is started here; by default all that this process may use.
 
     Errors:
+        ArgumentError: there is less than one worker; or, when it is used, no cluster answers at the address.
         MissingExtraError: Ray is not installed.
-        EngineError: no cluster answers at the address.
+        EngineError: Ray does not start.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise EngineError(f"--workers: expected at least 1, got {workers}")
+            raise ArgumentError("workers", "at least 1", workers)
         self._ray = require("ray", "ray")
         self._address = address
         self._workers = workers
@@ -65,7 +66,9 @@ class RayEngine(Engine):
                 ray.init(address=self._address or "local", **options)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
                 line = " ".join(str(error).split())
-                raise EngineError(f"--address: no Ray cluster answers at {self._address}: {line}") from error
+                if self._address is None:
+                    raise EngineError(f"Ray does not start on this machine: {line}") from error
+                raise _no_cluster(self._address, line) from error
             self._ours = True
         self._remote = ray.remote(_execute).options(
             num_cpus=1, max_retries=NODE_RETRIES, runtime_env={"env_vars": ONE_THREAD}
@@ -112,6 +115,10 @@ class RayEngine(Engine):
             self._ours = False
 
 
+def _no_cluster(address: str | None, error: object) -> ArgumentError:
+    return ArgumentError("address", "a running Ray cluster", f"{address} ({error})")
+
+
 def _check_address(address: str | None) -> None:
     """Knock at the cluster's door: Ray itself ends the process when nobody answers."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -120,7 +127,7 @@ def _check_address(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise EngineError(f"--address: no Ray cluster answers at {address}: {error}") from error
+        raise _no_cluster(address, error) from error
 
 
 def _execute(run: FunctionRef, payload: bytes) -> Any:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import MissingExtraError
-from holdfast.lab.engine import EngineError
-from holdfast.lab.engine_local import LocalEngine
-from holdfast.lab.engine_ray import RayEngine
+from holdfast.errors import ArgumentError, MissingExtraError
+from holdfast.lab.engines import LocalEngine, RayEngine
 from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
-from holdfast.lab.study import Outcome, Study, Trial
+from holdfast.lab.study import Study
+from holdfast.lab.trial import Outcome, Trial
 from tests.lab.conftest import TOY, holdfast
 
 ray = pytest.importorskip("ray")
@@ -116,7 +115,7 @@ def test_no_cluster_at_the_address_is_one_clear_line(tmp_path: Path) -> None:
     )
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 2
-    assert "--address: no Ray cluster answers at 127.0.0.1:1" in err
+    assert "--address: expected a running Ray cluster, got 127.0.0.1:1" in err
     assert "Traceback" not in err
 
 
@@ -129,5 +128,5 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_wrong_number_of_workers_is_refused() -> None:
-    with pytest.raises(EngineError, match="at least 1"):
+    with pytest.raises(ArgumentError, match=r"^workers: expected at least 1, got 0"):
         RayEngine(workers=0)

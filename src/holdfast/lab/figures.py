@@ -1,0 +1,105 @@
+"""What the figures of studies share: means over seeds with their intervals, axes of sizes, and legends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY = "#7d858e"
+"""For what stands beside the data: a limit, a figure of the paper."""
+
+
+class SeedMean(NamedTuple):
+    """A mean over seeds at one place of the x axis, with its 95 % t interval; one seed has no width."""
+
+    x: float
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def seed_mean(values: Sequence[float], x: float = 0.0) -> SeedMean:
+    """The mean over seeds with its interval.
+
+    Arguments:
+        values: one a seed, at least one.
+        x: where it stands.
+    """
+    import numpy as np
+    from scipy import stats
+
+    array = np.asarray(values, dtype=np.float64)
+    mean, count = float(array.mean()), len(array)
+    half = float(stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+    return SeedMean(x, mean, mean - half, mean + half, count)
+
+
+def draw_over_seeds(
+    axes: Axes,
+    values: Mapping[Any, Sequence[float]],
+    *,
+    band: bool = False,
+    dots: bool = False,
+    **style: Any,
+) -> list[SeedMean]:
+    """Draw a line through the means over seeds.
+
+    Arguments:
+        axes: to draw on.
+        values: for each place of the x axis, in order, one value a seed; places without any are left out.
+        band: show the intervals as a band.
+        dots: show the seeds as faint dots.
+        style: of the line, for `Axes.plot`, its `color` among it.
+
+    Returns:
+        The means that were drawn.
+    """
+    points = [seed_mean(here, x) for x, here in values.items() if here]
+    if not points:
+        return []
+    colour = style["color"]
+    if dots:
+        places = [x for x, here in values.items() for _ in here]
+        axes.plot(
+            places, [value for here in values.values() for value in here], ".", color=colour, alpha=0.35, markersize=4
+        )
+    xs = [point.x for point in points]
+    axes.plot(xs, [point.mean for point in points], **style)
+    if band:
+        lows, highs = [point.low for point in points], [point.high for point in points]
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    return points
+
+
+def size_axis(axes: Axes, sizes: Sequence[int], label: str) -> None:
+    """A logarithmic x axis with a tick at every size, or at every other of more than eight.
+
+    Arguments:
+        axes: whose x axis.
+        sizes: ascending; may be empty.
+        label: what a size is.
+    """
+    axes.set_xscale("log", base=2)
+    if sizes:
+        shown = sizes[:: 1 if len(sizes) <= 8 else 2]
+        axes.set_xticks(shown, [str(n) for n in shown])
+        axes.set_xticks([], minor=True)
+    axes.set_xlabel(label)
+
+
+def legend(axes: Axes, *, columns: int = 0) -> None:
+    """A legend, unless nothing was drawn.
+
+    Arguments:
+        axes: whose lines.
+        columns: put it below the axes in so many columns, where lines fill the axes; 0: inside.
+    """
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": columns} if columns else {}
+    axes.legend(frameon=False, fontsize="small", **below)

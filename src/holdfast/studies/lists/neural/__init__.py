@@ -1,0 +1,1 @@
+"""Part `neural` of the study of list functions."""

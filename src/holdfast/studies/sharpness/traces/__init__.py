@@ -1,0 +1,1 @@
+"""Part `traces` of the study of sharpness."""
