@@ -13,8 +13,9 @@ import pytest
 import holdfast
 
 FLOORS = (
-    ("errors", "typing"),
-    ("nn", "optim", "lists", "confidence", "data"),
+    ("errors", "typing", "bar"),
+    ("llm", "data"),
+    ("nn", "optim", "lists", "confidence"),
     ("lab", "probes", "models", "rl"),
     ("benches", "studies"),
     ("cli",),

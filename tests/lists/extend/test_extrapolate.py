@@ -13,8 +13,8 @@ from itertools import cycle
 import numpy as np
 import pytest
 
+from holdfast import bar
 from holdfast.errors import ArgumentError
-from holdfast.lists import bar as _bar
 from holdfast.lists.errors import (
     AlienValue,
     BadAnswer,
@@ -565,7 +565,7 @@ class Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(_bar, "SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(bar, "SHOW_AFTER_S", 0.0)
     xs = list(range(100))
     assert extrapolate(reverse, 4, progress=progress)(xs) == xs[::-1]
     assert ("extrapolate" in sys.stderr.getvalue()) is progress

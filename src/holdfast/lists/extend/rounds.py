@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.bar import Bar
 from holdfast.errors import HoldfastError
-from holdfast.lists.bar import Bar
 from holdfast.lists.errors import BadAnswer
 from holdfast.lists.extend.blocks import Plan
 from holdfast.lists.extend.labels import Laws, Translator
