@@ -1,4 +1,4 @@
-"""Language models behind an endpoint: requests that are tried again, counted and kept within a budget. Needs no PyTorch."""
+"""Language models behind an endpoint: requests that are tried again, counted, and kept within a budget. No PyTorch."""
 
 from holdfast.llm.answer_file import AnswerFile
 from holdfast.llm.endpoint import (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from holdfast.lists.functions import Named
-    from holdfast.lists.synthesize.natural import Natural
+    from holdfast.lists.synthesize import Natural
 
 Row = dict[str, Any]
 Report = Callable[[float], None]
@@ -151,8 +151,14 @@ def permutation_formula(n: int) -> int:
 
 
 def _counts(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.synthesize.classes import gluable_share, order_natural, order_natural_sums, permutation_type
-    from holdfast.lists.synthesize.natural import natural, natural_sums
+    from holdfast.lists.synthesize import (
+        gluable_share,
+        natural,
+        natural_sums,
+        order_natural,
+        order_natural_sums,
+        permutation_type,
+    )
 
     for k in range(config.natural + 1):
         yield _members("natural", k, natural(k), natural_sums(k), natural_formula(k), math.comb(2 * k, k))
@@ -176,7 +182,7 @@ def _members(name: str, k: int, law: Iterator[Any], sums: Iterator[Any], formula
 
 
 def _faces(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.extend.faces import face_candidates
+    from holdfast.lists.extend import face_candidates
 
     for n, known in product(config.face_values, (1, 2, 3)):
         alike: dict[tuple[tuple[int, ...], ...], list[list[int]]] = {}
@@ -191,7 +197,7 @@ def _faces(config: ClassesConfig) -> Iterator[Row]:
 
 
 def _verdicts(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.check.report import check_filter_equivariance, check_map_equivariance
+    from holdfast.lists.check import check_filter_equivariance, check_map_equivariance
     from holdfast.lists.functions import FUNCTIONS
 
     for each in FUNCTIONS:
@@ -214,9 +220,9 @@ def _short_lists(longest: int) -> list[list[int]]:
 
 def _laws_of_the_gallery(config: ClassesConfig, verdicts: Sequence[Row]) -> Iterator[Row]:
     """What holds of every function of the gallery that was found to be filter equivariant."""
-    from holdfast.lists.check.report import check_filter_equivariance
+    from holdfast.lists.check import check_filter_equivariance
     from holdfast.lists.functions import FUNCTIONS
-    from holdfast.lists.synthesize.natural import Natural
+    from holdfast.lists.synthesize import Natural
 
     found = {row["function"]: row for row in verdicts if row["filter"]}
     functions = [each.function for each in FUNCTIONS if each.name in found]
@@ -253,7 +259,7 @@ def _added(f: Callable[[Any], Any], g: Callable[[Any], Any]) -> Callable[[Any], 
 
 def _laws_of_natural_functions(config: ClassesConfig) -> Iterator[Row]:
     """The algebra of all natural functions of multiplicity up to 3, as objects and on lists."""
-    from holdfast.lists.synthesize.natural import IDENTITY, REVERSE, inflate, natural
+    from holdfast.lists.synthesize import IDENTITY, REVERSE, inflate, natural
 
     every = [f for k in range(4) for f in natural(k)]
     lists = _short_lists(config.longest)[:: max(1, config.longest)]
@@ -378,9 +384,9 @@ def _cell(each: Named, mode: str, engine: str, config: ExactConfig, rng: np.rand
 
 
 def _extension(f: Callable[[list[Any]], list[Any]], capacity: int, options: dict[str, Any]) -> Callable[[Any], Any]:
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate
 
-    return extrapolate(f, capacity, progress=False, **options)
+    return extrapolate(Oracle(f, progress=False), capacity, **options)
 
 
 def _draw(mode: str, engine: str, config: ExactConfig, rng: np.random.Generator) -> list[int]:
@@ -432,7 +438,7 @@ def _asked(method: str, f: Callable[[list[Any]], list[Any]], xs: list[int], capa
     """How many lists a method asks for, and its answer."""
     from functools import cmp_to_key
 
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate
 
     if method == "sorted":
         count = 0
@@ -447,7 +453,7 @@ def _asked(method: str, f: Callable[[list[Any]], list[Any]], xs: list[int], capa
         order = sorted(range(len(xs)), key=cmp_to_key(compare))
         return count, [xs[i] for i in order]
     engine: Any = "blocks" if method == "block merge" else "merge"
-    found = extrapolate(f, capacity, mode="distinct", engine=engine, progress=False).explain(xs)
+    found = extrapolate(Oracle(f, progress=False), capacity, mode="distinct", engine=engine).explain(xs)
     return found.queries, found.output
 
 

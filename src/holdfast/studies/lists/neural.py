@@ -290,7 +290,7 @@ def _glued(
     `blocks` merges with lists as long as those trained on; `pairs` asks for every two elements; `votes k` asks for
     every two elements in k lists as long as those trained on, and repairs what does not fit.
     """
-    from holdfast.lists.extend.extrapolate import Extension, extrapolate
+    from holdfast.lists import Extension, Oracle, extrapolate
     from holdfast.studies.lists.model import as_list_function
 
     for task in tasks:
@@ -301,7 +301,8 @@ def _glued(
             if votes:
                 options = {"votes": int(votes), "on_inconsistent": "return", "seed": seed}
             capacity = 2 if kind == "pairs" else config.longest
-            extended = extrapolate(f, capacity, mode="distinct", batched=True, progress=False, **options)
+            oracle = Oracle(f, batched=True, progress=False)
+            extended = extrapolate(oracle, capacity, mode="distinct", **options)
             for n in config.lengths:
                 if n > {"pairs": config.pairs_longest, "votes": config.votes_longest}.get(kind, n):
                     continue
@@ -315,6 +316,7 @@ def _glued(
 
 def _probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often the network breaks the law, which takes no labels, and how often it errs."""
+    from holdfast.lists import Oracle
     from holdfast.probes.lists import probe_filter_equivariance
     from holdfast.studies.lists.model import as_list_function
     from holdfast.studies.lists.tasks import find_task, sample_lists, to_lists
@@ -325,9 +327,8 @@ def _probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator
         for xs in to_lists(sample_lists(config.probe_lists, n, _rng(seed, PROBE, n), values=config.values))
     ]
     for task in TASKS:
-        found = probe_filter_equivariance(
-            as_list_function(model, task), lists=lists, batched=True, seed=seed, reference=find_task(task)
-        )
+        oracle = Oracle(as_list_function(model, task), batched=True)
+        found = probe_filter_equivariance(oracle, lists=lists, seed=seed, reference=find_task(task))
         for entry in found.entries:
             yield {"task": task, "n": entry.length, "violation": entry.violation, "error": 1 - entry.exact}
 
@@ -354,7 +355,7 @@ def _pair_errors(model: ListTransformer, config: NeuralConfig, seed: int) -> Ite
 def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often calibration refuses the network, with the tolerance that votes have: half of the lists tried."""
     from holdfast.errors import HoldfastError
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate
     from holdfast.studies.lists.model import as_list_function
     from holdfast.studies.lists.tasks import sample_lists, to_lists
 
@@ -364,7 +365,8 @@ def _refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig
         for number, xs in enumerate(to_lists(drawn)):
             f = as_list_function(model, task)
             options: dict[str, Any] = {"mode": "distinct", "votes": 3, "calibrate": 24, "on_inconsistent": "return"}
-            extended = extrapolate(f, config.longest, batched=True, progress=False, seed=number, **options)
+            oracle = Oracle(f, batched=True, progress=False)
+            extended = extrapolate(oracle, config.longest, seed=number, **options)
             try:
                 extended(xs)
             except HoldfastError:
