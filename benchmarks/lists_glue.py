@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.lab.environment import environment
-from holdfast.lists.extend.extrapolate import extrapolate
-from holdfast.lists.extend.pairs import glue_words
+from holdfast.lists.extend import extrapolate, glue_words
 from holdfast.lists.extend.positional import glue_occurrences, short_answers, short_queries
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from holdfast.lab.environment import environment
-from holdfast.lists.extend.votes import copeland, local_search, merge_sort
+from holdfast.lists.extend import copeland, local_search, merge_sort
 
 SETTINGS = (
     (16, 0.01, 1),

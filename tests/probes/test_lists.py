@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.errors import BadAnswer
+from holdfast.lists import BadAnswer, Oracle
 from holdfast.probes.lists import ListReport, probe_filter_equivariance
 from holdfast.studies.lists.tasks import CONTROLS, EQUIVARIANT
 
@@ -112,7 +112,7 @@ def test_a_batched_function_is_called_once_a_length():
         sizes.append(len(lists))
         return [sorted(xs) for xs in lists]
 
-    report = probe_filter_equivariance(f, [5, 9], batched=True, lists_per_length=30)
+    report = probe_filter_equivariance(Oracle(f, batched=True), [5, 9], lists_per_length=30)
     assert sizes == [60, 60]
     assert report.queries == 120
     assert report == probe_filter_equivariance(sorted, [9, 5], lists_per_length=30)

@@ -11,42 +11,51 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from holdfast.cli.parsing import FAILED, OK, Commands, choose, function_at
 from holdfast.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from holdfast.lists import Oracle
+
 Law = Literal["filter", "map", "injective", "order", "positional"]
 
 
 @dataclass(frozen=True)
-class _Search:
-    """Options of a search for a list on which a function breaks a law."""
+class _Asked:
+    """A function, and how it is asked."""
 
     target: tyro.conf.Positional[str]
     """A function from a list to a list, as file.py:name or module:name."""
+    timeout_s: float | None = None
+    """Seconds after which a call counts as one that never returns."""
+
+    def oracle(self, max_queries: int | None = None) -> Oracle:
+        """The function."""
+        from holdfast.lists import Oracle
+
+        return Oracle(function_at(self.target), timeout_s=self.timeout_s, max_queries=max_queries)
+
+
+@dataclass(frozen=True)
+class _Search(_Asked):
+    """Options of a search for a list on which a function breaks a law."""
+
     max_length: int = 12
     """Elements of the longest list."""
     max_examples: int = 500
     """Lists drawn at random for each law, after all short ones."""
     seed: int = 0
     """Of the random lists."""
-    timeout_s: float | None = None
-    """Seconds after which a call counts as one that never returns."""
     json: bool = False
     """Print JSON."""
 
     def by(self, search: Callable[..., Any]) -> Any:
         """What the search finds."""
-        return search(
-            function_at(self.target),
-            max_length=self.max_length,
-            max_examples=self.max_examples,
-            seed=self.seed,
-            timeout_s=self.timeout_s,
-        )
+        return search(self.oracle(), max_length=self.max_length, max_examples=self.max_examples, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,10 @@ class Classify(_Search):
     """Say which laws a function keeps, as far as a search can tell."""
 
 
-@dataclass(frozen=True)
-class Extrapolate:
+@dataclass(frozen=True, kw_only=True)
+class Extrapolate(_Asked):
     """Extend a function that is right on short lists to longer ones, without ever showing it a long list."""
 
-    target: tyro.conf.Positional[str]
-    """A function from a list to a list, as file.py:name or module:name."""
     input: tyro.conf.Positional[Path]
     """JSONL file with the lists, {"in": [...]} each; - for standard input."""
     capacity: int = 8
@@ -83,8 +90,6 @@ class Extrapolate:
     """What to do where no list fits the answers: stop, or take the list with the fewest votes against it."""
     max_queries: int | None = None
     """Most lists that the function may be shown."""
-    timeout_s: float | None = None
-    """Seconds after which a call counts as one that never returns."""
     calibrate: int = 24
     """Lists that are tried first, in every mode; 0: none, and you answer for the rule."""
     seed: int = 0
@@ -121,47 +126,45 @@ def _check(options: Check) -> int:
 def _classify(options: Classify) -> int:
     from holdfast.lists import classify
 
-    found = options.by(classify)
-    print(jsonlib.dumps(found.to_dict(), indent=1) if options.json else found)
+    classification = options.by(classify)
+    print(jsonlib.dumps(classification.to_dict(), indent=1) if options.json else classification)
     return OK
 
 
 def _extrapolate(options: Extrapolate) -> int:
     from holdfast.lists import extrapolate
 
+    oracle = options.oracle(options.max_queries)
     extended = extrapolate(
-        function_at(options.target),
+        oracle,
         options.capacity,
         mode=options.mode,
         engine=options.engine,
         votes=options.votes,
         on_inconsistent=options.on_inconsistent,
-        max_queries=options.max_queries,
         calibrate=options.calibrate,
-        timeout_s=options.timeout_s,
         seed=options.seed,
     )
     for place, row in _rows(options.input, "INPUT", ("in",)):
         xs = row["in"]
         if not isinstance(xs, list | str):
             raise ArgumentError(place, 'a list or a text under "in"', xs)
-        found = extended.explain(xs)
-        print(jsonlib.dumps({"in": xs, "out": found.output, "consistent": found.consistent}, ensure_ascii=False))
-    asked = extended.oracle
-    print(f"{asked.queries} lists asked for, the longest of {asked.longest} elements", file=sys.stderr)
+        answer = extended.explain(xs)
+        print(jsonlib.dumps({"in": xs, "out": answer.output, "consistent": answer.consistent}, ensure_ascii=False))
+    print(f"{oracle.queries} lists asked for, the longest of {oracle.longest} elements", file=sys.stderr)
     return OK
 
 
 def _synthesize(options: Synthesize) -> int:
-    from holdfast.lists.synthesize.synthesize import synthesize
+    from holdfast.lists import synthesize
 
     rows = _rows(options.examples, "EXAMPLES", ("in", "out"))
-    found = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)
+    synthesis = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)
     if not options.code:
-        print(found.explain())
-    elif found.best is not None:
-        print(found.best.code)
-    return FAILED if found.best is None else OK
+        print(synthesis.explain())
+    elif synthesis.best is not None:
+        print(synthesis.best.code)
+    return FAILED if synthesis.best is None else OK
 
 
 def _rows(path: Path, argument: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

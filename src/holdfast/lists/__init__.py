@@ -5,7 +5,7 @@ A function is filter equivariant if deleting values before it or after it makes 
 """
 
 from holdfast.lists.chat import ChatFunction
-from holdfast.lists.check.report import (
+from holdfast.lists.check import (
     CheckReport,
     Classification,
     assert_filter_equivariant,
@@ -27,21 +27,22 @@ from holdfast.lists.errors import (
     Undetermined,
     WrongMultiplicity,
 )
-from holdfast.lists.extend.extrapolate import Calibration, Extended, Extension, extrapolate
-from holdfast.lists.extend.pairs import PairTable
-from holdfast.lists.extend.votes import Ranking, Votes
+from holdfast.lists.extend import Calibration, Extended, Extension, PairTable, Ranking, Votes, extrapolate
 from holdfast.lists.functions import FUNCTIONS
 from holdfast.lists.oracle import Oracle
-from holdfast.lists.synthesize.classes import (
+from holdfast.lists.synthesize import (
     FilterEquivariant,
+    Hypothesis,
+    Natural,
     OrderNatural,
     PermutationType,
+    Synthesis,
     filter_equivariant,
+    natural,
     order_natural,
     permutation_type,
+    synthesize,
 )
-from holdfast.lists.synthesize.natural import Natural, natural
-from holdfast.lists.synthesize.synthesize import Hypothesis, Synthesis, synthesize
 
 __all__ = [
     "FUNCTIONS",

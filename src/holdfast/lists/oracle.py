@@ -1,4 +1,8 @@
-"""A list function as it is asked: copies in, lists out, many at a time, nothing twice, and all of it counted."""
+"""A list function as it is asked: copies in, lists out, many at a time, nothing twice, and all of it counted.
+
+An `Oracle` holds the function with all that belongs to asking it. Whatever takes a list function takes an oracle in its
+place, and makes one, with the defaults, of a function.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ from typing import Any
 
 from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.lists.errors import BadAnswer, OutOfBudget
+from holdfast.lists.values import Key
 
 
 class Oracle:
-    """Asks a list function.
+    """A list function, and how it is asked.
 
     The function gets a fresh list (or text) each time, so that it may change it. It may answer with a list, a tuple, a
     text, or anything with `tolist`, such as an array.
@@ -29,6 +34,9 @@ class Oracle:
         timeout_s: seconds after which a call counts as one that never returns; `None`: wait for ever. Its thread cannot
             be ended, and goes on behind the scenes.
         concurrency: calls of a coroutine function that are under way together.
+        key: what decides whether elements are the same value, see `values.Alphabet`, and not what to sort by; `None`:
+            the elements themselves.
+        progress: show a bar on a terminal where asking takes longer than two seconds.
 
     Errors:
         ArgumentError: a number is below 1, `timeout_s` is not positive, or `function` cannot be called.
@@ -44,6 +52,8 @@ class Oracle:
         cache: MutableMapping[Any, list[Any]] | None = None,
         timeout_s: float | None = None,
         concurrency: int = 8,
+        key: Key = None,
+        progress: bool = True,
     ) -> None:
         if not callable(function):
             raise ArgumentError("function", "a function of lists", function)
@@ -61,6 +71,8 @@ class Oracle:
         self.max_queries = max_queries
         self.timeout_s = timeout_s
         self.concurrency = concurrency
+        self.key = key
+        self.progress = progress
         self.cache: MutableMapping[Any, list[Any]] = {} if cache is None else cache
         self.queries = 0
         """Lists that the function was shown."""
@@ -70,6 +82,19 @@ class Oracle:
         """Elements of all of them."""
         self.calls = 0
         """Calls of the function: fewer than `queries` where it is batched."""
+
+    @classmethod
+    def of(cls, f: Callable[..., Any]) -> Oracle:
+        """An oracle as it is; a function as an oracle.
+
+        Errors:
+            ArgumentError: `f` cannot be called.
+        """
+        if isinstance(f, cls):
+            return f
+        if not callable(f):
+            raise ArgumentError("f", "a function of lists", f)
+        return cls(f)
 
     def __call__(self, query: Sequence[Any]) -> list[Any]:
         """The answer to one list; see `ask`."""
@@ -105,13 +130,34 @@ class Oracle:
             raise OutOfBudget(self.max_queries, self.queries + len(missing))
         # One by one, so that what was answered before an error is counted and kept.
         together = self.batched or self.is_async
-        for group in [missing] if together and missing else [[each] for each in missing]:
+        for group in [missing] if together and missing else [[question] for question in missing]:
             self._count([query for query, _ in group])
             for (query, name), answer in zip(group, self._answers([query for query, _ in group]), strict=True):
                 answers[name] = _as_list(query, answer)
                 if not fresh and not isinstance(name, int):
                     self.cache[name] = answers[name]
         return [list(answers[name]) for _, name in wanted]
+
+    def attempt(self, queries: Sequence[Any], *, fresh: bool = False) -> list[list[Any] | BadAnswer]:
+        """The answers, or what is wrong with them: one that is bad leaves the others as they are.
+
+        Arguments:
+            queries: the lists.
+            fresh: ask again what was answered before, and forget it.
+
+        Errors:
+            OutOfBudget, ArgumentError: see `ask`.
+        """
+        if len(queries) > 1 and not (self.batched or self.is_async):
+            return [answer for query in queries for answer in self.attempt([query], fresh=fresh)]
+        try:
+            return [*self.ask(queries, fresh=fresh)]
+        except BadAnswer as error:
+            if len(queries) == 1:
+                return [error]
+        # Of a batch the error does not know which list it was: it is looked for by halves.
+        middle = len(queries) // 2
+        return self.attempt(queries[:middle], fresh=fresh) + self.attempt(queries[middle:], fresh=fresh)
 
     def _count(self, queries: Sequence[Sequence[Any]]) -> None:
         self.queries += len(queries)
@@ -122,13 +168,13 @@ class Oracle:
     def _answers(self, queries: Sequence[Sequence[Any]]) -> Sequence[Any]:
         if self.batched:
             together: list[Any] = [_copy(query) for query in queries]
-            found = self._call(queries[0], together)
-            found = found.tolist() if hasattr(found, "tolist") else found
-            if not isinstance(found, list | tuple):
-                raise BadAnswer(queries[0], f"returned {type(found).__name__} for a batch of lists")
-            if len(found) != len(queries):
-                raise BadAnswer(queries[0], f"returned {len(found)} answers to a batch of {len(queries)} lists")
-            return found
+            answers = self._call(queries[0], together)
+            answers = answers.tolist() if hasattr(answers, "tolist") else answers
+            if not isinstance(answers, list | tuple):
+                raise BadAnswer(queries[0], f"returned {type(answers).__name__} for a batch of lists")
+            if len(answers) != len(queries):
+                raise BadAnswer(queries[0], f"returned {len(answers)} answers to a batch of {len(queries)} lists")
+            return answers
         if self.is_async:
             return self._together(queries)
         return [self._call(query, _copy(query)) for query in queries]
@@ -154,7 +200,7 @@ class Oracle:
     def _together(self, queries: Sequence[Sequence[Any]]) -> list[Any]:
         """Calls of a coroutine function, some at a time."""
 
-        async def own(query: Sequence[Any]) -> Any:
+        async def awaited(query: Sequence[Any]) -> Any:
             try:
                 return await self.function(_copy(query))
             except HoldfastError:
@@ -165,7 +211,7 @@ class Oracle:
         async def one(gate: asyncio.Semaphore, query: Sequence[Any]) -> Any:
             async with gate:
                 try:
-                    return await asyncio.wait_for(own(query), self.timeout_s)
+                    return await asyncio.wait_for(awaited(query), self.timeout_s)
                 except TimeoutError:
                     raise BadAnswer(query, f"did not return within {self.timeout_s} s") from None
 
@@ -193,12 +239,12 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
 
 def _in_thread(work: Callable[[], Any], timeout_s: float | None) -> Any:
     """Run in a thread that does not keep the program alive."""
-    found: list[Any] = []
+    returned: list[Any] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(work())
+            returned.append(work())
         except BaseException as error:
             raised.append(error)
 
@@ -207,9 +253,9 @@ def _in_thread(work: Callable[[], Any], timeout_s: float | None) -> Any:
     thread.join(timeout_s)
     if raised:
         raise raised[0]
-    if not found:
+    if not returned:
         raise _TooSlow
-    return found[0]
+    return returned[0]
 
 
 def _name(query: Sequence[Any]) -> Any:

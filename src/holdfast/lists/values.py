@@ -11,6 +11,9 @@ from jaxtyping import Int
 
 from holdfast.errors import ArgumentError
 
+Key = Callable[[Any], Any] | None
+"""What decides whether elements are the same value; `None`: the elements themselves."""
+
 PLAIN = (int, str, bytes, bool, float, complex, type(None))
 """Types whose equal elements are alike."""
 
@@ -33,12 +36,12 @@ class Alphabet:
             as a record that is compared by one of its fields: an answer could not say which of them is meant.
     """
 
-    def __init__(self, elements: Iterable[Any], key: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, elements: Iterable[Any], key: Key = None) -> None:
         self._key = key
         self._label: dict[Any, int] = {}
         self._unhashable: list[tuple[Any, int]] = []
         self._kinds: list[type] = []
-        found: list[Any] = []
+        values: list[Any] = []
         labels: list[int] = []
         for position, element in enumerate(elements):
             try:
@@ -50,10 +53,10 @@ class Alphabet:
             if label is None:
                 if not _equal(name, name):
                     raise ArgumentError("xs", "elements that equal themselves", f"{name!r} at position {position}")
-                label = len(found)
+                label = len(values)
                 self._remember(name, label)
                 self._kinds.append(type(name))
-                found.append(element)
+                values.append(element)
             elif type(name) is not self._kinds[label]:
                 first = self._kinds[label].__name__
                 raise ArgumentError(
@@ -61,12 +64,12 @@ class Alphabet:
                     "elements that differ if their types do, or a key",
                     f"{name!r} ({type(name).__name__}) at position {position}, which equals an earlier {first}",
                 )
-            elif not _alike(element, found[label]):
-                got = f"{found[label]!r}, and {element!r} at position {position}"
+            elif not _alike(element, values[label]):
+                got = f"{values[label]!r}, and {element!r} at position {position}"
                 what = "equal elements that are alike" if key is None else "a key that tells elements apart"
                 raise ArgumentError("xs" if key is None else "key", f"{what}, since one stands for all of them", got)
             labels.append(label)
-        self.values: tuple[Any, ...] = tuple(found)
+        self.values: tuple[Any, ...] = tuple(values)
         """The values, by label."""
         self.labels: Int[np.ndarray, " n"] = np.array(labels, dtype=np.int64)
         """Label of each element of the list."""

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.oracle import Oracle
+from holdfast.lists import Oracle
 from holdfast.lists.values import Alphabet, as_given
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LengthViolation:
 
 @dataclass(frozen=True)
 class ListReport:
-    """What `probe_filter_equivariance` found.
+    """What `probe_filter_equivariance` measured.
 
     Arguments:
         entries: one a length, ascending.
@@ -72,8 +72,8 @@ class ListReport:
 
     def violations(self, limit: float) -> tuple[LengthViolation, ...]:
         """Lengths where more than a share `limit` of the lists break the law, worst first."""
-        found = [entry for entry in self.entries if entry.violation > limit]
-        return tuple(sorted(found, key=lambda entry: -entry.violation))
+        breaking = [entry for entry in self.entries if entry.violation > limit]
+        return tuple(sorted(breaking, key=lambda entry: -entry.violation))
 
     def breaks_at(self, limit: float = 0.5) -> int | None:
         """The least length where more than a share `limit` of the lists break the law; `None`: no length probed."""
@@ -115,11 +115,11 @@ class ListReport:
             row += [shown(share, ".3f") for share in (entry.alien, entry.multiplicity)]
             rows.append(row + ([shown(entry.exact, ".3f"), _interval(entry.exact_interval)] if known else []))
         lines = table(header + (["exact", "95 %"] if known else []), rows)
-        found = self.breaks_at()
-        if found is None:
+        length = self.breaks_at()
+        if length is None:
             lines.append("at none of these lengths do most lists break the law")
         else:
-            lines.append(f"from length {found} on most lists break the law")
+            lines.append(f"from length {length} on most lists break the law")
         return "\n".join(lines)
 
 
@@ -147,7 +147,6 @@ def probe_filter_equivariance(
     lengths: Iterable[int] | None = None,
     *,
     lists: Iterable[Sequence[Any]] | None = None,
-    batched: bool = False,
     seed: int = 0,
     lists_per_length: int = 60,
     values: Sequence[Any] = range(128),
@@ -159,11 +158,10 @@ def probe_filter_equivariance(
     two questions a list. Random states (torch, numpy's global one, Python's) are left as they were.
 
     Arguments:
-        f: list -> list; with `batched` a list of lists -> their answers. Any model will do; see `lists.Oracle` for what
-            counts as a list.
+        f: list -> list. Any model will do; see `lists.Oracle` for what counts as a list. An oracle whose function takes
+            many lists at once (`Oracle(model, batched=True)`) calls it once a length.
         lengths: of the random lists, each at least 1. Or give `lists`.
         lists: the lists to probe on, none empty, of any lengths.
-        batched: whether `f` takes many lists at once; it is called once a length.
         seed: of the lists and of the values that are deleted.
         lists_per_length: random lists of each length.
         values: what random lists are drawn from, without replacement.
@@ -183,10 +181,11 @@ def probe_filter_equivariance(
     with random_state_kept():
         rng = np.random.default_rng(seed)
         by_length = _lists(lengths, lists, lists_per_length, values, rng)
-        asked = Oracle(f, batched=batched)
-        right = None if reference is None else Oracle(reference)
-        entries = [_measure(asked, right, length, by_length[length], rng) for length in sorted(by_length)]
-        return ListReport(tuple(entries), asked.queries)
+        oracle = Oracle.of(f)
+        queries_before = oracle.queries
+        right = None if reference is None else Oracle.of(reference)
+        entries = [_measure(oracle, right, length, by_length[length], rng) for length in sorted(by_length)]
+        return ListReport(tuple(entries), oracle.queries - queries_before)
 
 
 def _lists(
@@ -199,15 +198,15 @@ def _lists(
     """The lists to probe on, by length."""
     if (lengths is None) == (lists is None):
         raise ArgumentError("lengths", "lengths, or lists", "both" if lists is not None else "neither")
-    found: dict[int, list[Any]] = {}
+    by_length: dict[int, list[Any]] = {}
     if lists is not None:
         for xs in lists:
             if len(xs) == 0:
                 raise ArgumentError("lists", "lists with an element to delete", "an empty list")
-            found.setdefault(len(xs), []).append(xs)
-        if not found:
+            by_length.setdefault(len(xs), []).append(xs)
+        if not by_length:
             raise ArgumentError("lists", "at least one list", "none")
-        return found
+        return by_length
     wanted = sorted(set(lengths or ()))
     if lists_per_length < 1:
         raise ArgumentError("lists_per_length", "at least 1", lists_per_length)
@@ -218,21 +217,21 @@ def _lists(
         raise ArgumentError("lengths", f"lengths from 1 to {len(alphabet)}, the number of values", wanted)
     for length in wanted:
         draws = (rng.permutation(len(alphabet))[:length].tolist() for _ in range(lists_per_length))
-        found[length] = [[alphabet[label] for label in labels] for labels in draws]
-    return found
+        by_length[length] = [[alphabet[label] for label in labels] for labels in draws]
+    return by_length
 
 
 def _measure(
-    asked: Oracle, right: Oracle | None, length: int, lists: Sequence[Any], rng: np.random.Generator
+    oracle: Oracle, right: Oracle | None, length: int, lists: Sequence[Any], rng: np.random.Generator
 ) -> LengthViolation:
     """Ask for each list with and without a value, and compare."""
-    alphabets = [Alphabet(xs) for xs in lists]
+    alphabets = [Alphabet(xs, oracle.key) for xs in lists]
     deleted = [int(rng.integers(len(alphabet.values))) for alphabet in alphabets]
     shorter = [
         as_given(xs, [x for x, label in zip(xs, alphabet.labels, strict=True) if label != gone])
         for xs, alphabet, gone in zip(lists, alphabets, deleted, strict=True)
     ]
-    answers = asked.ask([*lists, *shorter])
+    answers = oracle.ask([*lists, *shorter])
     count = len(lists)
     violation = alien = multiplicity = exact = 0
     for number, (alphabet, gone) in enumerate(zip(alphabets, deleted, strict=True)):
@@ -256,8 +255,8 @@ def _measure(
     )
 
 
-def _wilson(found: int, count: int) -> Interval:
+def _wilson(hits: int, count: int) -> Interval:
     from scipy.stats import binomtest
 
-    interval = binomtest(found, count).proportion_ci(method="wilson")
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.errors import ArgumentError, MissingExtraError
-from holdfast.lists.check import search as _check_search
-from holdfast.lists.check.laws import Filters
-from holdfast.lists.check.report import (
+from holdfast.lists import Oracle
+from holdfast.lists.check import (
     assert_filter_equivariant,
     check_filter_equivariance,
     check_injective_equivariance,
@@ -30,6 +29,8 @@ from holdfast.lists.check.report import (
     classify,
     filter_equivariance_test,
 )
+from holdfast.lists.check import search as check_search
+from holdfast.lists.check.laws import Filters
 from holdfast.lists.functions import FUNCTIONS, quus, rotate_left, tail
 
 each = pytest.mark.parametrize("named", FUNCTIONS, ids=lambda named: named.name)
@@ -61,7 +62,7 @@ BY_ORDER = {  # strictly increasing maps: they see which element is larger
 def engine(request, monkeypatch):
     """With Hypothesis, and as if it were not installed."""
     if not request.param:
-        monkeypatch.setattr(_check_search, "find_spec", lambda name: None)
+        monkeypatch.setattr(check_search, "find_spec", lambda name: None)
     return request.param
 
 
@@ -127,7 +128,7 @@ def test_a_report_of_what_holds_says_what_was_tried(named):
 
 def test_without_random_lists():
     report = check_filter_equivariance(sorted, max_examples=0, exhaustive=(2, 3))
-    assert (report.n_checked, report.longest, report.queries) == (15, 3, 15 + _check_search.REPEATS)
+    assert (report.n_checked, report.longest, report.queries) == (15, 3, 15 + check_search.REPEATS)
     assert str(report.scope) == "all lists of length <= 3 over 0, 1"
 
 
@@ -247,7 +248,7 @@ def test_no_list_is_asked_twice_in_a_classification():
     # Only to see whether answers stay are the longest lists asked again, once a law.
     again = {xs: times for xs, times in shown.items() if times > 1}
     assert len(again) <= len(reports)
-    assert sum(times - 1 for times in again.values()) == _check_search.REPEATS * len(reports)
+    assert sum(times - 1 for times in again.values()) == check_search.REPEATS * len(reports)
     assert sum(report.queries for report in reports) == shown.total()
 
 
@@ -372,8 +373,10 @@ def test_elements_that_cannot_be_hashed_and_a_random_function():
 def test_a_key_says_what_is_one_value():
     rows = [{"id": 0, "n": "a"}, {"id": 1, "n": "b"}, {"id": 2, "n": "c"}]
     key = itemgetter("id")
-    assert check_filter_equivariance(lambda xs: sorted(xs, key=key), elements=rows, key=key, max_examples=20).holds
-    report = check_filter_equivariance(rotate_left, elements=rows, key=key)
+    assert check_filter_equivariance(
+        Oracle(lambda xs: sorted(xs, key=key), key=key), elements=rows, max_examples=20
+    ).holds
+    report = check_filter_equivariance(Oracle(rotate_left, key=key), elements=rows)
     assert [row["id"] for row in report.counterexample.xs] == [0, 1, 2]
 
 
@@ -397,7 +400,7 @@ def same_row(rows):
 )
 def test_the_python_of_a_report_with_a_key(law, function):
     key = itemgetter("id")
-    report = law(function, elements=[{"id": 0}, {"id": 1}, {"id": 2}], key=key)
+    report = law(Oracle(function, key=key), elements=[{"id": 0}, {"id": 1}, {"id": 2}])
     assert "# key: your key" in report.snippet
     with pytest.raises(AssertionError):
         exec(report.snippet, {"key": key})
@@ -441,7 +444,6 @@ def test_mixed_types_that_a_strategy_seldom_gives():
         ({"exhaustive": (10, 9)}, "exhaustive: expected values ** length of at most 1000000, got (10, 9)"),
         ({"elements": []}, "elements: expected at least one value, got []"),
         ({"elements": 5}, "elements: expected a collection of values or a strategy of Hypothesis, got 5"),
-        ({"timeout_s": -1.0}, "timeout_s: expected a positive number of seconds, got -1.0"),
     ],
 )
 @pytest.mark.parametrize("law", [*CHECKS, classify], ids=lambda law: law.__name__)
@@ -478,7 +480,7 @@ def test_bad_answers(function, xs, problem, law, batched):
     def many(lists):
         return [function(xs) for xs in lists]
 
-    report = law(many if batched else function, batched=batched)
+    report = law(Oracle(many, batched=True) if batched else function)
     assert not report.holds
     assert report.broken == "bad answer"
     assert list(report.counterexample.xs) == xs
@@ -538,7 +540,7 @@ def test_aliens_of_every_kind(law, alien):
 def test_an_alien_without_the_key():
     rows = [{"id": 0}, {"id": 1}]
     for law in CHECKS[:3]:
-        report = law(lambda xs: [{"name": 0}], elements=rows, key=itemgetter("id"))
+        report = law(Oracle(lambda xs: [{"name": 0}], key=itemgetter("id")), elements=rows)
         assert (report.broken, report.counterexample.xs) == ("alien value", ())
 
 
@@ -590,13 +592,13 @@ def test_a_function_that_never_returns(engine):
             stop.wait()
         return xs
 
-    report = check_filter_equivariance(f, timeout_s=0.2)
+    report = check_filter_equivariance(Oracle(f, timeout_s=0.2))
     assert report.broken == "bad answer"
     assert report.counterexample.xs == (0, 0, 0)
     assert report.counterexample.problem == "did not return within 0.2 s"
     assert len(stuck) == 1, "each such call leaves a thread behind"
     # Among random lists too the first one ends the search.
-    report = check_filter_equivariance(f, timeout_s=0.2, exhaustive=(2, 2), max_length=9)
+    report = check_filter_equivariance(Oracle(f, timeout_s=0.2), exhaustive=(2, 2), max_length=9)
     assert report.counterexample.problem == "did not return within 0.2 s"
     assert len(stuck) == 2
     stop.set()
@@ -617,11 +619,11 @@ def test_many_lists_at_once():
         calls.append(len(lists))
         return [sorted(xs) for xs in lists]
 
-    report = check_filter_equivariance(sort_all, batched=True, max_examples=0)
+    report = check_filter_equivariance(Oracle(sort_all, batched=True), max_examples=0)
     assert report.holds
     assert report.n_checked == 364
-    assert calls == [1, 3, 9, 27, 81, 243, *[1] * _check_search.REPEATS]
-    report = check_filter_equivariance(batched_tail, batched=True)
+    assert calls == [1, 3, 9, 27, 81, 243, *[1] * check_search.REPEATS]
+    report = check_filter_equivariance(Oracle(batched_tail, batched=True))
     assert report.counterexample.xs == (0, 1)
     assert report.snippet.startswith("from tests.lists.check.test_check import batched_tail as batched\n")
     with pytest.raises(AssertionError):
@@ -632,7 +634,7 @@ def test_a_batch_that_fails_as_a_batch_only():
     def one_at_a_time(lists):
         return lists[:1]
 
-    report = check_filter_equivariance(one_at_a_time, batched=True)
+    report = check_filter_equivariance(Oracle(one_at_a_time, batched=True))
     assert report.broken in ("bad answer", "not deterministic")
     assert "answers to a batch of" in report.counterexample.problem
 
@@ -707,7 +709,7 @@ def test_a_test_fails_with_a_small_list_in_words():
 
 def test_without_hypothesis_there_is_no_test_but_a_check(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    monkeypatch.setattr(_check_search, "find_spec", lambda name: None)
+    monkeypatch.setattr(check_search, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'holdfast\[test\]'"):
         filter_equivariance_test(sorted)
     assert check_filter_equivariance(sorted, max_examples=20).holds
@@ -716,7 +718,7 @@ def test_without_hypothesis_there_is_no_test_but_a_check(monkeypatch):
 
 USERS_TESTS = """
 from hypothesis import reproduce_failure, settings, strategies as st
-from holdfast.lists.check.report import filter_equivariance_test
+from holdfast.lists import filter_equivariance_test
 
 SHOWN = open("shown.txt", "a")
 
@@ -778,7 +780,7 @@ def test_in_a_users_own_pytest(tmp_path):
 
 
 def test_hypothesis_is_not_loaded_before_it_is_needed():
-    script = "import sys, holdfast.lists.check.report; print('hypothesis' in sys.modules, 'torch' in sys.modules)"
+    script = "import sys, holdfast.lists.check; print('hypothesis' in sys.modules, 'torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert answer.stdout.split() == ["False", "False"], answer.stderr
     assert hypothesis is not None

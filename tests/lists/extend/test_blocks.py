@@ -9,9 +9,12 @@ import pytest
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Cycle, NotExtendable
-from holdfast.lists.extend.blocks import Sublists, affine_plane, block_merge, cover, cover_merge, vote_queries
-from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists.extend import extrapolate
+from holdfast.lists.extend.block_merge import block_merge
+from holdfast.lists.extend.cover import affine_plane, cover, cover_merge, vote_queries
+from holdfast.lists.extend.sublists import Sublists
 from holdfast.lists.functions import reverse
+from holdfast.lists.oracle import Oracle
 
 
 def answered(plan, function) -> tuple[list[int], list[list[int]]]:
@@ -63,7 +66,7 @@ def test_merges_of_a_level_share_their_rounds() -> None:
         calls.append(len(queries))
         return [query[::-1] for query in queries]
 
-    made = extrapolate(batched, 8, batched=True, mode="distinct", engine="blocks").explain(list(range(128)))
+    made = extrapolate(Oracle(batched, batched=True), 8, mode="distinct", engine="blocks").explain(list(range(128)))
     assert made.output == list(range(128))[::-1]
     assert calls[:2] == [16, 8]
     # Runs of 8, 16, 32 and 64 tokens, 4 of which are settled in each round.

@@ -13,8 +13,8 @@ from itertools import cycle
 import numpy as np
 import pytest
 
+from holdfast import bar
 from holdfast.errors import ArgumentError
-from holdfast.lists import bar as _bar
 from holdfast.lists.errors import (
     AlienValue,
     BadAnswer,
@@ -25,9 +25,10 @@ from holdfast.lists.errors import (
     Undetermined,
     WrongMultiplicity,
 )
-from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists.extend import extrapolate
 from holdfast.lists.functions import FUNCTIONS, double, nub, reverse
-from holdfast.lists.synthesize.synthesize import synthesize
+from holdfast.lists.oracle import Oracle
+from holdfast.lists.synthesize import synthesize
 
 EQUIVARIANT = [named for named in FUNCTIONS if named.filter_equivariant]
 POSITIONAL = [named for named in EQUIVARIANT if named.positional]
@@ -334,7 +335,7 @@ def test_types_are_kept() -> None:
     assert extrapolate(lambda xs: np.array(xs)[::-1], 3)(np.arange(5)) == [4, 3, 2, 1, 0]
     assert extrapolate(reverse, 3)(iter("abcd")) == list("dcba")
     records = [{"id": number} for number in (3, 1, 2, 5, 4)]
-    by_id = extrapolate(lambda xs: sorted(xs, key=lambda x: x["id"]), 3, key=lambda x: x["id"])
+    by_id = extrapolate(Oracle(lambda xs: sorted(xs, key=lambda x: x["id"]), key=lambda x: x["id"]), 3)
     assert [record["id"] for record in by_id(records)] == [1, 2, 3, 4, 5]
     lists = [[3], [1], [2], [1], [0], [3]]
     assert extrapolate(sorted, 3)(lists) == sorted(lists), "elements that cannot be hashed"
@@ -376,7 +377,7 @@ def test_several_lists_share_their_batches() -> None:
 
     chance = random.Random(9)
     lists = [chance.sample(range(1000), length) for length in (50, 100, 64, 3, 0)]
-    extended = extrapolate(batched, 8, batched=True, mode="distinct")
+    extended = extrapolate(Oracle(batched, batched=True), 8, mode="distinct")
     found = extended.explain_batch(lists)
     assert [each.output for each in found] == [sorted(xs) for xs in lists]
     assert len(calls) == extended.oracle.calls == max(each.calls for each in found)
@@ -427,7 +428,7 @@ def test_relabelling_needs_two_answers_at_most() -> None:
             assert extended(xs) == named.function(list(xs))
             assert extended.oracle.queries == 2
     records = [{"id": number} for number in range(9)]
-    assert extrapolate(reverse, 4, relabel="any", key=lambda x: x["id"])(records) == records[::-1]
+    assert extrapolate(Oracle(reverse, key=lambda x: x["id"]), 4, relabel="any")(records) == records[::-1]
     long = np.random.default_rng(0).random(50_000).tolist()
     assert extrapolate(sorted, 4, relabel="rank")(long) == sorted(long)
     assert extrapolate(reverse, 4, relabel="any", placeholders=("?", "!", "."))(long) == long[::-1]
@@ -466,24 +467,39 @@ def test_budgets() -> None:
     with pytest.raises(OutOfBudget, match="engine='blocks' needs about"):
         extrapolate(sorted, 8, mode="distinct", engine="pairs")(list(range(1500)))
     with pytest.raises(OutOfBudget) as caught:
-        extrapolate(sorted, 8, mode="distinct", engine="pairs", max_queries=100)(list(range(20)))
+        extrapolate(Oracle(sorted, max_queries=100), 8, mode="distinct", engine="pairs")(list(range(20)))
     assert (caught.value.budget, caught.value.needed) == (100, 190)
-    spent = extrapolate(sorted, 4, mode="distinct", engine="blocks", max_queries=30)
+    spent = extrapolate(Oracle(sorted, max_queries=30), 4, mode="distinct", engine="blocks")
     with pytest.raises(OutOfBudget, match="larger capacity"):
         spent(list(range(100)))
     assert spent.oracle.queries <= 30
     with pytest.raises(OutOfBudget, match="engine='merge'"):
-        extrapolate(sorted, 4, mode="positional", max_queries=9)([1, 2, 3, 4, 5] * 2)
-    assert extrapolate(sorted, 8, mode="distinct", max_queries=400)(list(range(200))[::-1]) == list(range(200))
+        extrapolate(Oracle(sorted, max_queries=9), 4, mode="positional")([1, 2, 3, 4, 5] * 2)
+    assert extrapolate(Oracle(sorted, max_queries=400), 8, mode="distinct")(list(range(200))[::-1]) == list(range(200))
 
 
 def test_answers_are_kept_in_a_cache_of_your_own() -> None:
     cache: dict = {}
     xs = list(range(40))
-    extrapolate(reverse, 8, cache=cache)(xs)
-    again = extrapolate(reverse, 8, cache=cache)
+    extrapolate(Oracle(reverse, cache=cache), 8)(xs)
+    again = extrapolate(Oracle(reverse, cache=cache), 8)
     assert again(xs) == xs[::-1]
     assert again.oracle.queries == 4, "only what is asked twice to see whether the answers last"
+
+
+def test_one_oracle_serves_several_extensions_and_keeps_to_its_own_capacity() -> None:
+    oracle = Oracle(sorted, capacity=6)
+    xs = list(range(30))[::-1]
+    first, again = (extrapolate(oracle, 6, mode="distinct", engine="blocks") for _ in range(2))
+    assert first(xs) == sorted(xs)
+    queries = oracle.queries
+    assert again(xs) == sorted(xs)
+    assert first.oracle is again.oracle is oracle
+    assert oracle.queries == queries, "what was asked once is known"
+    with pytest.raises(ArgumentError, match="capacity: expected at most 6, the capacity of the oracle, got 7"):
+        extrapolate(oracle, 7)
+    with pytest.raises(ArgumentError, match="f: expected a function of lists"):
+        extrapolate([1], 3)
 
 
 @pytest.mark.parametrize("k", [3, 4, 5])
@@ -565,9 +581,9 @@ class Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(_bar, "SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(bar, "SHOW_AFTER_S", 0.0)
     xs = list(range(100))
-    assert extrapolate(reverse, 4, progress=progress)(xs) == xs[::-1]
+    assert extrapolate(Oracle(reverse, progress=progress), 4)(xs) == xs[::-1]
     assert ("extrapolate" in sys.stderr.getvalue()) is progress
     assert synthesize([([1, 2], [2, 1])], progress=progress).best is not None
     assert ("terms" in sys.stderr.getvalue()) is progress

@@ -16,17 +16,10 @@ from scipy.stats import kendalltau
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Undetermined
-from holdfast.lists.extend.blocks import Sublists
-from holdfast.lists.extend.votes import (
-    EXACT,
-    Votes,
-    block_merge_with_errors,
-    copeland,
-    kemeny,
-    kemeny_cost,
-    local_search,
-    merge_sort,
-)
+from holdfast.lists.extend import Votes, copeland, kemeny, kemeny_cost, local_search, merge_sort
+from holdfast.lists.extend.block_merge import block_merge_with_errors
+from holdfast.lists.extend.ranking import EXACT
+from holdfast.lists.extend.sublists import Sublists
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Cycle, OutOfBudget
-from holdfast.lists.synthesize.classes import (
-    KINDS,
+from holdfast.lists.synthesize import (
     FilterEquivariant,
-    OrderBlock,
     OrderNatural,
     PermutationType,
-    TieClass,
     filter_equivariant,
     gluable_share,
     order_natural,
     order_natural_sums,
     permutation_type,
-    tables,
 )
+from holdfast.lists.synthesize.ordered import KINDS, OrderBlock
+from holdfast.lists.synthesize.tables import TieClass, tables
 from holdfast.lists.synthesize.words import words_with
 
 order_naturals = st.builds(

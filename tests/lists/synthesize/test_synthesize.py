@@ -11,11 +11,20 @@ import pytest
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import AlienValue, Cycle, ListFunctionError, Undetermined, WrongMultiplicity
-from holdfast.lists.synthesize.classes import order_natural_sums, permutation_type
-from holdfast.lists.synthesize.natural import natural, natural_sums
-from holdfast.lists.synthesize.synthesize import CLASSES, QUESTION_LENGTH, Family, Hypothesis, synthesize
+from holdfast.lists.synthesize import (
+    CLASSES,
+    Contradiction,
+    Family,
+    Hypothesis,
+    natural,
+    natural_sums,
+    order_natural_sums,
+    permutation_type,
+    synthesize,
+)
+from holdfast.lists.synthesize.synthesis import QUESTION_LENGTH
 from holdfast.lists.synthesize.terms import BANK_LENGTH, _bank, leaves, search
-from holdfast.lists.synthesize.version_space import Contradiction, version_space
+from holdfast.lists.synthesize.version_space import version_space
 from holdfast.lists.values import Alphabet
 
 PALINDROME = [1, 2, 1]

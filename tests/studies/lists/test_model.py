@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists import Oracle, extrapolate
 from holdfast.studies.lists.model import (
     ListModelConfig,
     ListTransformer,
@@ -47,9 +47,8 @@ def test_short_lists_are_learnt_and_long_ones_are_not(trained, task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_weights_extended_are_right_on_long_lists(trained, task):
-    extended = extrapolate(
-        as_list_function(trained, task), 2, mode="distinct", engine="pairs", batched=True, calibrate=0, progress=False
-    )
+    oracle = Oracle(as_list_function(trained, task), batched=True, progress=False)
+    extended = extrapolate(oracle, 2, mode="distinct", engine="pairs", calibrate=0)
     assert exact(extended.batch, task, draw(8)) == 1
 
 

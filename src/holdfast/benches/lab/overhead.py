@@ -60,7 +60,7 @@ def run(options: Options, tell: Tell) -> Report:
         ArgumentError: no trial or no round is asked for.
     """
     from holdfast.errors import count_of
-    from holdfast.lab.engine_local import LocalEngine
+    from holdfast.lab.engines.local import LocalEngine
     from holdfast.lab.run import Job
     from holdfast.lab.run import run as run_jobs
     from holdfast.lab.store import Store

@@ -74,7 +74,7 @@ def _measure(tokens: int, options: Options) -> tuple[list[Row], list[str]]:
     import numpy as np
 
     from holdfast.benches.harness.timing import Arm, interleaved, on_cpu, peak_on_cpu, ratio
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import extrapolate
     from holdfast.lists.extend.pairs import glue_words
     from holdfast.lists.extend.positional import glue_occurrences, short_answers, short_queries
 

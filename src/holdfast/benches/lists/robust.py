@@ -100,7 +100,7 @@ def _kendall_error(order: np.ndarray, truth: np.ndarray) -> float:
 def _measure(n: int, wrong: float, votes: int, lists: int, rng: np.random.Generator) -> Row:
     import numpy as np
 
-    from holdfast.lists.extend.votes import copeland, local_search, merge_sort
+    from holdfast.lists.extend import copeland, local_search, merge_sort
 
     exact: dict[str, list[bool]] = {}
     error: dict[str, list[float]] = {}

@@ -32,12 +32,12 @@ class ListsProbe(ReportOptions):
 
 def run(options: ListsProbe) -> int:
     """Probe the function."""
+    from holdfast.lists import Oracle
     from holdfast.probes.lists import probe_filter_equivariance
 
     report = probe_filter_equivariance(
-        function_at(options.target),
+        Oracle(function_at(options.target), batched=options.batched),
         options.lengths,
-        batched=options.batched,
         seed=options.seed,
         lists_per_length=options.lists,
         values=range(options.values),

@@ -11,11 +11,10 @@ from random import Random
 from typing import Any, Literal, Protocol
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.values import Alphabet
+from holdfast.lists.values import Alphabet, Key
 
 Ask = Callable[[Sequence[Sequence[Any]]], list[list[Any]]]
 """Lists -> their answers."""
-Key = Callable[[Any], Any] | None
 Maps = Literal["map", "injective", "order"]
 
 ALL_MAPS = 64
@@ -97,16 +96,16 @@ class Filters:
             alien = answer[out.index(-1)]
             want = [y for y in answer if not _same(y, alien, self.key)]
             return _violation(xs, "alien value", answer, xs, want, answer, dropped=alien)
-        shorter = [[x for x, own in zip(xs, labels, strict=True) if own != v] for v in range(len(alphabet.values))]
+        shorter = [[x for x, label in zip(xs, labels, strict=True) if label != v] for v in range(len(alphabet.values))]
         for v, (shown, got) in enumerate(zip(shorter, ask(shorter), strict=True)):
-            wanted, found = [y for y in out if y != v], alphabet.encode(got).tolist()
-            if wanted == found:
+            wanted, came = [y for y in out if y != v], alphabet.encode(got).tolist()
+            if wanted == came:
                 continue
-            if -1 in found or v in found:
+            if -1 in came or v in came:
                 broken = "alien value"
             else:
-                broken = "deletion" if Counter(wanted) == Counter(found) else "multiplicity"
-            want = [y for y, own in zip(answer, out, strict=True) if own != v]
+                broken = "deletion" if Counter(wanted) == Counter(came) else "multiplicity"
+            want = [y for y, label in zip(answer, out, strict=True) if label != v]
             return _violation(xs, broken, answer, shown, want, got, dropped=alphabet.values[v])
         return None
 
@@ -273,14 +272,14 @@ class Positions:
             if set(alphabet.encode(lone[x]).tolist()) - {x}:
                 value = [alphabet.values[x]]
                 return _violation(value, "alien value", lone[x], value, None, lone[x])
-            found = alphabet.encode(got).tolist()
+            came = alphabet.encode(got).tolist()
             rest = Counter(out)
             rest[x] -= len(lone[x])
-            if -1 in found or (x in found and x not in labels[:position] + labels[position + 1 :]):
+            if -1 in came or (x in came and x not in labels[:position] + labels[position + 1 :]):
                 broken = "alien value"
-            elif rest != Counter(found):
+            elif rest != Counter(came):
                 broken = "multiplicity"
-            elif not _within(found, out):
+            elif not _within(came, out):
                 broken = "deletion"
             else:
                 continue
@@ -345,13 +344,13 @@ def _same(x: Any, y: Any, key: Key) -> bool:
 
 def _put(names: Sequence[Any], places: Sequence[int]) -> tuple[Any, ...]:
     """The n-th name at the n-th place."""
-    found: list[Any] = [None] * len(places)
+    placed: list[Any] = [None] * len(places)
     for name, place in zip(names, places, strict=True):
-        found[place] = name
-    return tuple(found)
+        placed[place] = name
+    return tuple(placed)
 
 
-def _within(found: Sequence[int], out: Sequence[int]) -> bool:
+def _within(shorter: Sequence[int], out: Sequence[int]) -> bool:
     """Whether a list comes from another one by deleting elements."""
     rest = iter(out)
-    return all(label in rest for label in found)
+    return all(label in rest for label in shorter)

@@ -11,17 +11,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from holdfast.errors import ArgumentError, require
-from holdfast.lists.check.laws import Filters, Key, Law, Maps, Positions, Violation
-from holdfast.lists.check.search import (
-    Plan,
-    Search,
-)
+from holdfast.lists.check.laws import Filters, Law, Maps, Positions, Violation
+from holdfast.lists.check.search import Plan, Search
 from holdfast.lists.errors import show
 from holdfast.lists.oracle import Oracle
 
@@ -48,9 +45,6 @@ class Options(TypedDict, total=False):
     max_examples: int
     exhaustive: tuple[int, int]
     seed: int
-    batched: bool
-    key: Key
-    timeout_s: float | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """What came of a check.
 
     Arguments:
         law: what was checked, such as "filter equivariance".
@@ -118,10 +112,10 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; what JSON lacks is given as Python writes it."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if not field.name.startswith("_")}
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if not field.name.startswith("_")}
         for name, part in (("scope", self.scope), ("counterexample", self.counterexample)):
-            found[name] = None if part is None else {field.name: getattr(part, field.name) for field in fields(part)}
-        plain: dict[str, Any] = _jsonable(found)
+            parts[name] = None if part is None else {field.name: getattr(part, field.name) for field in fields(part)}
+        plain: dict[str, Any] = _jsonable(parts)
         return plain
 
 
@@ -178,9 +172,6 @@ def check_filter_equivariance(
     max_examples: int = 500,
     exhaustive: tuple[int, int] = (3, 5),
     seed: int = 0,
-    batched: bool = False,
-    key: Key = None,
-    timeout_s: float | None = None,
 ) -> CheckReport:
     """Look for a list that shows that a function is not filter equivariant.
 
@@ -190,20 +181,18 @@ def check_filter_equivariance(
 
     Arguments:
         f: list -> list, for every finite list, the empty one too. It may change its argument, and answer with a tuple
-            or an array; an exception, a text, a generator or anything else is a "bad answer".
+            or an array; an exception, a text, a generator or anything else is a "bad answer". Or an `Oracle` of a
+            function, which says how it is asked. A call that does not return in its `timeout_s` is a "bad answer" that
+            ends the check at once.
         elements: the values that lists are made of: a collection, or a strategy of Hypothesis (not from inside of a
-            Hypothesis test); `None`: the integers 0 to 9. Elements are the same value where they are equal, see
-            `Alphabet`.
+            Hypothesis test); `None`: the integers 0 to 9. Elements are the same value where they are equal, or
+            where the oracle's `key` is, see `values.Alphabet`.
         max_length: elements of the longest list drawn at random. A function that departs from the law only beyond
             this length is not found out.
         max_examples: lists drawn at random.
         exhaustive: number of values, and the length up to which all lists over them are tried first. The values are
             the first ones of a collection, or the shortest ones to write that a strategy gives.
         seed: of the random lists.
-        batched: `f` takes a list of lists and gives a list of their answers.
-        key: what decides whether elements are the same value; `None`: the elements themselves.
-        timeout_s: seconds after which a call counts as one that never returns, a "bad answer" that ends the check at
-            once; `None`: wait for ever.
 
     Errors:
         ArgumentError: an option cannot be used, or `elements` gives values that are not equal to themselves (NaN),
@@ -211,8 +200,8 @@ def check_filter_equivariance(
 
     Source: arXiv 2507.08796 for the law.
     """
-    plan = Plan(elements, max_length, max_examples, exhaustive, seed, batched, key, timeout_s)
-    return _check(plan, plan.oracle(f), Filters(key))
+    oracle = Oracle.of(f)
+    return _check(Plan(elements, max_length, max_examples, exhaustive, seed, oracle.key), oracle, Filters(oracle.key))
 
 
 def check_map_equivariance(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
@@ -253,8 +242,8 @@ def check_positional(f: Callable[..., Any], **options: Unpack[Options]) -> Check
     Errors:
         ArgumentError: see `check_filter_equivariance`.
     """
-    plan = Plan(**options)
-    return _check(plan, plan.oracle(f), Positions(plan.key))
+    oracle = Oracle.of(f)
+    return _check(Plan(**options, key=oracle.key), oracle, Positions(oracle.key))
 
 
 def classify(f: Callable[..., Any], **options: Unpack[Options]) -> Classification:
@@ -267,8 +256,8 @@ def classify(f: Callable[..., Any], **options: Unpack[Options]) -> Classificatio
     Errors:
         ArgumentError: see `check_filter_equivariance`.
     """
-    plan = Plan(**options)
-    oracle = plan.oracle(f)
+    oracle = Oracle.of(f)
+    plan = Plan(**options, key=oracle.key)
     return Classification(
         filter=_check(plan, oracle, Filters(plan.key)),
         map=_check(plan, oracle, plan.renamings("map")),
@@ -296,9 +285,6 @@ def filter_equivariance_test(
     *,
     elements: SearchStrategy[Any] | Iterable[Any] | None = None,
     max_length: int = 12,
-    batched: bool = False,
-    key: Key = None,
-    timeout_s: float | None = None,
     settings: Settings | None = None,
 ) -> Callable[[], None]: ...
 
@@ -309,9 +295,6 @@ def filter_equivariance_test(
     *,
     elements: SearchStrategy[Any] | Iterable[Any] | None = None,
     max_length: int = 12,
-    batched: bool = False,
-    key: Key = None,
-    timeout_s: float | None = None,
     settings: Settings | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[[], None]]: ...
 
@@ -321,9 +304,6 @@ def filter_equivariance_test(
     *,
     elements: SearchStrategy[Any] | Iterable[Any] | None = None,
     max_length: int = 12,
-    batched: bool = False,
-    key: Key = None,
-    timeout_s: float | None = None,
     settings: Settings | None = None,
 ) -> Any:
     """A Hypothesis test that a function is filter equivariant, for your own pytest.
@@ -336,9 +316,6 @@ def filter_equivariance_test(
         f: see `check_filter_equivariance`; without it, the answer is a decorator.
         elements: see `check_filter_equivariance`.
         max_length: see `check_filter_equivariance`.
-        batched: see `check_filter_equivariance`.
-        key: see `check_filter_equivariance`.
-        timeout_s: see `check_filter_equivariance`.
         settings: of Hypothesis; `None`: those of the profile, without a deadline.
 
     Errors:
@@ -347,89 +324,80 @@ def filter_equivariance_test(
     """
     hypothesis = require("hypothesis", "test")
     if f is None:
-        return lambda given_f: filter_equivariance_test(
-            given_f,
-            elements=elements,
-            max_length=max_length,
-            batched=batched,
-            key=key,
-            timeout_s=timeout_s,
-            settings=settings,
+        return lambda decorated: filter_equivariance_test(
+            decorated, elements=elements, max_length=max_length, settings=settings
         )
-    plan = Plan(elements=elements, max_length=max_length, batched=batched, key=key, timeout_s=timeout_s)
-    plan.oracle(f)  # refuses what cannot be called
-    law = Filters(key)
-    name = str(getattr(f, "__name__", type(f).__name__))
+    oracle = Oracle.of(f)
+    function = oracle.function
+    plan = Plan(elements=elements, max_length=max_length, key=oracle.key)
+    law = Filters(oracle.key)
+    name = str(getattr(function, "__name__", type(function).__name__))
+
+    def ask(queries: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        return oracle.ask(queries, fresh=True)  # what is replayed is to be seen anew
 
     def test(xs: Any) -> None:
-        violation = law.violation(plan.oracle(f).ask, xs)
+        violation = law.violation(ask, xs)
         if violation is not None:
-            raise AssertionError(f"\n{_report(law, violation, f, plan)}")
+            raise AssertionError(f"\n{_report(law, violation, oracle, plan)}")
 
     word = re.sub(r"\W", "_", name)  # of a lambda too
     test.__name__ = test.__qualname__ = word if word.startswith("test") else f"test_{word}"
-    test.__module__ = str(getattr(f, "__module__", None) or __name__)
+    test.__module__ = str(getattr(function, "__module__", None) or __name__)
     test.__doc__ = f"{name} commutes with filters."
     # Hypothesis files what failed by source text and annotations, and the text is the same for all functions.
-    test.__annotations__["return"] = f"{test.__module__}.{getattr(f, '__qualname__', name)}"
+    test.__annotations__["return"] = f"{test.__module__}.{getattr(function, '__qualname__', name)}"
     given = hypothesis.given(xs=plan.strategy())(test)
     return (hypothesis.settings(deadline=None) if settings is None else settings)(given)
 
 
 def _check(plan: Plan, oracle: Oracle, law: Law) -> CheckReport:
-    asked = oracle.queries
+    queries_before = oracle.queries
     search = Search(plan, oracle, law)
-    found = search.first(search.all_lists())
+    violation = search.first(search.all_lists())
     exhausted, random = search.n_checked, 0
-    if found is None and search.stuck is None and plan.max_examples:
-        found = search.drawn()
+    if violation is None and search.stuck is None and plan.max_examples:
+        violation = search.drawn()
         random = search.n_checked - exhausted
-        if found is not None:
-            found = search.smaller(found)
+        if violation is not None:
+            violation = search.smaller(violation)
     if isinstance(search.stuck, ArgumentError):
         raise search.stuck
-    if found is None:
-        found = search.stuck
+    violation = violation or search.stuck
     if search.stuck is None:
-        found = search.changing(found) or found
+        violation = search.changing(violation) or violation
     size, length = plan.exhaustive
-    if exhausted and not random and found is not None:
+    if exhausted and not random and violation is not None:
         length = len(search.longest) - 1  # the search ended within the lists of this length
-    scope = Scope(plan.values[:size], length, random, plan.max_length)
-    if found is None:
-        return CheckReport(
-            law.name, True, None, None, search.n_checked, len(search.longest), oracle.queries - asked, scope, ""
-        )
-    rows, snippet = _shown(law, found, oracle.function, plan)
+    rows, snippet = ((), "") if violation is None else _shown(law, violation, oracle)
     return CheckReport(
         law.name,
-        False,
-        found.broken,
-        found,
+        violation is None,
+        None if violation is None else violation.broken,
+        violation,
         search.n_checked,
         len(search.longest),
-        oracle.queries - asked,
-        scope,
+        oracle.queries - queries_before,
+        Scope(plan.values[:size], length, random, plan.max_length),
         snippet,
         rows,
     )
 
 
 def _check_maps(f: Callable[..., Any], maps: Maps, options: Options) -> CheckReport:
-    plan = Plan(**options)
-    return _check(plan, plan.oracle(f), plan.renamings(maps))
+    oracle = Oracle.of(f)
+    plan = Plan(**options, key=oracle.key)
+    return _check(plan, oracle, plan.renamings(maps))
 
 
-def _report(law: Law, violation: Violation, f: Callable[..., Any], plan: Plan) -> CheckReport:
+def _report(law: Law, violation: Violation, oracle: Oracle, plan: Plan) -> CheckReport:
     """A report of one list alone."""
-    rows, snippet = _shown(law, violation, f, plan)
+    rows, snippet = _shown(law, violation, oracle)
     scope = Scope((), -1, 1, plan.max_length)
     return CheckReport(law.name, False, violation.broken, violation, 1, len(violation.xs), 0, scope, snippet, rows)
 
 
-def _shown(
-    law: Law, violation: Violation, f: Callable[..., Any], plan: Plan
-) -> tuple[tuple[tuple[str, str], ...], str]:
+def _shown(law: Law, violation: Violation, oracle: Oracle) -> tuple[tuple[tuple[str, str], ...], str]:
     """The rows and the Python of a report."""
     xs = list(violation.xs)
     if violation.broken == "bad answer":
@@ -446,23 +414,24 @@ def _shown(
         code = [f"assert len({{repr(list(f({xs!r}))) for _ in range(100)}}) == 1"]
     else:
         rows, code = law.rows(violation), law.code(violation)
-    return tuple(rows), "\n".join([*_imports(f, plan), "", *code])
+    return tuple(rows), "\n".join([*_imports(oracle), "", *code])
 
 
-def _imports(f: Callable[..., Any], plan: Plan) -> list[str]:
+def _imports(oracle: Oracle) -> list[str]:
     """Python that defines `f`, or says that the reader must."""
+    f = oracle.function
     module, name = getattr(f, "__module__", None), getattr(f, "__qualname__", "")
     importable = module not in (None, "__main__") and name.isidentifier()
     loaded = sys.modules.get(str(module))
     if not importable or getattr(loaded, name, None) is not f:
         lines = ["# f: your function, list -> list"]
-        return lines if plan.key is None else [*lines, "# key: your key"]
+        return lines if oracle.key is None else [*lines, "# key: your key"]
     file = Path(getattr(loaded, "__file__", None) or f"{module}.py")
     if str(module).rpartition(".")[2] not in (file.stem, file.parent.name):
         module = file.stem  # loaded from a file, under a name that nobody else can import
-    if plan.batched:
+    if oracle.batched:
         lines = [f"from {module} import {name} as batched", "", "f = lambda xs: batched([xs])[0]"]
-    elif Oracle(f).is_async:
+    elif oracle.is_async:
         lines = [
             "import asyncio",
             f"from {module} import {name} as awaited",
@@ -471,7 +440,7 @@ def _imports(f: Callable[..., Any], plan: Plan) -> list[str]:
         ]
     else:
         lines = [f"from {module} import {name} as f"]
-    return lines if plan.key is None else [*lines, "# key: your key"]
+    return lines if oracle.key is None else [*lines, "# key: your key"]
 
 
 def _jsonable(value: Any) -> Any:

@@ -16,10 +16,10 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError, count_of, require
-from holdfast.lists.check.laws import Key, Law, Maps, Renamings, Violation
+from holdfast.lists.check.laws import Law, Maps, Renamings, Violation
 from holdfast.lists.errors import BadAnswer
 from holdfast.lists.oracle import Oracle
-from holdfast.lists.values import Alphabet
+from holdfast.lists.values import Alphabet, Key
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -43,9 +43,7 @@ class Plan:
     max_examples: int = 500
     exhaustive: tuple[int, int] = (3, 5)
     seed: int = 0
-    batched: bool = False
     key: Key = None
-    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         count_of("max_length", self.max_length, least=1)
@@ -81,11 +79,6 @@ class Plan:
             return Alphabet(elements, self.key)
         except ArgumentError as error:
             raise _of_elements(error) from None
-
-    def oracle(self, f: Callable[..., Any]) -> Oracle:
-        if not callable(f):
-            raise ArgumentError("f", "a function of lists", f)
-        return Oracle(f, batched=self.batched, timeout_s=self.timeout_s)
 
     def renamings(self, maps: Maps) -> Renamings:
         size = self.exhaustive[0]
@@ -135,12 +128,11 @@ class Search:
         try:
             return self.law.violation(self.ask, xs)
         except BadAnswer as error:
-            found = Violation(
-                tuple(error.query), "bad answer", None, tuple(error.query), None, None, problem=error.problem
-            )
+            query = tuple(error.query)
+            violation = Violation(query, "bad answer", None, query, None, None, problem=error.problem)
             if not error.problem.startswith("did not return"):
-                return found
-            self.stuck = found
+                return violation
+            self.stuck = violation
         except ArgumentError as error:
             self.stuck = _of_elements(error)
         return None
@@ -161,9 +153,9 @@ class Search:
             self.n_checked += 1
             if len(xs) > len(self.longest):
                 self.longest = xs
-            found = self(xs)
-            if found is not None or self.stuck is not None:
-                return found
+            violation = self(xs)
+            if violation is not None or self.stuck is not None:
+                return violation
         return None
 
     def all_lists(self) -> Iterator[list[Any]]:
@@ -193,12 +185,12 @@ class Search:
             return self.first(self.plan.draw(rng) for _ in range(more))
         hypothesis = load_hypothesis()
 
-        found: list[Violation] = []
+        violations: list[Violation] = []
 
         def breaks(xs: list[Any]) -> bool:
-            violation = self(xs) if found or self.stuck else self.first([xs])
+            violation = self(xs) if violations or self.stuck else self.first([xs])
             if violation is not None:
-                found.append(violation)
+                violations.append(violation)
             return violation is not None
 
         settings = hypothesis.settings(
@@ -213,8 +205,8 @@ class Search:
         except hypothesis.errors.NoSuchExample:
             return None
         except hypothesis.errors.Flaky:
-            return found[0] if found else None
-        return self(xs) or found[-1]
+            return violations[0] if violations else None
+        return self(xs) or violations[-1]
 
     def smaller(self, violation: Violation) -> Violation:
         """The smallest list that can be found: shorter ones first, of equal length the first in the dictionary.
@@ -231,11 +223,11 @@ class Search:
 
         def step(candidate: list[int]) -> bool:
             """Go on to a candidate if the law is broken there."""
-            found = self(alphabet.decode(candidate))
-            at = [] if found is None else alphabet.encode(found.xs).tolist()
-            if found is None or -1 in at or (len(at), at) >= (len(labels()), labels()):
+            violation = self(alphabet.decode(candidate))
+            at = [] if violation is None else alphabet.encode(violation.xs).tolist()
+            if violation is None or -1 in at or (len(at), at) >= (len(labels()), labels()):
                 return False
-            way.append((found, at))
+            way.append((violation, at))
             return True
 
         before = 0
@@ -347,7 +339,7 @@ def _drawn(elements: SearchStrategy[Any], count: int = 50) -> list[Any]:
 
     if inside_hypothesis():
         raise ArgumentError("elements", "a collection of values, inside of a Hypothesis test", elements)
-    found: list[Any] = []
+    values: list[Any] = []
 
     @hypothesis.settings(
         max_examples=count,
@@ -358,7 +350,7 @@ def _drawn(elements: SearchStrategy[Any], count: int = 50) -> list[Any]:
     )
     @hypothesis.given(elements)
     def draw(value: Any) -> None:
-        found.append(value)
+        values.append(value)
 
     draw()
-    return found
+    return values

@@ -11,8 +11,9 @@ import numpy as np
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Cycle, ListFunctionError, NotExtendable, OutOfBudget, Undetermined
-from holdfast.lists.extend.blocks import Plan, Sublists, block_merge, cover_merge, vote_queries
+from holdfast.lists.extend.block_merge import block_merge, block_merge_with_errors
 from holdfast.lists.extend.calibration import Calibration, both_ways, two_values
+from holdfast.lists.extend.cover import cover_merge, vote_queries
 from holdfast.lists.extend.faces import face_merge
 from holdfast.lists.extend.labels import Translator, in_values
 from holdfast.lists.extend.pair_engines import (
@@ -25,7 +26,10 @@ from holdfast.lists.extend.pair_engines import (
 )
 from holdfast.lists.extend.pairs import Labels
 from holdfast.lists.extend.positional import relabelled, short_queries
-from holdfast.lists.extend.rounds import checked
+from holdfast.lists.extend.rounds import Answering, Run, checked
+from holdfast.lists.extend.settings import Engine, Mode, Relabel, Settings
+from holdfast.lists.extend.sublists import Plan, Sublists
+from holdfast.lists.extend.votes import Votes
 from holdfast.lists.values import as_given
 
 MOST_QUERIES = 10**6
@@ -33,9 +37,6 @@ MOST_QUERIES = 10**6
 
 CHEAP_PAIRS = 50
 """So few pairs that engine auto asks for all, and so finds every contradiction."""
-
-Answering = Generator[list[Labels], list[Labels | None], Any]
-"""Yields questions, is sent their answers (`None`: there is none), returns an `Extension`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,29 +75,53 @@ class Extension:
     error: ListFunctionError | None = None
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Arguments of `extrapolate` of the same names."""
+def prepare(run: Run, settings: Settings, mode: Mode, max_queries: int | None) -> None:
+    """Decide how a list will be answered: give its run a plan.
 
-    capacity: int
-    mode: str
-    engine: str
-    votes: int
-    on_inconsistent: str
-    relabel: str | None
-    placeholders: Sequence[Any] | None
-    key: Callable[[Any], Any] | None
-    calibrate: int
-    seed: int
-    progress: bool
+    Arguments:
+        run: the list.
+        settings: what the user wants.
+        mode: the mode that calibration has settled on, or the one that was named.
+        max_queries: most lists that the function may be shown.
 
-    @property
-    def by_votes(self) -> bool:
-        return self.votes > 1 or self.on_inconsistent != "raise"
+    Errors:
+        ArgumentError: the list and the mode, or the mode and the engine, do not go together.
+        OutOfBudget: the engine would ask for more than allowed.
+    """
+    translator = run.translator
+    if settings.relabel is not None:
+        run.translator = placeholders_of(settings, run.is_text)
+        run.plan = _relabelling(run.xs, translator, run.translator, settings.relabel)
+        return
+    sublists = Sublists(translator.labels, translator.values[: translator.size], settings.capacity)
+    length, duplicates = len(sublists.labels), len(sublists.labels) > translator.size
+    if mode == "distinct" and duplicates:
+        raise _duplicate(sublists)
+    if not length:
+        run.plan = _empty_list(run, mode)
+    elif settings.by_votes:
+        if mode == "positional" and duplicates:
+            raise ArgumentError("mode", "group, where votes are asked for on a list with duplicates", mode)
+        run.plan = _voting(run, sublists, mode, settings)
+    elif length <= settings.capacity:
+        run.plan = _extending(run, _whole_list(sublists), mode, "direct")
+    else:
+        engine = settings.engine
+        if engine == "auto":
+            cheap = duplicates or length * (length - 1) // 2 <= CHEAP_PAIRS
+            engine = "pairs" if cheap else "blocks"
+        plan, run.expected = _engine_plan(engine, mode, duplicates, sublists, max_queries)
+        run.plan = _extending(run, plan, mode, engine)
 
 
-def engine_plan(
-    engine: str, mode: str, duplicates: bool, sublists: Sublists, max_queries: int | None
+def placeholders_of(settings: Settings, text: bool) -> Translator:
+    """What the function is shown where elements are relabelled."""
+    chosen = settings.placeholders
+    return Translator(("abcde" if text else range(5)) if chosen is None else chosen, None, text)
+
+
+def _engine_plan(
+    engine: Engine, mode: Mode, duplicates: bool, sublists: Sublists, max_queries: int | None
 ) -> tuple[Plan, int]:
     """The engine at work on a list, and about how many questions it will ask."""
     size, capacity = len(set(sublists.labels.tolist())), sublists.capacity or len(sublists.labels)
@@ -127,36 +152,31 @@ def engine_plan(
     return ask_all_pairs(Together(sublists)), needed
 
 
-def nothing() -> Answering:
-    """No question and no answer."""
-    yield []
-
-
-def whole_list(sublists: Sublists) -> Plan:
+def _whole_list(sublists: Sublists) -> Plan:
     """The list as it is."""
     [answer] = yield [sublists.labels]
     return answer
 
 
-def empty_list(xs: Any, translator: Translator, mode: str) -> Answering:
+def _empty_list(run: Run, mode: Mode) -> Answering:
     """The empty list, whose answer is known."""
-    [answer] = yield [translator.labels]
+    [answer] = yield [run.translator.labels]
     if answer is not None and len(answer):
-        raise NotExtendable("the empty list gives the empty list", [], [], translator.show(answer))
-    return Extension(xs, mode, "direct")
+        raise NotExtendable("the empty list gives the empty list", [], [], run.translator.show(answer))
+    return Extension(run.xs, mode, "direct")
 
 
-def extending(plan: Plan, xs: Any, translator: Translator, mode: str, engine: str) -> Answering:
+def _extending(run: Run, plan: Plan, mode: Mode, engine: str) -> Answering:
     """The engine's answer, with every answer that it rests on held to the laws."""
-    labels = yield from checked(plan, translator)
-    return Extension(as_given(xs, translator.show(labels)), mode, engine)
+    labels = yield from checked(plan, run.translator)
+    return Extension(as_given(run.xs, run.translator.show(labels)), mode, engine)
 
 
-def relabelling(xs: Any, translator: Translator, asked: Translator, settings: Settings) -> Answering:
+def _relabelling(xs: Any, translator: Translator, asked: Translator, relabel: Relabel) -> Answering:
     """The answer from those to two placeholders."""
     size = translator.size
-    ranks = _ranks(translator.values[:size]) if settings.relabel == "rank" else None
-    queries = two_values(str(settings.relabel))
+    ranks = _ranks(translator.values[:size]) if relabel == "rank" else None
+    queries = two_values(relabel)
     answers = [answer for answer in (yield queries) if answer is not None]
     in_order, against = both_ways(queries, answers, asked)
     try:
@@ -166,13 +186,12 @@ def relabelling(xs: Any, translator: Translator, asked: Translator, settings: Se
     return Extension(as_given(xs, translator.show(labels)), "positional", "relabel")
 
 
-def voting(sublists: Sublists, xs: Any, translator: Translator, mode: str, settings: Settings) -> Answering:
+def _voting(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> Answering:
     """The list that most of the votes are for."""
-    from holdfast.lists.extend.votes import Votes, block_merge_with_errors
-
     blocks = settings.engine == "blocks"
     plan = block_merge_with_errors(sublists) if blocks else _in_one_round(sublists, settings)
     answers = yield from _seen(plan)
+    translator = run.translator
     votes = Votes(translator.size)
     seen = [(query, answer) for query, answer in answers if answer is not None]
     lost = len(answers) - len(seen)
@@ -191,7 +210,7 @@ def voting(sublists: Sublists, xs: Any, translator: Translator, mode: str, setti
         raise _outvoted(seen, ranking.labels, show)
     disputed = tuple(((translator.values[x], a), (translator.values[y], b)) for (x, a), (y, b) in ranking.disputed)
     return Extension(
-        as_given(xs, show(ranking.labels)),
+        as_given(run.xs, show(ranking.labels)),
         mode,
         "blocks" if blocks else "votes",
         consistent=ranking.consistent,
@@ -214,15 +233,15 @@ def _seen(
     plan: Generator[list[Labels], list[Labels | None], Any],
 ) -> Generator[list[Labels], list[Labels | None], Asked]:
     """Carry out a plan, and keep all that was asked and answered."""
-    found: Asked = []
+    seen: Asked = []
     try:
         queries = next(plan)
         while True:
             answers = yield queries
-            found += zip(queries, answers, strict=True)
+            seen += zip(queries, answers, strict=True)
             queries = plan.send(answers)
     except StopIteration:
-        return found
+        return seen
 
 
 def _outvoted(
@@ -237,7 +256,7 @@ def _outvoted(
     return NotExtendable(rule, show(labels), show(labels), [])
 
 
-def duplicate(sublists: Sublists) -> ArgumentError:
+def _duplicate(sublists: Sublists) -> ArgumentError:
     seen: dict[int, int] = {}
     for place, label in enumerate(sublists.labels.tolist()):
         if label in seen:

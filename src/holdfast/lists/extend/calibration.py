@@ -13,9 +13,13 @@ from holdfast.lists.errors import Cycle, ListFunctionError, NotExtendable
 from holdfast.lists.extend.labels import Laws, Translator, in_values
 from holdfast.lists.extend.pairs import Labels, glue_words
 from holdfast.lists.extend.positional import glue_occurrences, relabelled, short_answers, short_queries
+from holdfast.lists.extend.settings import Mode, Relabel, Settings
+
+Answers = Callable[[list[Any], bool], list[list[Any]]]
+"""Answers to lists; asked afresh or not."""
 
 Ask = Callable[[list[Labels], bool], list[Labels]]
-"""Answers to lists, all as labels; asked afresh or not."""
+"""The same, all as labels."""
 
 POOL = 6
 """Values that the lists are made of: few, so that the answers to their pairs serve many lists."""
@@ -39,7 +43,7 @@ class Calibration:
     """What was tried before the function was extended. It shows no fault within these lists, and nothing beyond.
 
     Arguments:
-        mode: `"distinct"`, `"group"` or `"positional"`, or how equal elements are relabelled: what was settled on.
+        mode: `"distinct"`, `"group"` or `"positional"`: what was settled on.
         lists: lists that were tried.
         longest: elements of the longest of them.
         positional: share of them that are answered as mode positional predicts; `None`: not tried.
@@ -49,7 +53,7 @@ class Calibration:
         values: distinct values that there were to try.
     """
 
-    mode: str
+    mode: Mode
     lists: int
     longest: int
     positional: float | None
@@ -71,54 +75,46 @@ def samples(size: int, capacity: int, count: int, distinct: bool, rng: np.random
         distinct: without duplicates.
         rng: source of chance.
     """
-    found = []
+    lists = []
     capacity = min(capacity, LONGEST)
     for number in range(count):
         length = (capacity, 3)[number] if number < 2 else int(rng.integers(3, capacity + 1))
         if distinct:
-            found.append(rng.permutation(size)[:length])
+            lists.append(rng.permutation(size)[:length])
             continue
         if number % WIDE == 0:
             few = rng.permutation(size)[:length]
-            found.append(rng.permutation(np.concatenate([few, rng.choice(few, length - len(few))])))
+            lists.append(rng.permutation(np.concatenate([few, rng.choice(few, length - len(few))])))
             continue
         most = min(size, length, 4)
         few = rng.permutation(size)[: max(most - int(rng.random() < (0.5 if length < 5 else 0.3)), 1)]
         # All of the values are there, and the rest is drawn from them.
-        found.append(rng.permutation(np.concatenate([few, rng.choice(few, length - len(few))])))
-    return found
+        lists.append(rng.permutation(np.concatenate([few, rng.choice(few, length - len(few))])))
+    return lists
 
 
-def calibrate_on(
-    ask: Ask,
-    translator: Translator,
-    capacity: int,
-    *,
-    mode: str,
-    count: int,
-    tolerance: float,
-    seed: int,
-    relabel: str | None = None,
-) -> Calibration:
+def calibrate_on(answers_to: Answers, translator: Translator, settings: Settings) -> Calibration:
     """Compare the function's answers to random lists with what each mode predicts from shorter ones.
 
     Arguments:
-        ask: the function, on labels.
-        translator: what the labels stand for.
-        capacity: elements of the longest list; at least 3.
-        mode: the mode to try, or `"auto"`: positional, then group.
-        count: how many lists; at least 1.
-        tolerance: share of lists that may come out otherwise; above 0 the empty list may, too.
-        seed: of the lists.
-        relabel: `"any"` or `"rank"`: try whether the answers to two values settle all others, and nothing else.
+        answers_to: the function.
+        translator: what the lists are made of.
+        settings: how many lists to try, in which mode, up to which length, and how many of them may come out otherwise;
+            with `relabel`, whether the answers to two values settle all others is tried, and nothing else. Where some
+            may, the empty list may, too.
 
     Errors:
         NotExtendable: the function keeps no such rule, or answers one list in two ways.
         AlienValue, WrongMultiplicity, Cycle: its answers to short lists fit no function that mode positional is right
             for, and this mode was named.
     """
-    rng = np.random.default_rng(seed)
-    lists = samples(translator.size, capacity, count, mode == "distinct", rng)
+
+    def ask(queries: list[Labels], fresh: bool) -> list[Labels]:
+        return translator.read(answers_to([translator.query(query) for query in queries], fresh))
+
+    mode, count, tolerance, relabel = settings.mode_to_try, settings.lists_to_try, settings.tolerance, settings.relabel
+    rng = np.random.default_rng(settings.seed)
+    lists = samples(translator.size, settings.capacity, count, mode == "distinct", rng)
     empty, *answers = ask([np.zeros(0, dtype=np.int64), *lists], False)
     show = translator.show
     if len(empty) and not tolerance:
@@ -174,7 +170,7 @@ def _by_pairs(ask: Ask, lists: list[Labels], translator: Translator) -> Callable
     return predict
 
 
-def _by_two(ask: Ask, translator: Translator, relabel: str) -> Callable[[Labels], Labels]:
+def _by_two(ask: Ask, translator: Translator, relabel: Relabel) -> Callable[[Labels], Labels]:
     """What relabelling predicts."""
     queries = two_values(relabel)
     in_order, against = both_ways(queries, ask(queries, False), translator)
@@ -189,7 +185,7 @@ def _by_two(ask: Ask, translator: Translator, relabel: str) -> Callable[[Labels]
     return predict
 
 
-def two_values(relabel: str) -> list[Labels]:
+def two_values(relabel: Relabel) -> list[Labels]:
     """The lists that relabelling asks for."""
     return [np.array([0, 1]), np.array([1, 0])][: 1 + (relabel == "rank")]
 
@@ -232,11 +228,11 @@ def _try_deletions(
     If that holds for every two values, then the answer is the one that glues from these pairs.
     """
     parts = [(xs, answer, [xs[np.isin(xs, some)] for some in _proper_parts(xs)]) for xs, answer in tried]
-    found = iter(ask([part for _, _, some in parts for part in some], False))
+    rest = iter(ask([part for _, _, some in parts for part in some], False))
     right = 0
     errors: list[NotExtendable] = []
     for xs, answer, some in parts:
-        answers = [next(found) for _ in some]
+        answers = [next(rest) for _ in some]
         wants = [answer[np.isin(answer, part)] for part in some]
         wrong = [place for place in range(len(some)) if not np.array_equal(wants[place], answers[place])]
         right += not wrong
@@ -246,7 +242,7 @@ def _try_deletions(
 
 
 def _proper_parts(xs: Labels) -> list[tuple[int, ...]]:
-    """Two of the values of a list, in every way; of two values, each."""
+    """Two of the values of a list, in every way; of two values, either."""
     values = np.unique(xs).tolist()
     return list(combinations(values, min(2, len(values) - 1))) if len(values) > 1 else []
 
@@ -267,10 +263,10 @@ def _refusal(
         laws.check(parts, answers)
         copies = np.zeros(translator.size, dtype=np.int64)
         words: dict[tuple[int, int], Any] = {}
-        for part, found in zip(parts, answers, strict=True):
+        for part, word in zip(parts, answers, strict=True):
             x, y = np.unique(part).tolist()
-            words[x, y] = found == y
-            copies[[x, y]] = np.count_nonzero(found == x), np.count_nonzero(found == y)
+            words[x, y] = word == y
+            copies[[x, y]] = np.count_nonzero(word == x), np.count_nonzero(word == y)
         want = glue_words(copies, words)
     except (ListFunctionError, ValueError):
         rule = f"what is deleted from {show(xs)} is deleted from its answer {show(answer)}, and nothing else"

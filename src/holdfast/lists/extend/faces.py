@@ -15,9 +15,9 @@ import numpy as np
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import AlienValue, Cycle, NotExtendable
-from holdfast.lists.extend.blocks import Plan, Sublists
 from holdfast.lists.extend.labels import in_values
 from holdfast.lists.extend.pairs import Labels, closure, glue_words, linear_extensions
+from holdfast.lists.extend.sublists import Plan, Sublists
 
 MOST_VALUES = 12
 """Most distinct values that the engine takes: it visits every set of values."""

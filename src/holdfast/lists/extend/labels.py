@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.lists.errors import AlienValue, Cycle, NotExtendable, WrongMultiplicity
 from holdfast.lists.extend.pairs import Labels
-from holdfast.lists.values import Alphabet
+from holdfast.lists.values import Alphabet, Key
 
 
 class Translator:
@@ -22,7 +22,7 @@ class Translator:
         text: the function sees texts.
     """
 
-    def __init__(self, elements: Sequence[Any], key: Callable[[Any], Any] | None, text: bool) -> None:
+    def __init__(self, elements: Sequence[Any], key: Key, text: bool) -> None:
         self._alphabet = Alphabet(elements, key)
         self._text = text
         self.labels = self._alphabet.labels
@@ -84,12 +84,14 @@ class Laws:
         if not queries:
             return
         size = max(len(self._translator.values), 1)
-        asked, found = (_numbered(lists, size) for lists in (queries, answers))
+        asked, answered = (_numbered(lists, size) for lists in (queries, answers))
         names = np.unique(asked)
-        at = np.searchsorted(names, found)
-        alien = (at == len(names)) | (names[np.minimum(at, len(names) - 1)] != found) if len(names) else found >= 0
+        at = np.searchsorted(names, answered)
+        alien = (
+            (at == len(names)) | (names[np.minimum(at, len(names) - 1)] != answered) if len(names) else answered >= 0
+        )
         if alien.any():
-            query, label = divmod(int(found[np.argmax(alien)]), size)
+            query, label = divmod(int(answered[np.argmax(alien)]), size)
             raise AlienValue(*self._both(queries[query], answers[query]), self._translator.values[label])
         copies = np.bincount(at, minlength=len(names))
         query_of, label_of = np.divmod(names, size)

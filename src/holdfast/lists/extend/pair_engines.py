@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from holdfast.lists.errors import Cycle, NotExtendable
-from holdfast.lists.extend.blocks import Merge, Plan, Sublists, in_step, labels_of
 from holdfast.lists.extend.labels import in_values
 from holdfast.lists.extend.pairs import Labels, Token, Word, glue_words
 from holdfast.lists.extend.positional import glue_occurrences, pair_word, short_answers, short_queries
+from holdfast.lists.extend.sublists import Merge, Plan, Sublists, in_step, labels_of, merge_all, tokens_of
 
 ELEMENTS_AT_ONCE = 1 << 22
 """Elements of the lists that are asked for in one batch; bounds the memory."""
@@ -138,11 +138,7 @@ def lazy_merge(source: PairSource) -> Plan:
     sublists = source.sublists
     values = list(dict.fromkeys(sublists.labels.tolist()))
     runs = yield from in_step([_first_merge(values[at : at + 2], source) for at in range(0, len(values), 2)])
-    while len(runs) > 1:
-        odd = runs[-1:] if len(runs) % 2 else []
-        pairs = zip(runs[::2], runs[1::2], strict=False)
-        runs = (yield from in_step([_merge_tokens(left, right, source) for left, right in pairs])) + odd
-    return labels_of(runs)
+    return labels_of((yield from merge_all(runs, lambda left, right: _merge_tokens(left, right, source))))
 
 
 def _first_merge(values: list[int], source: PairSource) -> Merge:
@@ -154,12 +150,7 @@ def _first_merge(values: list[int], source: PairSource) -> Merge:
         return [(values[0], copy) for copy in range(len(answer) * times)]
     x, y = values
     word = source.word(x, y, (yield source.queries(x, y)))
-    found: list[Token] = []
-    seen = [0, 0]
-    for is_y in word.tolist():
-        found.append((y if is_y else x, seen[is_y]))
-        seen[is_y] += 1
-    return found
+    return tokens_of(np.where(word, y, x))
 
 
 def _merge_tokens(left: list[Token], right: list[Token], source: PairSource) -> Merge:
@@ -170,8 +161,8 @@ def _merge_tokens(left: list[Token], right: list[Token], source: PairSource) -> 
         (x, a), (y, b) = left[i], right[j]
         if (x, y) not in y_before:
             word = source.word(x, y, (yield source.queries(x, y)))
-            own = np.flatnonzero(~word)
-            y_before[x, y] = (own - np.arange(len(own))).tolist()
+            at_x = np.flatnonzero(~word)
+            y_before[x, y] = (at_x - np.arange(len(at_x))).tolist()
         if y_before[x, y][a] <= b:
             merged.append(left[i])
             i += 1

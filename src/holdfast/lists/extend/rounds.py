@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.errors import HoldfastError
-from holdfast.lists.bar import Bar
+import numpy as np
+
+from holdfast.bar import Bar
+from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.lists.errors import BadAnswer
-from holdfast.lists.extend.blocks import Plan
 from holdfast.lists.extend.labels import Laws, Translator
 from holdfast.lists.extend.pairs import Labels
+from holdfast.lists.extend.sublists import Plan
 from holdfast.lists.oracle import Oracle
+from holdfast.lists.values import Key
 
 SLICE = 512
 """Lists between two updates of the progress bar."""
+
+Answering = Generator[list[Labels], list[Labels | None], Any]
+"""Yields questions, is sent their answers (`None`: there is none), returns an `Extension`."""
 
 
 @dataclass(eq=False)
@@ -23,14 +30,18 @@ class Run:
     """One list.
 
     Arguments:
-        translator: between its questions and what the function sees.
-        plan: yields questions, is sent their answers (`None`: there is none), returns the result.
-        expected: about how many questions there will be.
+        xs: the list as it was given, or as a list.
+        translator: between it, or its questions, and labels.
+        keep_errors: an error is the result, and not raised.
     """
 
+    xs: Any
     translator: Translator
-    plan: Generator[list[Labels], list[Labels | None], Any]
+    keep_errors: bool
+    plan: Answering = field(init=False)
+    """Yields questions, is sent their answers, returns the result."""
     expected: int = 0
+    """About how many questions there will be."""
     waiting: list[Labels] = field(default_factory=list)
     """Questions of this round."""
     result: Any = None
@@ -39,48 +50,73 @@ class Run:
     longest: int = 0
     rounds: int = 0
 
-    def move(self, answers: Sequence[list[Any] | BadAnswer] | None, *, keep_errors: bool, by_votes: bool) -> None:
+    @classmethod
+    def of(cls, xs: Any, key: Key, keep_errors: bool) -> Run:
+        """A list at its start."""
+        run = cls([], Translator([], None, False), keep_errors)
+        with run.guarded():
+            run.xs = _as_sequence(xs)
+            run.translator = Translator(run.xs, key, run.is_text)
+        return run
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the function sees texts."""
+        return isinstance(self.xs, str)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What goes wrong inside is the result, if errors are kept."""
+        try:
+            yield
+        except HoldfastError as error:
+            if not self.keep_errors:
+                raise
+            self.result = error
+
+    def move(self, answers: Sequence[list[Any] | BadAnswer] | None, *, tolerant: bool) -> None:
         """One round on.
 
         Arguments:
             answers: to the questions of this round; `None` at the start.
-            keep_errors: an error is the result, and not raised.
-            by_votes: a bad answer is no error.
+            tolerant: a bad answer is no error.
         """
-        try:
-            if answers is None:
-                self.waiting = next(self.plan)
-            else:
-                bad = [answer for answer in answers if isinstance(answer, BadAnswer)]
-                if bad and not by_votes:
-                    raise bad[0]
-                good = iter(self.translator.read([each for each in answers if not isinstance(each, BadAnswer)]))
-                self.waiting = self.plan.send([None if isinstance(each, BadAnswer) else next(good) for each in answers])
+        with self.guarded():
+            try:
+                self.waiting = next(self.plan) if answers is None else self.plan.send(self._read(answers, tolerant))
+            except StopIteration as stop:
+                self.result = stop.value
+                return
             self.queries += len(self.waiting)
             self.longest = max([self.longest, *map(len, self.waiting)])
             self.rounds += 1
-        except StopIteration as stop:
-            self.result = stop.value
-        except HoldfastError as error:
-            if not keep_errors:
-                raise
-            self.result = error
+
+    def _read(self, answers: Sequence[list[Any] | BadAnswer], tolerant: bool) -> list[Labels | None]:
+        """Answers as labels; `None` for a bad one."""
+        for answer in answers:
+            if isinstance(answer, BadAnswer) and not tolerant:
+                raise answer
+        good = iter(self.translator.read([answer for answer in answers if not isinstance(answer, BadAnswer)]))
+        return [None if isinstance(answer, BadAnswer) else next(good) for answer in answers]
 
 
-def finish(runs: Sequence[Run], oracle: Oracle, *, keep_errors: bool, by_votes: bool, progress: bool) -> None:
+def finish(runs: Sequence[Run], oracle: Oracle, *, tolerant: bool) -> None:
     """Move all runs on until each has its result.
 
     Arguments:
         runs: the runs, at their start; those with a result stay as they are.
         oracle: answers their questions.
-        keep_errors: an error of a run is its result.
-        by_votes: an answer that is none is no error.
-        progress: show a bar on a terminal after two seconds.
+        tolerant: an answer that is none is no error.
+
+    Errors:
+        OutOfBudget: the questions of a round are more than are left.
+        BadAnswer: of a run whose errors are not kept, if not tolerant.
     """
     moving = [run for run in runs if run.result is None]
     for run in moving:
-        run.move(None, keep_errors=keep_errors, by_votes=by_votes)
-    with Bar("extrapolate", sum(run.expected for run in moving), wanted=progress) as bar:
+        run.move(None, tolerant=tolerant)
+    one_by_one = tolerant or any(run.keep_errors for run in moving)
+    with Bar("extrapolate", sum(run.expected for run in moving), wanted=oracle.progress) as bar:
         while moving := [run for run in moving if run.result is None]:
             queries = [run.translator.query(query) for run in moving for query in run.waiting]
             # One batch to a function that takes batches, and to a budget that is kept or passed as a whole.
@@ -89,11 +125,11 @@ def finish(runs: Sequence[Run], oracle: Oracle, *, keep_errors: bool, by_votes: 
             answers: list[list[Any] | BadAnswer] = []
             for start in range(0, len(queries), step):
                 part = queries[start : start + step]
-                answers += ask_each(oracle, part) if keep_errors or by_votes else oracle.ask(part)
+                answers += oracle.attempt(part) if one_by_one else oracle.ask(part)
                 bar.advance(len(part))
-            found = iter(answers)
+            rest = iter(answers)
             for run in moving:
-                run.move([next(found) for _ in run.waiting], keep_errors=keep_errors, by_votes=by_votes)
+                run.move([next(rest) for _ in run.waiting], tolerant=tolerant)
 
 
 def checked(plan: Plan, translator: Translator) -> Generator[list[Labels], list[Labels | None], Labels]:
@@ -114,16 +150,11 @@ def checked(plan: Plan, translator: Translator) -> Generator[list[Labels], list[
         return labels
 
 
-def ask_each(oracle: Oracle, queries: Sequence[Any], *, fresh: bool = False) -> list[list[Any] | BadAnswer]:
-    """Answers, or what is wrong with them: a bad one of a batch is looked for by halves."""
-    if not queries:
-        return []
-    if len(queries) > 1 and not (oracle.batched or oracle.is_async):
-        return [answer for query in queries for answer in ask_each(oracle, [query], fresh=fresh)]
+def _as_sequence(xs: Any) -> Any:
+    """A list, tuple or text as it is; anything else that can be gone through, as a list."""
+    if isinstance(xs, str | list | tuple):
+        return xs
     try:
-        return list(oracle.ask(queries, fresh=fresh))
-    except BadAnswer as error:
-        if len(queries) == 1:
-            return [error]
-    middle = len(queries) // 2
-    return ask_each(oracle, queries[:middle], fresh=fresh) + ask_each(oracle, queries[middle:], fresh=fresh)
+        return xs.tolist() if isinstance(xs, np.ndarray) and xs.ndim == 1 else list(xs)
+    except TypeError:
+        raise ArgumentError("xs", "a list, tuple or text", type(xs).__name__) from None

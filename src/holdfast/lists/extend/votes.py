@@ -10,38 +10,19 @@ between neighbours of the true list, since no other pair speaks of it: only more
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Undetermined
-from holdfast.lists.extend.blocks import (
-    Merge,
-    Sublists,
-    _capacity,
-    _packed,
-    _window,
-    _windows,
-    in_step,
-    labels_of,
-    tokens_of,
-)
-from holdfast.lists.extend.pairs import Labels, Token
-
-EXACT = 12
-"""Most tokens that contradict each other for which the best of all orders is computed."""
+from holdfast.lists.extend.pairs import Token, closure
+from holdfast.lists.extend.ranking import AnyLabels, kemeny_cost, rank
 
 PAIRS_AT_ONCE = 1 << 22
 """Pairs of tokens that are counted together; bounds the memory."""
-
-AnyLabels = Sequence[int] | Labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +92,20 @@ class Votes:
             ArgumentError: a label is out of range, or another list held another number of copies of it.
         """
         shown = Counter(_plain(query))
-        found = _plain(answer)
+        came_out = _plain(answer)
         for label, copies in shown.items():
             if not 0 <= label < self.alphabet_size:
                 raise ArgumentError("query", f"labels from 0 to {self.alphabet_size - 1}", label)
             if self._shown.setdefault(label, copies) != copies:
                 expected = f"{self._shown[label]} copies of label {label}, as in the lists before"
                 raise ArgumentError("query", expected, copies)
-        copies_out = Counter(found)
+        copies_out = Counter(came_out)
         if not copies_out.keys() <= shown.keys():
             self._aliens += 1
             return False
         for label in shown:
             self._seen[label][copies_out[label]] += 1
-        self._answers.append((tuple(shown), found))
+        self._answers.append((tuple(shown), came_out))
         return all(copies_out[label] == self._multiplicity(label) for label in shown)
 
     @property
@@ -151,7 +132,7 @@ class Votes:
         kept = self._kept()
         support = _support(kept, values, np.cumsum(copies) - copies)
         same = values[:, None] == values
-        order, consistent, optimal = _rank(support, same, seed)
+        order, consistent, optimal = rank(support, same, seed)
         if not guess:
             _refuse_guesses(order, support, same, values)
         for label, seen in enumerate(self._seen):
@@ -172,214 +153,6 @@ class Votes:
             if len(answer) == sum(usual[label] for label in shown)
             and all(copies == usual[label] for label, copies in Counter(answer).items())
         ]
-
-
-def block_merge_with_errors(sublists: Sublists) -> Generator[list[Labels], list[Labels | None], Labels]:
-    """Block merge that goes on where answers contradict each other: the later one is believed for the time being.
-
-    It yields lists to ask for and is sent their answers (`None`: there was none), as the engines of `blocks` are. In
-    the last round it asks for windows of the result, each of which overlaps half of the next, so that every two
-    neighbours are seen among other values once more. Let all the answers vote, and glue the votes with `guess`: most
-    pairs were never together, and those that count are neighbours. A list whose answer cannot be used is asked for in
-    parts.
-
-    Arguments:
-        sublists: the list, with a capacity of at least 2.
-
-    Returns:
-        The merged list, as it was before the last round.
-
-    Errors:
-        ArgumentError: two values have more copies together than the capacity, and were to be compared.
-
-    Source: the amalgamation of arXiv 2507.08796, with up to 2n/c queries for the last round.
-    """
-    plan = _block_merge(sublists)
-    queries = next(plan)
-    nothing = np.zeros(0, dtype=np.int64)
-    while True:
-        answers = yield queries
-        try:
-            queries = plan.send([nothing if answer is None else answer for answer in answers])
-        except StopIteration as stop:
-            merged: list[Token] = stop.value
-            break
-    windows = []
-    start = end = 0
-    while end < len(merged):
-        end, _, values = _window(merged, start, _capacity(sublists), sublists)
-        windows.append(sublists.of(values))
-        start += max((end - start) // 2, 1)
-    if len(windows) > 1:
-        yield windows
-    return labels_of([merged])
-
-
-def _block_merge(sublists: Sublists) -> Merge:
-    chunks = list(_packed(sublists, dict.fromkeys(sublists.labels.tolist()), _capacity(sublists)))
-    runs: list[list[Token]] = []
-    while chunks:
-        answers = yield [sublists.of(chunk) for chunk in chunks]
-        again = []
-        for chunk, answer in zip(chunks, answers, strict=True):
-            if len(answer) and np.isin(answer, chunk).all():
-                runs.append(tokens_of(answer))
-            elif len(chunk) > 1:
-                again += [chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]]
-        chunks = again
-    while len(runs) > 1:
-        odd = runs[-1:] if len(runs) % 2 else []
-        pairs = zip(runs[::2], runs[1::2], strict=False)
-        runs = (yield from in_step([_merge_windows(left, right, sublists) for left, right in pairs])) + odd
-    return runs[0] if runs else []
-
-
-def _merge_windows(left: list[Token], right: list[Token], sublists: Sublists) -> Merge:
-    merged: list[Token] = []
-    room = _capacity(sublists)
-    while left and right:
-        i, j, values = _windows(left, 0, right, 0, replace(sublists, capacity=room))
-        [answer] = yield [sublists.of(values)]
-        ours, theirs = set(left[:i]), set(right[:j])
-        found = [token for token in tokens_of(answer) if token in ours or token in theirs]
-        if len(found) != i + j or not np.isin(answer, list(values)).all():
-            least = sublists.counts[left[0][0]] + sublists.counts[right[0][0]]
-            if room > least:
-                room = max(room // 2, least)
-                continue
-            found = left[:i] + right[:j]
-        room = _capacity(sublists)
-        while ours and theirs:
-            token = found.pop(0)
-            ours.discard(token)
-            theirs.discard(token)
-            merged.append(token)
-        left = [token for token in found if token in ours] + left[i:]
-        right = [token for token in found if token in theirs] + right[j:]
-    return merged + left + right
-
-
-def kemeny_cost(order: AnyLabels, support: Int[np.ndarray, "n n"]) -> int:
-    """Votes against an order.
-
-    Arguments:
-        order: the tokens, first to last.
-        support: votes for the row's token before the column's.
-    """
-    at = np.asarray(order, dtype=np.int64)
-    return int(np.tril(support[np.ix_(at, at)], -1).sum())
-
-
-def copeland(support: Int[np.ndarray, "n n"], seed: int = 0) -> Int[np.ndarray, " n"]:
-    """Tokens by the number of others that they beat less the number that beat them; ties fall by the seed.
-
-    Where some pairs have no votes, the scores are those whose differences are closest, in least squares, to one win
-    for each pair that has: on all pairs the two are the same up to a factor.
-
-    Arguments:
-        support: votes for the row's token before the column's.
-        seed: of the shuffle that decides between equal scores.
-    """
-    by_chance = np.random.default_rng(seed).permutation(len(support))
-    return np.lexsort((by_chance, -_scores(support - support.T, support + support.T > 0)))
-
-
-def local_search(order: AnyLabels, support: Int[np.ndarray, "n n"]) -> Int[np.ndarray, " n"]:
-    """Move one token at a time to its best place until no move leaves fewer votes against the order.
-
-    Arguments:
-        order: the tokens, first to last.
-        support: votes for the row's token before the column's.
-
-    Returns:
-        The new order. In it no majority speaks against the order of two neighbours.
-    """
-    margin = support - support.T
-    now = np.array(order, dtype=np.int64)
-    place = np.empty(len(now), dtype=np.int64)
-    place[now] = np.arange(len(now))
-    unmoved = 0
-    token = 0
-    while unmoved < len(now):
-        here = int(place[token])
-        # Standing after k others costs the margins over them; the token's own entry is 0.
-        passed = np.cumsum(margin[token, now])
-        best = int(np.argmin(passed))
-        first = passed[best] > 0
-        if passed[here] > (0 if first else passed[best]):
-            there = 0 if first else best + (best < here)
-            low, high = min(here, there), max(here, there) + 1
-            now[low:high] = np.roll(now[low:high], -1 if there > here else 1)
-            place[now[low:high]] = np.arange(low, high)
-            unmoved = 0
-        unmoved += 1
-        token = (token + 1) % len(now)
-    return now
-
-
-def kemeny(support: Int[np.ndarray, "n n"]) -> Int[np.ndarray, " n"]:
-    """The order with the fewest votes against it, by dynamic programming over the sets of tokens that come first.
-
-    Arguments:
-        support: votes for the row's token before the column's; time and memory double with each token.
-
-    Errors:
-        ArgumentError: more than 20 tokens.
-    """
-    size = len(support)
-    if size > 20:
-        raise ArgumentError("support", "at most 20 tokens", size)
-    sets = np.arange(1 << size)
-    members = (sets[:, None] >> np.arange(size)) & 1
-    # Placed right after all of a set, a token has against it the votes for it before each of them.
-    against = members @ support.T
-    best = np.zeros(1 << size, dtype=np.int64)
-    last = np.zeros(1 << size, dtype=np.int64)
-    count = members.sum(axis=1)
-    never = np.iinfo(np.int64).max
-    for filled in range(1, size + 1):
-        layer = sets[count == filled]
-        without = layer[:, None] ^ (1 << np.arange(size))
-        inside = members[layer] == 1
-        without = np.where(inside, without, 0)
-        costs = np.where(inside, best[without] + against[without, np.arange(size)], never)
-        last[layer] = np.argmin(costs, axis=1)
-        best[layer] = costs[np.arange(len(layer)), last[layer]]
-    order = []
-    left = (1 << size) - 1
-    while left:
-        order.append(int(last[left]))
-        left ^= 1 << order[-1]
-    return np.array(order[::-1], dtype=np.int64)
-
-
-def merge_sort(support: Int[np.ndarray, "n n"]) -> Int[np.ndarray, " n"]:
-    """Tokens sorted with the majority as the comparator: what a user does today, and a baseline for the above.
-
-    It asks few pairs, believes each, and so spreads each wrong one over a whole run.
-
-    Arguments:
-        support: votes for the row's token before the column's.
-    """
-    runs = [[token] for token in range(len(support))]
-    while len(runs) > 1:
-        pairs = zip(runs[::2], runs[1::2], strict=False)
-        odd = runs[-1:] if len(runs) % 2 else []
-        runs = [_merged(left, right, support) for left, right in pairs] + odd
-    return np.array(runs[0] if runs else [], dtype=np.int64)
-
-
-def _merged(left: list[int], right: list[int], support: Int[np.ndarray, "n n"]) -> list[int]:
-    out: list[int] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        if support[right[j], left[i]] > support[left[i], right[j]]:
-            out.append(right[j])
-            j += 1
-        else:
-            out.append(left[i])
-            i += 1
-    return out + left[i:] + right[j:]
 
 
 def _support(
@@ -406,71 +179,6 @@ def _support(
     return support
 
 
-def _rank(
-    support: Int[np.ndarray, "n n"], same: Bool[np.ndarray, "n n"], seed: int
-) -> tuple[Int[np.ndarray, " n"], bool, bool]:
-    """The order of the tokens, whether the majorities fit it alone, and whether none has fewer votes against it.
-
-    Tokens that contradict each other form the strongly connected components of the majorities. No majority is against
-    the order in which the components follow each other, so each is ranked by itself.
-    """
-    size = len(support)
-    # Copies of one value stand in their order: that outweighs all votes together.
-    support = support + np.triu(same, 1) * (int(support.sum()) + 1)
-    beats = support > support.T
-    count, component = connected_components(csr_array(beats), directed=True, connection="strong")
-    preferred = copeland(support, seed)
-    members: list[list[int]] = [[] for _ in range(count)]
-    for token in preferred.tolist():
-        members[component[token]].append(token)
-    optimal = True
-    for number, tokens in enumerate(members):
-        if len(tokens) == 1:
-            continue
-        at = np.array(tokens)
-        inside = support[np.ix_(at, at)]
-        exact = len(tokens) <= EXACT
-        members[number] = at[kemeny(inside) if exact else local_search(np.arange(len(at)), inside)].tolist()
-        optimal &= exact
-    order = np.array([token for number in _topological(beats, component, preferred) for token in members[number]])
-    order = order.astype(np.int64)
-    return order, count == size and bool(beats[order[:-1], order[1:]].all()), optimal
-
-
-def _topological(
-    beats: Bool[np.ndarray, "n n"], component: Int[np.ndarray, " n"], preferred: Int[np.ndarray, " n"]
-) -> list[int]:
-    """Components so that none beats an earlier one; where several could follow, the one with the preferred token."""
-    count = int(component.max(initial=-1)) + 1
-    winner, loser = (component[tokens] for tokens in np.nonzero(beats))
-    first, second = np.divmod(np.unique((winner * count + loser)[winner != loser]), max(count, 1))
-    after = np.split(second, np.searchsorted(first, np.arange(1, count)))
-    before = np.bincount(second, minlength=count)
-    rank = np.full(count, len(component))
-    np.minimum.at(rank, component[preferred], np.arange(len(component)))
-    ready = [(int(rank[number]), number) for number in range(count) if before[number] == 0]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        _, number = heapq.heappop(ready)
-        order.append(number)
-        before[after[number]] -= 1
-        for freed in after[number][before[after[number]] == 0].tolist():
-            heapq.heappush(ready, (int(rank[freed]), freed))
-    return order
-
-
-def _scores(margin: Int[np.ndarray, "n n"], asked: Bool[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
-    size = len(margin)
-    net: Float[np.ndarray, " n"] = np.sign(margin).sum(axis=1).astype(np.float64)
-    degree = asked.sum(axis=1)
-    if size < 2 or degree.min() == size - 1:
-        return net
-    # A trace of the identity makes the graph's Laplacian solvable in each of its parts; rounding keeps ties as ties.
-    laplacian = np.diag(degree + 1e-6) - asked
-    return np.asarray(np.linalg.solve(laplacian, net).round(6), dtype=np.float64)
-
-
 def _refuse_guesses(
     order: Int[np.ndarray, " n"],
     support: Int[np.ndarray, "n n"],
@@ -482,22 +190,11 @@ def _refuse_guesses(
     guessed = silent[left, right]
     if not guessed.any():
         return
-    reach = _reachable((support > support.T) | np.triu(same, 1))
+    reach = closure((support > support.T) | np.triu(same, 1))
     open_pairs = silent & ~reach & ~reach.T
     open_pairs[left[guessed], right[guessed]] = True
     pairs = np.sort(values[np.argwhere(open_pairs)], axis=1)
     raise Undetermined(np.unique(pairs, axis=0).tolist())
-
-
-def _reachable(edges: Bool[np.ndarray, "n n"]) -> Bool[np.ndarray, "n n"]:
-    """Which token leads to which along any number of edges."""
-    reach: Bool[np.ndarray, "n n"] = edges
-    while True:
-        steps = reach.astype(np.float32)
-        further: Bool[np.ndarray, "n n"] = reach | (steps @ steps > 0)
-        if np.array_equal(further, reach):
-            return reach
-        reach = further
 
 
 def _ranking(

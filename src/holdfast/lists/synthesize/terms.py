@@ -16,8 +16,8 @@ from itertools import combinations, product
 from keyword import iskeyword
 from typing import Any
 
+from holdfast.bar import Bar
 from holdfast.errors import ArgumentError
-from holdfast.lists.bar import Bar
 from holdfast.lists.synthesize.natural import block_code, function_code
 from holdfast.lists.synthesize.words import Word
 from holdfast.lists.values import Alphabet, as_given

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from holdfast.lab import Record
-    from holdfast.lists.synthesize.natural import Natural
+    from holdfast.lists.synthesize import Natural
     from holdfast.studies.lists.study import ListsConfig
 
 Row = dict[str, Any]
@@ -95,8 +95,14 @@ def permutation_formula(n: int) -> int:
 
 
 def _counts(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.synthesize.classes import gluable_share, order_natural, order_natural_sums, permutation_type
-    from holdfast.lists.synthesize.natural import natural, natural_sums
+    from holdfast.lists.synthesize import (
+        gluable_share,
+        natural,
+        natural_sums,
+        order_natural,
+        order_natural_sums,
+        permutation_type,
+    )
 
     for k in range(config.natural + 1):
         yield _members("natural", k, natural(k), natural_sums(k), natural_formula(k), math.comb(2 * k, k))
@@ -129,7 +135,7 @@ def _faces(config: ClassesConfig) -> Iterator[Row]:
 
 
 def _verdicts(config: ClassesConfig) -> Iterator[Row]:
-    from holdfast.lists.check.report import check_filter_equivariance, check_map_equivariance
+    from holdfast.lists.check import check_filter_equivariance, check_map_equivariance
     from holdfast.lists.functions import FUNCTIONS
 
     for named in FUNCTIONS:
@@ -144,9 +150,9 @@ def _short_lists(longest: int) -> list[list[int]]:
 
 def _laws_of_the_gallery(config: ClassesConfig, verdicts: Sequence[Row]) -> Iterator[Row]:
     """What holds of every function of the gallery that is filter equivariant on all short lists."""
-    from holdfast.lists.check.report import check_filter_equivariance
+    from holdfast.lists.check import check_filter_equivariance
     from holdfast.lists.functions import FUNCTIONS
-    from holdfast.lists.synthesize.natural import Natural
+    from holdfast.lists.synthesize import Natural
 
     equivariant = {row["function"]: row for row in verdicts if row["filter"]}
     functions = [named.function for named in FUNCTIONS if named.name in equivariant]
@@ -183,7 +189,7 @@ def _added(f: Callable[[Any], Any], g: Callable[[Any], Any]) -> Callable[[Any], 
 
 def _laws_of_natural_functions(config: ClassesConfig) -> Iterator[Row]:
     """The algebra of all natural functions of multiplicity up to 3, as objects and on lists."""
-    from holdfast.lists.synthesize.natural import IDENTITY, REVERSE, inflate, natural
+    from holdfast.lists.synthesize import IDENTITY, REVERSE, inflate, natural
 
     functions = [f for k in range(4) for f in natural(k)]
     lists = _short_lists(config.longest)[:: max(1, config.longest)]

@@ -142,9 +142,9 @@ def _cell(named: Named, mode: str, engine: str, config: ExactConfig, rng: np.ran
 
 
 def _extension(f: Callable[[list[Any]], list[Any]], capacity: int, options: dict[str, Any]) -> Callable[[Any], Any]:
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate
 
-    return extrapolate(f, capacity, progress=False, **options)
+    return extrapolate(Oracle(f, progress=False), capacity, **options)
 
 
 def _draw(mode: str, engine: str, config: ExactConfig, rng: np.random.Generator) -> list[int]:
@@ -180,13 +180,12 @@ def _options(mode: str, engine: str, xs: list[int], config: ExactConfig) -> tupl
 
 def _query_counts(config: ExactConfig, rng: np.random.Generator) -> Iterator[Row]:
     """How many lists are asked for: by block merge with the whole capacity, and by the merge of pairs."""
-    from holdfast.lists import functions
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate, functions
 
     methods: tuple[tuple[str, Any, int], ...] = (("block merge", "blocks", config.capacity), ("merge", "merge", 2))
     for task, f in (("reverse", functions.reverse), ("sort", functions.sort)):
         for method, engine, capacity in methods:
-            extended = extrapolate(f, capacity, mode="distinct", engine=engine, progress=False)
+            extended = extrapolate(Oracle(f, progress=False), capacity, mode="distinct", engine=engine)
             for n in config.sizes:
                 queries = extended.explain(rng.permutation(n).tolist()).queries
                 yield {"task": task, "method": method, "n": n, "capacity": capacity, "queries": queries}

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists import Oracle, extrapolate
 from holdfast.models.decoder import Decoder, DecoderConfig
 from holdfast.studies.lists.tasks import ListBatch, ListTokens, find_task, sample_batch, sample_lists, to_lists, to_rows
 
@@ -156,7 +156,7 @@ class ListTransformer(nn.Module):
 
 
 def as_list_function(model: ListTransformer, task: str) -> BatchedListFunction:
-    """The model as a batched list function, for `extrapolate(..., batched=True)` and for the probe.
+    """The model as a batched list function, for an `Oracle(..., batched=True)`: to extend, or to probe.
 
     Arguments:
         model: answers.
@@ -254,7 +254,8 @@ def amalgamation_targets(f: BatchedListFunction, lists: Sequence[Sequence[int]],
         ArgumentError: a list repeats a value, or the capacity is below 2.
     """
     engine: Literal["pairs", "cover"] = "pairs" if capacity == 2 else "cover"
-    extended = extrapolate(f, capacity, mode="distinct", engine=engine, batched=True, progress=False)
+    oracle = Oracle(f, batched=True, progress=False)
+    extended = extrapolate(oracle, capacity, mode="distinct", engine=engine)
     answers = extended.batch(lists, return_exceptions=True)
     glued = [(list(xs), ys) for xs, ys in zip(lists, answers, strict=True) if not isinstance(ys, Exception)]
     return Targets([xs for xs, _ in glued], [ys for _, ys in glued], len(lists))

@@ -73,7 +73,7 @@ def run(trial: Trial[RobustConfig]) -> Outcome:
 def _recover(n: int, p: float, votes: int, lists: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
     import numpy as np
 
-    from holdfast.lists.extend.votes import copeland, local_search, merge_sort
+    from holdfast.lists.extend import copeland, local_search, merge_sort
 
     right = dict.fromkeys((*METHODS, "ceiling"), 0)
     errors: dict[str, list[float]] = {method: [] for method in METHODS}

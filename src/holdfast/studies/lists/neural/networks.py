@@ -136,7 +136,7 @@ def glued(
     `blocks` merges with lists as long as those trained on; `pairs` asks for every two elements; `votes k` asks for
     every two elements in k lists as long as those trained on, and repairs what does not fit.
     """
-    from holdfast.lists.extend.extrapolate import Extension, extrapolate
+    from holdfast.lists import Extension, Oracle, extrapolate
     from holdfast.studies.lists.model import as_list_function
 
     for task in tasks:
@@ -147,7 +147,8 @@ def glued(
             if votes:
                 options = {"votes": int(votes), "on_inconsistent": "return", "seed": seed}
             capacity = 2 if kind == "pairs" else config.longest
-            extended = extrapolate(f, capacity, mode="distinct", batched=True, progress=False, **options)
+            oracle = Oracle(f, batched=True, progress=False)
+            extended = extrapolate(oracle, capacity, mode="distinct", **options)
             for n in config.lengths:
                 if n > {"pairs": config.pairs_longest, "votes": config.votes_longest}.get(kind, n):
                     continue
@@ -161,6 +162,7 @@ def glued(
 
 def probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often the network breaks the law, which takes no labels, and how often it errs."""
+    from holdfast.lists import Oracle
     from holdfast.probes.lists import probe_filter_equivariance
     from holdfast.studies.lists.model import as_list_function
     from holdfast.studies.lists.tasks import find_task, sample_lists, to_lists
@@ -171,9 +173,8 @@ def probed(model: ListTransformer, config: NeuralConfig, seed: int) -> Iterator[
         for xs in to_lists(sample_lists(config.probe_lists, n, rng_for(seed, PROBE, n), values=config.values))
     ]
     for task in TASKS:
-        report = probe_filter_equivariance(
-            as_list_function(model, task), lists=lists, batched=True, seed=seed, reference=find_task(task)
-        )
+        oracle = Oracle(as_list_function(model, task), batched=True)
+        report = probe_filter_equivariance(oracle, lists=lists, seed=seed, reference=find_task(task))
         for entry in report.entries:
             yield {"task": task, "n": entry.length, "violation": entry.violation, "error": 1 - entry.exact}
 
@@ -200,7 +201,7 @@ def pair_errors(model: ListTransformer, config: NeuralConfig, seed: int) -> Iter
 def refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig, seed: int) -> Iterator[Row]:
     """How often calibration refuses the network, with the tolerance that votes have: half of the lists tried."""
     from holdfast.errors import HoldfastError
-    from holdfast.lists.extend.extrapolate import extrapolate
+    from holdfast.lists import Oracle, extrapolate
     from holdfast.studies.lists.model import as_list_function
     from holdfast.studies.lists.tasks import sample_lists, to_lists
 
@@ -210,7 +211,8 @@ def refusals(model: ListTransformer, tasks: Sequence[str], config: NeuralConfig,
         for number, xs in enumerate(to_lists(drawn)):
             f = as_list_function(model, task)
             options: dict[str, Any] = {"mode": "distinct", "votes": 3, "calibrate": 24, "on_inconsistent": "return"}
-            extended = extrapolate(f, config.longest, batched=True, progress=False, seed=number, **options)
+            oracle = Oracle(f, batched=True, progress=False)
+            extended = extrapolate(oracle, config.longest, seed=number, **options)
             try:
                 extended(xs)
             except HoldfastError:

@@ -3,7 +3,7 @@
 It reads nothing but the request, as a real one would: the items are found in the prompt, and the answer is a text. What
 goes wrong is drawn from the seed and the request, and not from the time or the order of requests. By itself:
 
-    python tests/lists/chat_server.py --port 8077
+    python tests/llm/chat_server.py --port 8077
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, for what takes longer than people like to wait."""
+"""A progress bar on a terminal, for a loop that takes longer than people like to wait."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import time
 from types import TracebackType
 
 SHOW_AFTER_S = 2.0
+"""Seconds before a bar is seen: what is done sooner needs none."""
 
 
 class Bar:
     """Steps that were taken, with the time that is left; seen after two seconds, and on a terminal only.
+
+    Use it as a context manager, and `advance` it from inside the loop:
+
+        with Bar("steps", 1000) as bar:
+            for step in range(1000):
+                ...
+                bar.advance()
 
     Arguments:
         title: what is under way.
@@ -18,8 +26,9 @@ class Bar:
         wanted: whether to show anything at all.
     """
 
-    def __init__(self, title: str, expected: int, *, wanted: bool) -> None:
+    def __init__(self, title: str, expected: int = 0, *, wanted: bool = True) -> None:
         self.live = wanted and sys.stderr is not None and sys.stderr.isatty()
+        """Whether it will be seen, if this takes long."""
         self._title = title
         self._expected = expected
         self._taken = 0
@@ -35,7 +44,7 @@ class Bar:
             self._task = self._progress.add_task(self._title, total=self._expected, visible=False)
         return self
 
-    def advance(self, taken: int, more: int = 0) -> None:
+    def advance(self, taken: int = 1, more: int = 0) -> None:
         """Count some steps, and what turned out to be left to do."""
         self._taken += taken
         self._expected += more

@@ -1,0 +1,25 @@
+"""Language models behind an endpoint: requests that are tried again, counted, and kept within a budget. No PyTorch."""
+
+from holdfast.llm.answer_file import AnswerFile
+from holdfast.llm.endpoint import (
+    BudgetSpent,
+    Completion,
+    Endpoint,
+    EndpointError,
+    EndpointOptions,
+    Line,
+    Message,
+    Usage,
+)
+
+__all__ = [
+    "AnswerFile",
+    "BudgetSpent",
+    "Completion",
+    "Endpoint",
+    "EndpointError",
+    "EndpointOptions",
+    "Line",
+    "Message",
+    "Usage",
+]

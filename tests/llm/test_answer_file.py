@@ -1,0 +1,86 @@
+"""Answers on disk: one lock for all writers, and a kill at any instant costs at most one line."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from filelock import FileLock
+
+from holdfast.llm import AnswerFile
+
+
+@pytest.mark.parametrize("damage", [b'{"key": "half', b"\x00\xff\xfe", b"[1]\n", b"null\n", b'{"key": "x"}\n', b"\n\n"])
+def test_a_damaged_line_costs_that_line(damage, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    file = AnswerFile(path)
+    file.append({"key": "a", "answer": [1]})
+    with path.open("ab") as raw:
+        raw.write(damage)
+    AnswerFile(path).append({"key": "b", "answer": [2]})
+    assert AnswerFile(path).read() == file.read() == {"a": [1], "b": [2]}
+
+
+def test_a_line_that_is_still_being_written_is_read_once_it_is_whole(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    line = json.dumps({"key": "a", "answer": [1]}).encode()
+    file = AnswerFile(path)
+    path.write_bytes(line[:9])
+    assert file.read() == {}
+    path.write_bytes(line + b"\n")
+    assert file.read() == {"a": [1]}
+
+
+def test_a_writer_waits_while_another_program_writes(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    with ThreadPoolExecutor() as pool:
+        with FileLock(f"{path}.lock"):
+            writing = pool.submit(AnswerFile(path).append, {"key": "a", "answer": [1]})
+            time.sleep(0.2)
+            assert not path.exists()
+        writing.result(timeout=10)
+    assert AnswerFile(path).read() == {"a": [1]}
+
+
+WRITER = """
+import sys
+from holdfast.llm.answer_file import AnswerFile
+file = AnswerFile(sys.argv[1])
+for number in range(int(sys.argv[3])):
+    file.append({"key": f"{sys.argv[2]}-{number}", "answer": [number], "items": "x" * 3000})
+    print(number, flush=True)
+"""
+
+
+def test_programs_that_write_together_lose_nothing(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(name), "60"], stdout=subprocess.DEVNULL)
+        for name in range(3)
+    ]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    assert len(path.read_bytes().splitlines()) == 180
+    assert len(AnswerFile(path).read()) == 180
+
+
+def test_a_kill_at_any_instant_loses_nothing_that_was_written(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    draw = random.Random(11)
+    promised = set()
+    for name in range(4):
+        command = [sys.executable, "-c", WRITER, str(path), str(name), "100000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            for _ in range(draw.randrange(3, 20)):
+                promised.add(f"{name}-{int(writer.stdout.readline())}")
+            time.sleep(draw.random() * 0.02)
+            writer.send_signal(signal.SIGKILL)
+            promised |= {f"{name}-{int(line)}" for line in writer.stdout if line.endswith("\n")}
+    kept = AnswerFile(path).read()
+    assert promised <= kept.keys()
+    assert all(kept[key] == [int(key.split("-")[1])] for key in kept)
