@@ -105,7 +105,8 @@ def test_importing_a_study_loads_nothing_heavy(name: str, loaded: dict[str, list
 def test_a_worker_loads_no_other_part(name: str, part: Part[Any], loaded: dict[str, list[str]]) -> None:
     modules = loaded[f"{name}-{part.name}"]
     assert part.run.__module__ in modules
-    assert not {room_of(name, module) for module in modules} & rooms_not_of(name, part)
+    strangers = {room_of(name, module) for module in modules} & rooms_not_of(name, part)
+    assert not strangers, "imported at the top of a file, or by a trial whose config is not of the part's own file"
 
 
 @each_part

@@ -8,7 +8,7 @@ from functools import cmp_to_key
 import numpy as np
 import pytest
 
-from holdfast.lists.extend.extrapolate import extrapolate
+from holdfast.lists import Oracle, extrapolate
 from holdfast.lists.functions import reverse
 
 
@@ -23,7 +23,7 @@ def test_block_merge_keeps_to_its_bound(function, capacity: int) -> None:
     rng = np.random.default_rng(0)
     for n in (64, 256, 1024):
         xs = rng.permutation(n).tolist()
-        made = extrapolate(function, capacity, mode="distinct", engine="blocks", progress=False).explain(xs)
+        made = extrapolate(Oracle(function, progress=False), capacity, mode="distinct", engine="blocks").explain(xs)
         assert made.output == function(xs)
         assert made.queries <= most_queries(n, capacity)
 
@@ -40,7 +40,7 @@ def test_the_lazy_merge_asks_for_few_more_pairs_than_pythons_sort_compares(n: in
             return -1 if x < y else 1
 
         assert sorted(xs, key=cmp_to_key(compare)) == sorted(xs)
-        made = extrapolate(sorted, 2, mode="distinct", engine="merge", progress=False).explain(xs)
+        made = extrapolate(Oracle(sorted, progress=False), 2, mode="distinct", engine="merge").explain(xs)
         assert made.output == sorted(xs)
         merged += made.queries
     assert merged <= 1.1 * asked

@@ -3,6 +3,7 @@ network that was trained on short lists hold on long ones?
 
 Re-tests "Filter Equivariant Functions: A symmetric account of length-general extrapolation on lists", arXiv
 2507.08796, which is theory and has no experiments. Each part stands in the file of its name, with its claims.
+A trial carries the settings of its part alone, so that a worker loads that part and not this file.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ sharp?
 
 Re-tests "Softmax is not enough (for sharp size generalisation)", arXiv 2410.01104. Each part stands in the file of its
 name, with its claims.
+A trial carries the settings of its part alone, so that a worker loads that part and not this file.
 """
 
 from __future__ import annotations
