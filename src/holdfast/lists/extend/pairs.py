@@ -19,15 +19,13 @@ from jaxtyping import Bool, Int
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import AlienValue, Cycle, NotExtendable, Undetermined, WrongMultiplicity
+from holdfast.lists.tokens import Token, circle_through
 
 Labels = Int[np.ndarray, " n"]
 """A list as labels."""
 
 Word = Bool[np.ndarray, " m"]
 """A pair word of values x and y: for each token whether it is y."""
-
-Token = tuple[int, int]
-"""A label and which of its copies, from 0."""
 
 CLOSURE_TOKENS = 1500
 """Most tokens for which `PairTable` also uses what follows from known orders: time grows with the third power."""
@@ -85,15 +83,15 @@ def _places(copies: Labels, words: Mapping[tuple[int, int], Word]) -> list[Label
     return places
 
 
-def _before(copies: Labels, words: Mapping[tuple[int, int], Word], token: Token) -> Labels:
+def _before(copies: Labels, words: Mapping[tuple[int, int], Word], token: Token) -> dict[int, int]:
     """How many tokens of each value stand before a token."""
     label, copy = token
-    counts = np.zeros(len(copies), dtype=np.int64)
+    counts = dict.fromkeys(range(len(copies)), 0)
     counts[label] = copy
     for (x, y), word in words.items():
         if label in (x, y) and copies[x] and copies[y]:
-            own = np.flatnonzero(word if label == y else ~word)
-            counts[x if label == y else y] = own[copy] - copy
+            places = np.flatnonzero(word if label == y else ~word)
+            counts[x if label == y else y] = int(places[copy]) - copy
     return counts
 
 
@@ -105,15 +103,9 @@ def _cycle(copies: Labels, words: Mapping[tuple[int, int], Word], places: Sequen
     order = np.argsort(place, kind="stable")
     twice = np.flatnonzero(np.diff(place[order]) == 0)[0]
     s, t = ((int(label[token]), int(copy[token])) for token in order[twice : twice + 2])
-    before_s, before_t = (_before(copies, words, token) for token in (s, t))
-    if before_s[t[0]] > t[1]:
-        s, t, before_s, before_t = t, s, before_t, before_s
-    # As many stand before s as before t, and s is one of the latter: so some token u stands before s and not before t.
-    # It has a third value, since copies of one value stand in their order.
-    third = int(np.flatnonzero(before_s > before_t)[0])
-    tokens = (s, t, (third, int(before_t[third])))
+    tokens = circle_through(s, t, lambda token: _before(copies, words, token))
     answers = []
-    for (x, _), (y, _) in zip(tokens, (*tokens[1:], s), strict=True):
+    for (x, _), (y, _) in zip(tokens, tokens[1:] + tokens[:1], strict=True):
         word = np.where(words[x, y], y, x) if (x, y) in words else np.where(words[y, x], x, y)
         answers.append(([x, y], word.tolist()))
     return Cycle(tokens, tuple(answers))
