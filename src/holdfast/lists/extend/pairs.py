@@ -147,22 +147,22 @@ class PairTable:
             NotExtendable: it contradicts an earlier answer. In both cases nothing of it is learnt.
             ArgumentError: the query holds a number that is no label.
         """
-        asked, found = self._labels(query), np.asarray(answer, dtype=np.int64).reshape(-1)
-        aliens = found[~np.isin(found, asked)]
+        asked, answered = self._labels(query), np.asarray(answer, dtype=np.int64).reshape(-1)
+        aliens = answered[~np.isin(answered, asked)]
         if len(aliens):
-            raise AlienValue(self._show(asked), self._show(found), self._show(aliens[:1])[0])
+            raise AlienValue(self._show(asked), self._show(answered), self._show(aliens[:1])[0])
         values = np.unique(asked)
         copies: dict[tuple[int, int], tuple[int, Labels, Labels]] = {}
         for value in values.tolist():
             name = value, int(np.count_nonzero(asked == value))
-            copies[name] = (int(np.count_nonzero(found == value)), asked, found)
+            copies[name] = (int(np.count_nonzero(answered == value)), asked, answered)
             known = self._copies.get(name, copies[name])
             if known[0] != copies[name][0]:
                 first, second = ((self._show(q), self._show(a)) for _, q, a in (known, copies[name]))
                 raise WrongMultiplicity(self._show([value])[0], first, second)
         answers: dict[bytes, tuple[Labels, Labels]] = {}
         for some in _pairs(values.tolist()):
-            part, word = (full[np.isin(full, some)] for full in (asked, found))
+            part, word = (full[np.isin(full, some)] for full in (asked, answered))
             old = self._answers.get(part.tobytes())
             if old is not None and not np.array_equal(old[1], word):
                 rule = "an earlier answer, with what was deleted from its list deleted from it"
@@ -225,11 +225,11 @@ class PairTable:
         words, absent = {}, []
         for x, y in combinations([value for value in counts if copies.get(value) != 0], 2):
             part = xs[(xs == x) | (xs == y)]
-            found = self._answers.get(part.tobytes())
-            if found is None:
+            known = self._answers.get(part.tobytes())
+            if known is None:
                 absent.append(part)
             else:
-                words[x, y] = found[1] == y
+                words[x, y] = known[1] == y
         told = set(np.concatenate(absent).tolist()) if absent else set()
         absent += [xs[xs == value] for value in counts if value not in copies and value not in told]
         return words, absent, copies
@@ -280,16 +280,16 @@ class PairTable:
         labels: list[Any] = [label for label, _ in cycle.tokens]
         answers = []
         for x, y in zip(labels, labels[1:] + labels[:1], strict=True):
-            asked, found = self._answers[xs[(xs == x) | (xs == y)].tobytes()]
-            answers.append((self._show(asked), self._show(found)))
+            asked, answered = self._answers[xs[(xs == x) | (xs == y)].tobytes()]
+            answers.append((self._show(asked), self._show(answered)))
         return Cycle(tokens, tuple(answers))
 
     def _labels(self, labels: Sequence[int] | Labels) -> Labels:
-        found = np.asarray(labels, dtype=np.int64).reshape(-1)
-        if len(found) and not 0 <= found.min() <= found.max() < self.alphabet_size:
-            wrong = found[(found < 0) | (found >= self.alphabet_size)][0]
+        numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.alphabet_size:
+            wrong = numbers[(numbers < 0) | (numbers >= self.alphabet_size)][0]
             raise ArgumentError("labels", f"labels from 0 to {self.alphabet_size - 1}", int(wrong))
-        return found
+        return numbers
 
     def _show(self, labels: Sequence[int] | Labels) -> list[Any]:
         plain = [int(label) for label in labels]
@@ -305,16 +305,16 @@ def linear_extensions(before: Bool[np.ndarray, "n n"], limit: int) -> list[Label
         before: whether the row's token comes before the column's; transitive.
         limit: where to stop.
     """
-    found: list[Labels] = []
+    orders: list[Labels] = []
     order: list[int] = []
     waits_for = before.sum(axis=0)
 
     def grow() -> None:
         if len(order) == len(before):
-            found.append(np.array(order, dtype=np.int64))
+            orders.append(np.array(order, dtype=np.int64))
             return
         for token in np.flatnonzero(waits_for == 0).tolist():
-            if len(found) == limit:
+            if len(orders) == limit:
                 return
             order.append(token)
             waits_for[:] -= before[token]
@@ -325,7 +325,7 @@ def linear_extensions(before: Bool[np.ndarray, "n n"], limit: int) -> list[Label
             order.pop()
 
     grow()
-    return found
+    return orders
 
 
 def closure(before: Bool[np.ndarray, "n n"]) -> Bool[np.ndarray, "n n"]:
