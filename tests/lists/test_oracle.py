@@ -1,7 +1,6 @@
 import array
 import asyncio
 import threading
-import time
 from functools import partial
 
 import numpy as np
@@ -113,10 +112,8 @@ def test_an_interrupt_is_no_answer():
 
 def test_a_function_that_never_returns():
     stop = threading.Event()
-    began = time.monotonic()
     with pytest.raises(BadAnswer, match=r"asked for \[1\] and did not return within 0.05 s"):
         Oracle(lambda xs: stop.wait(), timeout_s=0.05)([1])
-    assert time.monotonic() - began < 5
     stop.set()
 
 

@@ -269,13 +269,13 @@ def smallest_to_front(xs: list[Any]) -> list[Any]:
 
 def rock_paper_scissors(xs: list[Any]) -> list[Any]:
     """Sort by an order that runs in a circle: 0 before 1 before 2 before 0, modulo 3, by insertion from the right."""
-    found: list[Any] = []
+    ordered: list[Any] = []
     for x in xs:
-        place = len(found)
-        while place and (found[place - 1] - x) % 3 == 1:
+        place = len(ordered)
+        while place and (ordered[place - 1] - x) % 3 == 1:
             place -= 1
-        found.insert(place, x)
-    return found
+        ordered.insert(place, x)
+    return ordered
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from operator import itemgetter
 from pathlib import Path
@@ -82,9 +81,8 @@ def test_the_whole_gallery_is_classified(named):
 
 @pytest.mark.parametrize("named", NOT_EQUIVARIANT, ids=lambda named: named.name)
 def test_counterexamples_are_the_smallest_there_are(named):
-    began = time.process_time()
     report = check_filter_equivariance(named.function)
-    assert time.process_time() - began < 1
+    assert report.queries < 5000
     assert not report.holds
     assert report.counterexample.xs == named.counterexample
 

@@ -59,9 +59,9 @@ def room_for_pairs(xs: list[int]) -> int:
 @pytest.mark.parametrize("engine", ["pairs", "merge", "blocks", "cover"])
 def test_exact_without_duplicates(engine: str) -> None:
     chance = random.Random(0)
-    for number, named in zip(range(1000), cycle(EQUIVARIANT), strict=False):
-        long = number % 200 == 7
-        xs = chance.sample(range(250), chance.randint(100, 200) if long else chance.randint(0, 16))
+    for number, named in zip(range(600), cycle(EQUIVARIANT), strict=False):
+        long = number in (7, 300)  # more values than a byte with a sign holds
+        xs = chance.sample(range(250), chance.randint(130, 150) if long else chance.randint(0, 16))
         capacity = chance.randint(8 if long else 2, 12)
         mode = ("distinct", "group", "positional")[number % 3]
         if mode == "positional" and not named.positional:
@@ -73,7 +73,7 @@ def test_exact_without_duplicates(engine: str) -> None:
 @pytest.mark.parametrize("engine", ["pairs", "merge", "blocks", "cover"])
 def test_exact_in_groups(engine: str) -> None:
     chance = random.Random(1)
-    for number, named in zip(range(1000), cycle(EQUIVARIANT), strict=False):
+    for number, named in zip(range(600), cycle(EQUIVARIANT), strict=False):
         xs = chance.choices(range(chance.randint(1, 12)), k=chance.randint(1, 30 if number % 10 else 200))
         capacity = room_for_pairs(xs) + chance.randint(0, 5)
         found = extrapolate(spied(named.function, capacity), capacity, mode="group", engine=engine)(xs)
@@ -83,7 +83,7 @@ def test_exact_in_groups(engine: str) -> None:
 @pytest.mark.parametrize("engine", ["pairs", "merge"])
 def test_exact_by_position(engine: str) -> None:
     chance = random.Random(2)
-    for number, named in zip(range(1000), cycle(POSITIONAL), strict=False):
+    for number, named in zip(range(600), cycle(POSITIONAL), strict=False):
         xs = chance.choices(range(chance.randint(1, 8)), k=chance.randint(1, 30 if number % 20 else 200))
         found = extrapolate(spied(named.function, 2), 2, mode="positional", engine=engine)(xs)
         assert found == named.function(list(xs)), (named.name, xs)
@@ -91,7 +91,7 @@ def test_exact_by_position(engine: str) -> None:
 
 def test_exact_by_faces() -> None:
     chance = random.Random(3)
-    for _, named in zip(range(1000), cycle(EQUIVARIANT), strict=False):
+    for _, named in zip(range(600), cycle(EQUIVARIANT), strict=False):
         xs = chance.choices(range(5), k=chance.randint(0, 20))
         capacity = room_for_pairs(xs)
         found = extrapolate(spied(named.function, capacity), capacity, mode="group", engine="faces")(xs)

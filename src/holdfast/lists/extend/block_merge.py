@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from holdfast.lists.errors import NotExtendable
-from holdfast.lists.extend.pairs import Labels, Token
+from holdfast.lists.extend.pairs import Labels
 from holdfast.lists.extend.sublists import Merge, Plan, Sublists, labels_of, merge_all, tokens_of
+from holdfast.lists.tokens import Token
 
 
 def block_merge(sublists: Sublists) -> Plan:

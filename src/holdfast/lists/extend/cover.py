@@ -14,8 +14,9 @@ from jaxtyping import Int
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Cycle, NotExtendable
-from holdfast.lists.extend.pairs import Labels, Token
+from holdfast.lists.extend.pairs import Labels
 from holdfast.lists.extend.sublists import Plan, Sublists, tokens_of
+from holdfast.lists.tokens import Token
 
 
 def cover(sublists: Sublists, values: Sequence[int], size: int | None = None) -> list[list[int]]:

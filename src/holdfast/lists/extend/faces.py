@@ -82,8 +82,8 @@ def face_candidates(faces: Mapping[Any, Sequence[Any]], *, copies: int = 1, limi
     values = list(dict.fromkeys([*faces, *(value for face in faces.values() for value in face)]))
     _refuse_aliens(faces, values)
     shown = {value: [list(face).count(value) for v, face in faces.items() if v != value] for value in values}
-    counts = {value: max(found, default=copies) for value, found in shown.items()}
-    if any(count != counts[value] for value, found in shown.items() for count in found):
+    counts = {value: max(numbers, default=copies) for value, numbers in shown.items()}
+    if any(count != counts[value] for value, numbers in shown.items() for count in numbers):
         return []
     tokens = [(value, copy) for value in values for copy in range(counts[value])]
     place_of = {token: place for place, token in enumerate(tokens)}

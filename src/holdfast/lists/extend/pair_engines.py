@@ -11,9 +11,10 @@ import numpy as np
 
 from holdfast.lists.errors import Cycle, NotExtendable
 from holdfast.lists.extend.labels import in_values
-from holdfast.lists.extend.pairs import Labels, Token, Word, glue_words
+from holdfast.lists.extend.pairs import Labels, Word, glue_words
 from holdfast.lists.extend.positional import glue_occurrences, pair_word, short_answers, short_queries
 from holdfast.lists.extend.sublists import Merge, Plan, Sublists, in_step, labels_of, merge_all, tokens_of
+from holdfast.lists.tokens import Token
 
 ELEMENTS_AT_ONCE = 1 << 22
 """Elements of the lists that are asked for in one batch; bounds the memory."""

@@ -19,15 +19,13 @@ from jaxtyping import Bool, Int
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import AlienValue, Cycle, NotExtendable, Undetermined, WrongMultiplicity
+from holdfast.lists.tokens import Token, circle_through
 
 Labels = Int[np.ndarray, " n"]
 """A list as labels."""
 
 Word = Bool[np.ndarray, " m"]
 """A pair word of values x and y: for each token whether it is y."""
-
-Token = tuple[int, int]
-"""A label and which of its copies, from 0."""
 
 CLOSURE_TOKENS = 1500
 """Most tokens for which `PairTable` also uses what follows from known orders: time grows with the third power."""
@@ -85,15 +83,15 @@ def _places(copies: Labels, words: Mapping[tuple[int, int], Word]) -> list[Label
     return places
 
 
-def _before(copies: Labels, words: Mapping[tuple[int, int], Word], token: Token) -> Labels:
+def _before(copies: Labels, words: Mapping[tuple[int, int], Word], token: Token) -> dict[int, int]:
     """How many tokens of each value stand before a token."""
     label, copy = token
-    counts = np.zeros(len(copies), dtype=np.int64)
+    counts = dict.fromkeys(range(len(copies)), 0)
     counts[label] = copy
     for (x, y), word in words.items():
         if label in (x, y) and copies[x] and copies[y]:
-            own = np.flatnonzero(word if label == y else ~word)
-            counts[x if label == y else y] = own[copy] - copy
+            places = np.flatnonzero(word if label == y else ~word)
+            counts[x if label == y else y] = int(places[copy]) - copy
     return counts
 
 
@@ -105,15 +103,9 @@ def _cycle(copies: Labels, words: Mapping[tuple[int, int], Word], places: Sequen
     order = np.argsort(place, kind="stable")
     twice = np.flatnonzero(np.diff(place[order]) == 0)[0]
     s, t = ((int(label[token]), int(copy[token])) for token in order[twice : twice + 2])
-    before_s, before_t = (_before(copies, words, token) for token in (s, t))
-    if before_s[t[0]] > t[1]:
-        s, t, before_s, before_t = t, s, before_t, before_s
-    # As many stand before s as before t, and s is one of the latter: so some token u stands before s and not before t.
-    # It has a third value, since copies of one value stand in their order.
-    third = int(np.flatnonzero(before_s > before_t)[0])
-    tokens = (s, t, (third, int(before_t[third])))
+    tokens = circle_through(s, t, lambda token: _before(copies, words, token))
     answers = []
-    for (x, _), (y, _) in zip(tokens, (*tokens[1:], s), strict=True):
+    for (x, _), (y, _) in zip(tokens, tokens[1:] + tokens[:1], strict=True):
         word = np.where(words[x, y], y, x) if (x, y) in words else np.where(words[y, x], x, y)
         answers.append(([x, y], word.tolist()))
     return Cycle(tokens, tuple(answers))
@@ -155,22 +147,22 @@ class PairTable:
             NotExtendable: it contradicts an earlier answer. In both cases nothing of it is learnt.
             ArgumentError: the query holds a number that is no label.
         """
-        asked, found = self._labels(query), np.asarray(answer, dtype=np.int64).reshape(-1)
-        aliens = found[~np.isin(found, asked)]
+        asked, answered = self._labels(query), np.asarray(answer, dtype=np.int64).reshape(-1)
+        aliens = answered[~np.isin(answered, asked)]
         if len(aliens):
-            raise AlienValue(self._show(asked), self._show(found), self._show(aliens[:1])[0])
+            raise AlienValue(self._show(asked), self._show(answered), self._show(aliens[:1])[0])
         values = np.unique(asked)
         copies: dict[tuple[int, int], tuple[int, Labels, Labels]] = {}
         for value in values.tolist():
             name = value, int(np.count_nonzero(asked == value))
-            copies[name] = (int(np.count_nonzero(found == value)), asked, found)
+            copies[name] = (int(np.count_nonzero(answered == value)), asked, answered)
             known = self._copies.get(name, copies[name])
             if known[0] != copies[name][0]:
                 first, second = ((self._show(q), self._show(a)) for _, q, a in (known, copies[name]))
                 raise WrongMultiplicity(self._show([value])[0], first, second)
         answers: dict[bytes, tuple[Labels, Labels]] = {}
         for some in _pairs(values.tolist()):
-            part, word = (full[np.isin(full, some)] for full in (asked, found))
+            part, word = (full[np.isin(full, some)] for full in (asked, answered))
             old = self._answers.get(part.tobytes())
             if old is not None and not np.array_equal(old[1], word):
                 rule = "an earlier answer, with what was deleted from its list deleted from it"
@@ -233,11 +225,11 @@ class PairTable:
         words, absent = {}, []
         for x, y in combinations([value for value in counts if copies.get(value) != 0], 2):
             part = xs[(xs == x) | (xs == y)]
-            found = self._answers.get(part.tobytes())
-            if found is None:
+            known = self._answers.get(part.tobytes())
+            if known is None:
                 absent.append(part)
             else:
-                words[x, y] = found[1] == y
+                words[x, y] = known[1] == y
         told = set(np.concatenate(absent).tolist()) if absent else set()
         absent += [xs[xs == value] for value in counts if value not in copies and value not in told]
         return words, absent, copies
@@ -288,16 +280,16 @@ class PairTable:
         labels: list[Any] = [label for label, _ in cycle.tokens]
         answers = []
         for x, y in zip(labels, labels[1:] + labels[:1], strict=True):
-            asked, found = self._answers[xs[(xs == x) | (xs == y)].tobytes()]
-            answers.append((self._show(asked), self._show(found)))
+            asked, answered = self._answers[xs[(xs == x) | (xs == y)].tobytes()]
+            answers.append((self._show(asked), self._show(answered)))
         return Cycle(tokens, tuple(answers))
 
     def _labels(self, labels: Sequence[int] | Labels) -> Labels:
-        found = np.asarray(labels, dtype=np.int64).reshape(-1)
-        if len(found) and not 0 <= found.min() <= found.max() < self.alphabet_size:
-            wrong = found[(found < 0) | (found >= self.alphabet_size)][0]
+        numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.alphabet_size:
+            wrong = numbers[(numbers < 0) | (numbers >= self.alphabet_size)][0]
             raise ArgumentError("labels", f"labels from 0 to {self.alphabet_size - 1}", int(wrong))
-        return found
+        return numbers
 
     def _show(self, labels: Sequence[int] | Labels) -> list[Any]:
         plain = [int(label) for label in labels]
@@ -313,16 +305,16 @@ def linear_extensions(before: Bool[np.ndarray, "n n"], limit: int) -> list[Label
         before: whether the row's token comes before the column's; transitive.
         limit: where to stop.
     """
-    found: list[Labels] = []
+    orders: list[Labels] = []
     order: list[int] = []
     waits_for = before.sum(axis=0)
 
     def grow() -> None:
         if len(order) == len(before):
-            found.append(np.array(order, dtype=np.int64))
+            orders.append(np.array(order, dtype=np.int64))
             return
         for token in np.flatnonzero(waits_for == 0).tolist():
-            if len(found) == limit:
+            if len(orders) == limit:
                 return
             order.append(token)
             waits_for[:] -= before[token]
@@ -333,7 +325,7 @@ def linear_extensions(before: Bool[np.ndarray, "n n"], limit: int) -> list[Label
             order.pop()
 
     grow()
-    return found
+    return orders
 
 
 def closure(before: Bool[np.ndarray, "n n"]) -> Bool[np.ndarray, "n n"]:

@@ -119,14 +119,14 @@ def pair_word(labels: Labels, x: int, y: int, short: ShortAnswers) -> Word:
 def _others_before(labels: Labels, counts: Labels, short: ShortAnswers, value: int) -> Int[np.ndarray, "n k"]:
     """For each copy of each occurrence of a value, how many tokens of other values stand before it."""
     at = np.flatnonzero(labels == value)
-    found = np.empty((len(at), int(short.copies[value])), dtype=np.int64)
-    for copy in range(found.shape[1]):
+    others = np.empty((len(at), int(short.copies[value])), dtype=np.int64)
+    for copy in range(others.shape[1]):
         after, before = short.after_x[value, :, copy], short.before_x[value, :, copy]
         # Of an element that may stand first or last it matters how many of it stand first.
-        found[:, copy] = counts @ after
+        others[:, copy] = counts @ after
         if (before != after).any():
-            found[:, copy] += np.cumsum((before - after)[labels])[at]
-    return found
+            others[:, copy] += np.cumsum((before - after)[labels])[at]
+    return others
 
 
 def _contradiction(labels: Labels, counts: Labels, short: ShortAnswers) -> Cycle | NotExtendable:
@@ -170,8 +170,8 @@ def _contradiction(labels: Labels, counts: Labels, short: ShortAnswers) -> Cycle
 def _between(p: Token, q: Token, labels: Labels, short: ShortAnswers, without: tuple[int, ...]) -> Token | None:
     """A token after p and before q, of none of some values."""
     before_p, before_q = (_copies_before(token, labels, short) for token in (p, q))
-    found = np.flatnonzero((before_q > before_p) & ~np.isin(labels, without))
-    return (int(found[0]), int(before_p[found[0]])) if len(found) else None
+    where = np.flatnonzero((before_q > before_p) & ~np.isin(labels, without))
+    return (int(where[0]), int(before_p[where[0]])) if len(where) else None
 
 
 def _copies_before(token: Token, labels: Labels, short: ShortAnswers) -> Labels:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from holdfast.errors import ArgumentError
 from holdfast.lists.extend.pairs import Labels
@@ -153,6 +151,9 @@ def rank(
     Tokens that contradict each other form the strongly connected components of the majorities. No majority is against
     the order in which the components follow each other, so each is ranked by itself.
     """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     size = len(support)
     # Copies of one value stand in their order: that outweighs all votes together.
     support = support + np.triu(same, 1) * (int(support.sum()) + 1)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.extend.pairs import Labels, Token
+from holdfast.lists.extend.pairs import Labels
+from holdfast.lists.tokens import Token
 
 Plan = Generator[list[Labels], list[Labels], Labels]
 """Yields lists to ask for, is sent their answers, returns the answer to the whole list."""

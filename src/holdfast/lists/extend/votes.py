@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Int
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Undetermined
-from holdfast.lists.extend.pairs import Token, closure
+from holdfast.lists.extend.pairs import closure
 from holdfast.lists.extend.ranking import AnyLabels, kemeny_cost, rank
+from holdfast.lists.tokens import Token
 
 PAIRS_AT_ONCE = 1 << 22
 """Pairs of tokens that are counted together; bounds the memory."""

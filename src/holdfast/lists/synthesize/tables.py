@@ -167,14 +167,14 @@ class FilterEquivariant:
             place[x] = position
         pairs = list(combinations(sorted(place), 2))
         words = {(i, j): self.pair_words[i, j][place[i] > place[j]] for i, j in pairs}
-        found = glue({x: self.multiplicities[x] for x in place}, words)
-        if isinstance(found, Circle):
+        glued = glue({x: self.multiplicities[x] for x in place}, words)
+        if isinstance(glued, Circle):
             sides = [
                 tuple(sorted((s[0], t[0])))
-                for s, t in zip(found.tokens, found.tokens[1:] + found.tokens[:1], strict=True)
+                for s, t in zip(glued.tokens, glued.tokens[1:] + glued.tokens[:1], strict=True)
             ]
-            raise Cycle(found.tokens, tuple((restrict(xs, (i, j)), words[i, j]) for i, j in sides))
-        return list(found)
+            raise Cycle(glued.tokens, tuple((restrict(xs, (i, j)), words[i, j]) for i, j in sides))
+        return list(glued)
 
 
 def filter_equivariant(multiplicities: Sequence[int]) -> Iterator[FilterEquivariant]:

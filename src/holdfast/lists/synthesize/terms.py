@@ -169,7 +169,7 @@ def leaves(
             taken = hasattr(builtins, name) and getattr(builtins, name) is not given[name]
             if not name.isidentifier() or iskeyword(name) or name in ("xs", "x", "term") or taken:
                 raise ArgumentError(argument, "names that Python code can use and does not use yet", name)
-    found = [
+    available = [
         Leaf("id", "{xs}"),
         Leaf("reverse", "{xs}[::-1]"),
         Leaf("sort", "sorted({xs})"),
@@ -177,20 +177,20 @@ def leaves(
         Leaf("nub", "list(dict.fromkeys({xs}))"),
         Leaf("nub last", "list(dict.fromkeys({xs}[::-1]))[::-1]"),
     ]
-    found += [Leaf(f"inflate {m}", block_code(m, "{xs}")) for m in range(2, max_multiplicity + 1)]
-    found += [
+    available += [Leaf(f"inflate {m}", block_code(m, "{xs}")) for m in range(2, max_multiplicity + 1)]
+    available += [
         Leaf("group", "sorted({xs}, key={xs}.index)"),
         Leaf("sort by frequency", "sorted({xs}, key=lambda x: ({xs}.count(x), x))"),
         Leaf("most frequent first", "sorted({xs}, key=lambda x: (-{xs}.count(x), {xs}.index(x)))"),
     ]
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        found.append(Leaf("filter even", "[x for x in {xs} if x % 2 == 0]"))
-        found.append(Leaf("filter odd", "[x for x in {xs} if x % 2 == 1]"))
+        available.append(Leaf("filter even", "[x for x in {xs} if x % 2 == 0]"))
+        available.append(Leaf("filter odd", "[x for x in {xs} if x % 2 == 1]"))
     for name, predicate in predicates.items():
-        found.append(Leaf(f"filter {name}", f"[x for x in {{xs}} if {name}(x)]", {name: predicate}))
+        available.append(Leaf(f"filter {name}", f"[x for x in {{xs}} if {name}(x)]", {name: predicate}))
     for name, key in keys.items():
-        found.append(Leaf(f"sort by {name}", f"sorted({{xs}}, key={name})", {name: key}))
-    return found
+        available.append(Leaf(f"sort by {name}", f"sorted({{xs}}, key={name})", {name: key}))
+    return available
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Search:
 def search(
     examples: Sequence[tuple[Word, Word]],
     alphabet: Alphabet,
-    found_leaves: Sequence[Leaf],
+    available: Sequence[Leaf],
     max_size: int,
     *,
     progress: bool = False,
@@ -221,11 +221,11 @@ def search(
     Arguments:
         examples: lists and their answers, as labels.
         alphabet: the values.
-        found_leaves: the leaves.
+        available: the leaves.
         max_size: leaves of the largest terms.
         progress: show a bar on a terminal after two seconds.
     """
-    lists = _Lists(alphabet, found_leaves)
+    lists = _Lists(alphabet, available)
     inputs = [lists.number(xs) for xs, _ in examples]
     target = tuple(lists.number(ys) for _, ys in examples)
     inputs += [lists.number(word) for word in _bank(len(alphabet.values))]
@@ -243,8 +243,8 @@ def search(
             fits.append(Term(expression))
 
     by_size[1] = []
-    tried = len(found_leaves)
-    for leaf in found_leaves:
+    tried = len(available)
+    for leaf in available:
         try:
             keep(leaf, tuple(lists.apply(leaf, number) for number in inputs))
         except Exception:
@@ -273,7 +273,7 @@ def _built(by_size: Mapping[int, Sequence[tuple[Expression, tuple[int, ...]]]], 
     count = 0
     for outer_size in range(1, size):
         outers = [outer for outer, _ in by_size[outer_size]]
-        ways = sum((not isinstance(each, Composition)) + (not isinstance(each, Concatenation)) for each in outers)
+        ways = sum(1 + isinstance(outer, Leaf) for outer in outers)
         count += ways * len(by_size[size - outer_size])
     return count
 
@@ -301,25 +301,25 @@ def _larger(
 def _bank(values: int) -> list[Word]:
     """Lists of at most two values: all of them over a few values up to a length, and short ones over the others."""
     few = range(min(values, BANK_VALUES))
-    found: dict[Word, None] = {(): None}
+    words: dict[Word, None] = {(): None}
     for pair in [*combinations(few, 2), (0,)] if values else []:
         for length in range(1, BANK_LENGTH + 1):
-            found.update(dict.fromkeys(product(pair, repeat=length)))
-    found.update(dict.fromkeys(product(range(values), repeat=1)))
-    found.update(dict.fromkeys(product(range(min(values, BANK_PAIRS)), repeat=2)))
-    return list(found)
+            words.update(dict.fromkeys(product(pair, repeat=length)))
+    words.update(dict.fromkeys(product(range(values), repeat=1)))
+    words.update(dict.fromkeys(product(range(min(values, BANK_PAIRS)), repeat=2)))
+    return list(words)
 
 
 class _Lists:
     """Lists by number, so that what a leaf makes of a list is computed once."""
 
-    def __init__(self, alphabet: Alphabet, found_leaves: Sequence[Leaf]) -> None:
+    def __init__(self, alphabet: Alphabet, available: Sequence[Leaf]) -> None:
         self._alphabet = alphabet
         self._numbers: dict[Word, int] = {}
         self._words: list[Word] = []
         self._joined: dict[tuple[int, int], int] = {}
-        self._functions = {leaf.name: Term(leaf) for leaf in found_leaves}
-        self._memo: dict[str, dict[int, int]] = {leaf.name: {} for leaf in found_leaves}
+        self._functions = {leaf.name: Term(leaf) for leaf in available}
+        self._memo: dict[str, dict[int, int]] = {leaf.name: {} for leaf in available}
         try:
             self._label: dict[Any, int] | None = {value: label for label, value in enumerate(alphabet.values)}
         except TypeError:
@@ -327,10 +327,11 @@ class _Lists:
 
     def number(self, word: Word) -> int:
         """The number of a list."""
-        found = self._numbers.setdefault(word, len(self._words))
-        if found == len(self._words):
+        new = len(self._words)
+        number = self._numbers.setdefault(word, new)
+        if number == new:
             self._words.append(word)
-        return found
+        return number
 
     def apply(self, expression: Expression, number: int) -> int:
         """What an expression makes of a list."""
@@ -339,18 +340,18 @@ class _Lists:
         if isinstance(expression, Composition):
             return self.apply(expression.outer, self.apply(expression.inner, number))
         memo = self._memo[expression.name]
-        found = memo.get(number)
-        if found is None:
+        known = memo.get(number)
+        if known is None:
             answer = self._functions[expression.name](self._alphabet.decode(self._words[number]))
-            found = memo[number] = self.number(self._encode(answer))
-        return found
+            known = memo[number] = self.number(self._encode(answer))
+        return known
 
     def join(self, left: int, right: int) -> int:
         """One list after another."""
-        found = self._joined.get((left, right))
-        if found is None:
-            found = self._joined[left, right] = self.number(self._words[left] + self._words[right])
-        return found
+        known = self._joined.get((left, right))
+        if known is None:
+            known = self._joined[left, right] = self.number(self._words[left] + self._words[right])
+        return known
 
     def _encode(self, answer: list[Any]) -> Word:
         if self._label is None:

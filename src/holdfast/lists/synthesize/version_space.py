@@ -84,10 +84,10 @@ class VersionSpace:
         sizes = {x: known[0] for x, known in counts.items() if known is not None}
         known_words = {pair: self.pair_words[part][0] for pair, part in pairs.items() if part in self.pair_words}
         if not missing:
-            found = glue(sizes, known_words)
-            if isinstance(found, Circle):
-                raise self._cycle(found, pairs)
-            return as_given(xs, alphabet.decode(found))
+            glued = glue(sizes, known_words)
+            if isinstance(glued, Circle):
+                raise self._cycle(glued, pairs)
+            return as_given(xs, alphabet.decode(glued))
         gaps = [alphabet.decode(part) for part in missing]
         if len(sizes) < len(labels):
             raise Undetermined(gaps)
@@ -97,7 +97,7 @@ class VersionSpace:
         if len(candidates) == 1:
             return as_given(xs, alphabet.decode(candidates[0]))
         raise Undetermined(
-            gaps, [alphabet.decode(each) for each in candidates] if len(candidates) <= CANDIDATES else []
+            gaps, [alphabet.decode(candidate) for candidate in candidates] if len(candidates) <= CANDIDATES else []
         )
 
     def _cycle(self, circle: Circle, pairs: Mapping[tuple[int, int], Word]) -> Cycle:
@@ -128,9 +128,9 @@ class VersionSpace:
             if isinstance(whole, Circle):
                 continue  # no list has these three parts
             answers = {pair: self.pair_words[part][0] for pair, part in pairs.items()}
-            found = glue({x: _copies(x, answers) for x in labels}, answers)
-            if isinstance(found, Circle):
-                raise self._cycle(found, pairs)
+            glued = glue({x: _copies(x, answers) for x in labels}, answers)
+            if isinstance(glued, Circle):
+                raise self._cycle(glued, pairs)
 
 
 def version_space(examples: Sequence[Example]) -> VersionSpace:
@@ -151,27 +151,27 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
     pair_words: dict[Word, tuple[Word, int]] = {}
     wholes: dict[Word, int] = {}
     for number, (given, answer) in enumerate(examples):
-        start = sum(len(each) for each, _ in examples[:number])
+        start = sum(len(earlier_list) for earlier_list, _ in examples[:number])
         word: Word = tuple(alphabet.labels[start : start + len(given)].tolist())
-        found: Word = tuple(alphabet.encode(answer).tolist())
+        answered: Word = tuple(alphabet.encode(answer).tolist())
         kept = set(word)
-        for label, value in zip(found, answer, strict=True):
+        for label, value in zip(answered, answer, strict=True):
             if label not in kept:
                 raise AlienValue(given, answer, value)
-        labelled.append((word, found))
+        labelled.append((word, answered))
         earlier = wholes.setdefault(word, number)
-        if found != labelled[earlier][1]:
+        if answered != labelled[earlier][1]:
             raise Contradiction(given, (examples[earlier], examples[earlier][1]), (examples[number], answer))
         labels = sorted(set(word))
         for x in labels:
-            copies, shown = counts.setdefault((x, word.count(x)), (found.count(x), number))
-            if copies != found.count(x):
+            copies, shown = counts.setdefault((x, word.count(x)), (answered.count(x), number))
+            if copies != answered.count(x):
                 raise WrongMultiplicity(alphabet.values[x], examples[shown], examples[number])
-        places, answer_places = _places(word), _places(found)
+        places, answer_places = _places(word), _places(answered)
         for x, y in combinations(labels, 2):
             # As `restrict`, in time of the part.
             part = tuple(word[place] for place in sorted(places[x] + places[y]))
-            rest = tuple(found[place] for place in sorted(answer_places.get(x, []) + answer_places.get(y, [])))
+            rest = tuple(answered[place] for place in sorted(answer_places.get(x, []) + answer_places.get(y, [])))
             known, shown = pair_words.setdefault(part, (rest, number))
             if known != rest:
                 raise Contradiction(
@@ -187,7 +187,7 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
 
 def as_examples(examples: Sequence[Example]) -> list[Example]:
     """Examples as they were given, or an error that says what is wrong with them."""
-    found: list[Example] = []
+    plain_examples: list[Example] = []
     if not isinstance(examples, Iterable):
         raise ArgumentError("examples", "pairs (list, its answer)", examples)
     for number, example in enumerate(examples):
@@ -199,18 +199,18 @@ def as_examples(examples: Sequence[Example]) -> list[Example]:
             if not isinstance(plain, list | tuple | str):
                 raise ArgumentError(f"examples[{number}]", "two lists, tuples or texts", type(side).__name__)
             sides.append(plain)
-        found.append((sides[0], sides[1]))
-    if not found:
+        plain_examples.append((sides[0], sides[1]))
+    if not plain_examples:
         raise ArgumentError("examples", "at least one pair (list, its answer)", "none")
-    return found
+    return plain_examples
 
 
 def _places(word: Word) -> dict[int, list[int]]:
     """Where each label occurs."""
-    found: dict[int, list[int]] = {}
+    places: dict[int, list[int]] = {}
     for place, label in enumerate(word):
-        found.setdefault(label, []).append(place)
-    return found
+        places.setdefault(label, []).append(place)
+    return places
 
 
 def _copies(label: int, words: Mapping[tuple[int, int], Word]) -> int:

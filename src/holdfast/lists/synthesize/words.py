@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from holdfast.lists.tokens import Token, circle_through
+
 Word = tuple[int, ...]
-Token = tuple[int, int]
-"""A label and which of its copies, from 0."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def words_with(counts: Sequence[int]) -> Iterator[Word]:
 def rows(word: Word) -> tuple[int, ...]:
     """Which ones of a word on 0 and 1 follow each of its zeros: bit b of row a says that zero a comes before one b."""
     ones = sum(word)
-    found, passed = [], 0
+    following, passed = [], 0
     for letter in word:
         if letter:
             passed += 1
         else:
-            found.append((1 << ones) - (1 << passed))
-    return tuple(found)
+            following.append((1 << ones) - (1 << passed))
+    return tuple(following)
 
 
 def three_cycle(
@@ -106,7 +106,6 @@ def glue(counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) 
     Arguments:
         counts: copies of each label.
         pair_words: for each pair of labels, the smaller first, the word on them; it holds as many copies as `counts`.
-
     """
     place = {label: list(range(copies)) for label, copies in counts.items()}
     for x, y in pair_words:
@@ -118,19 +117,20 @@ def glue(counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) 
     for label, places in place.items():
         for copy, here in enumerate(places):
             if here in at:
-                return _circle(at[here], (label, copy), counts, pair_words)
+                s, t = at[here], (label, copy)
+                return Circle(circle_through(s, t, lambda token: _before(token, counts, pair_words)))
             at[here] = (label, copy)
     return tuple(at[here][0] for here in range(len(at)))
 
 
-def _circle(s: Token, t: Token, counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) -> Circle:
-    """A circle through two tokens with as many tokens before the one as before the other: they differ in value."""
-    if not before(s, t, pair_words):
-        s, t = t, s
-    tokens = ((label, copy) for label, copies in counts.items() for copy in range(copies))
-    # As many come before s as before t, and s is one of the latter: some token comes before s but not before t.
-    u = next(u for u in tokens if u not in (s, t) and before(u, s, pair_words) and not before(u, t, pair_words))
-    return Circle((s, t, u))
+def _before(token: Token, counts: Mapping[int, int], pair_words: Mapping[tuple[int, int], Word]) -> dict[int, int]:
+    """How many tokens of each label stand before a token."""
+    x, copy = token
+    here = {
+        y: _place(pair_words[(x, y) if x < y else (y, x)], x, copy) - copy if copies and y != x else 0
+        for y, copies in counts.items()
+    }
+    return {**here, x: copy}
 
 
 def before(s: Token, t: Token, pair_words: Mapping[tuple[int, int], Word]) -> bool:
