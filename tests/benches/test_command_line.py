@@ -10,7 +10,8 @@ import pytest
 from holdfast.benches import BENCHES
 from holdfast.cli import main
 
-TOY = ["--device", "cpu", "--lengths", "8", "12", "--heads", "4", "--kv-heads", "2", "--head-dims", "16", "--rounds", "2"]
+DEVICE = ["--device", "cpu"]
+TOY = [*DEVICE, "--lengths", "8", "12", "--heads", "4", "--kv-heads", "2", "--head-dims", "16", "--rounds", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_sharpness_reports_every_arm_and_writes_the_machine(ask):
 
 
 def test_padding_hides_the_same_keys_from_all_arms(ask):
-    status, out, _ = ask("sharpness-prefill", *TOY[:2], "--lengths", "80", "--padding", "5", "--rounds", "1", "--json")
+    status, out, _ = ask("sharpness-prefill", *DEVICE, "--lengths", "80", "--padding", "5", "--rounds", "1", "--json")
     assert status == 0
     assert {row["arm"] for row in json.loads(out)["rows"]} == {"sdpa", "off", "adaptive"}
 

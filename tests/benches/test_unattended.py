@@ -173,11 +173,21 @@ def test_the_tests_of_kernels_are_among_those_for_a_gpu():
 def test_gpu_tests_are_counted_and_one_that_kills_its_process_is_named(tmp_path):
     (tmp_path / "tests").mkdir()
     mark = "pytest.mark." + "gpu"
-    (tmp_path / "tests" / "test_a.py").write_text(
-        f"import os, pytest\n\n\n@{mark}\n@pytest.mark.parametrize('x', [1, 2])\ndef test_x(x):\n"
-        "    assert x == 1\n\n\n"
-        f"def test_unmarked():\n    raise AssertionError\n\n\n@{mark}\ndef test_z():\n    os.kill(os.getpid(), 9)\n"
-    )
+    source = f"""import os, pytest
+
+@{mark}
+@pytest.mark.parametrize("x", [1, 2])
+def test_x(x):
+    assert x == 1
+
+def test_unmarked():
+    raise AssertionError
+
+@{mark}
+def test_z():
+    os.kill(os.getpid(), 9)
+"""
+    (tmp_path / "tests" / "test_a.py").write_text(source)
     (tmp_path / "tests" / "test_b.py").write_text(f"import no_such_package, pytest\nx = {mark}\n")
     files = files_with_gpu_tests(tmp_path)
     assert [path.name for path in files] == ["test_a.py", "test_b.py"]
