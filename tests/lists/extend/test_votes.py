@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+from holdfast.benches.lists.robust import table
 from holdfast.errors import ArgumentError
 from holdfast.lists.errors import Undetermined
 from holdfast.lists.extend import Votes, copeland, kemeny, kemeny_cost, local_search, merge_sort
 from holdfast.lists.extend.block_merge import block_merge_with_errors
 from holdfast.lists.extend.ranking import EXACT
 from holdfast.lists.extend.sublists import Sublists
-
-ROOT = Path(__file__).parents[3]
 
 
 def votes_of(size: int, *answers: list[int]) -> Votes:
@@ -551,10 +548,7 @@ def test_large_contradictions_are_not_claimed_to_be_optimal():
 
 
 def test_the_benchmark_measures_what_it_says():
-    spec = importlib.util.spec_from_file_location("lists_robust", ROOT / "benchmarks" / "lists_robust.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    quiet, loud = benchmark.table([(8, 0.0, 1), (8, 0.3, 1)], trials=20, seed=1)
+    quiet, loud = table([(8, 0.0, 1), (8, 0.3, 1)], lists=20, seed=1)
     assert quiet["exact_local"] == quiet["exact_strict"] == quiet["exact_merge"] == quiet["ceiling_expected"] == 1.0
     assert quiet["kendall_local"] == pytest.approx(0, abs=1e-12)
     assert loud["exact_strict"] <= loud["exact_local"] <= loud["ceiling"] < 0.5

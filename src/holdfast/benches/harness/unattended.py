@@ -176,10 +176,11 @@ def run_unattended(run: Run, chosen: Sequence[Piece]) -> int:
         except Interrupted:
             interrupted = True
         if interrupted:
+            cut: Status = "interrupted"
             for piece in chosen[len(endings) :]:
-                cut: Status = "interrupted" if piece is chosen[len(endings)] else "skipped"
                 endings.append(Ending(piece.name, cut, says="the run was interrupted"))
                 run.write("piece", _document(endings[-1]))
+                cut = "skipped"
         seconds = time.monotonic() - started
         wrong = [ending.piece for ending in endings if ending.status not in ("ok", "skipped")]
         run.write("end", {"seconds": round(seconds, 1), "wrong": wrong, "interrupted": interrupted})
@@ -274,7 +275,8 @@ def _environment(device: Device) -> dict[str, str]:
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps even a killed process
+        process.wait(10)
 
 
 @contextlib.contextmanager

@@ -99,10 +99,9 @@ def headline(cases: Sequence[Case], rows: Sequence[Row]) -> tuple[str, float | N
     for case in cases:
         same = [row for row in timed if (row["dtype"], row["head_dim"], row["keys"], row["causal"]) == _key(case)]
         if same:
-            words = f"{_name(case)}: " + ", ".join(
-                f"{row['to_sdpa']:.3g} x the time of sdpa ({row['peer']}{', graph' if row['launch'] == 'graph' else ''})"
-                for row in same
-            )
+            ways = [row["peer"] + (", graph" if row["launch"] == "graph" else "") for row in same]
+            ratios = [f"{row['to_sdpa']:.3g} x the time of sdpa ({way})" for row, way in zip(same, ways, strict=True)]
+            words = f"{_name(case)}: {', '.join(ratios)}"
             if same[0]["to_eager"] is not None:
                 words += f", {same[0]['to_eager']:.3g} x that of eager"
             return words, same[-1]["to_sdpa"]
