@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from holdfast.cli import main
 from holdfast.lab.locate import find
 from holdfast.lab.study import Study
 
@@ -44,8 +47,29 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
     return read
 
 
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line in this process, in the test's own folder: exit status, output and errors."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # so that it is set back
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main([*map(str, words)])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
 def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own."""
+    """Start the command line in a process of its own: for tests that kill or interrupt it."""
     return subprocess.Popen(
         [sys.executable, "-m", "holdfast", *map(str, words)],
         cwd=cwd,
@@ -53,6 +77,8 @@ def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | options.pop("env", {}),
+        # A shell's background jobs ignore Ctrl-C, and so would the processes that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lab import Claim, Config, Figure, Part, Record, Results, Status, Study, Trial, exact, unusable
+from holdfast.lab import Claim, Config, Figure, Outcome, Part, Record, Results, Status, Study, Trial, exact, unusable
 from holdfast.lab.engines import LocalEngine
 from holdfast.lab.run import Job, run
 from holdfast.lab.store import Store
+from holdfast.lab.trial import as_outcome
 
 
 def trials_of_growth(config: Config) -> list[Trial[Config]]:
@@ -106,6 +107,16 @@ def test_the_short_form_is_one_part() -> None:
 def test_malformed_studies(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         study(**changes)
+
+
+def test_a_label_or_column_of_its_own_for_the_part_is_refused() -> None:
+    labelled = replace(GROWTH, trials=lambda config: [Trial(0, config, {"part": "growth"})])
+    with pytest.raises(ArgumentError, match=r"^trials of growth: expected labels without 'part', which the lab adds"):
+        list(study(parts=[labelled]).trials(SCALES["quick"]))
+    with pytest.raises(ArgumentError, match=r"^a record: expected no column 'part', which the lab adds"):
+        as_outcome({"size": 1, "part": "growth"})
+    with pytest.raises(ArgumentError, match=r"^curve 'loss': expected no column 'part'"):
+        as_outcome(Outcome([{"size": 1}], {"loss": [{"part": "growth"}]}))
 
 
 def test_malformed_parts_and_claims() -> None:

@@ -26,7 +26,7 @@ from holdfast.lab.verdict import (
     unusable,
 )
 
-STUDIES = 2000
+STUDIES = 1000
 finite = st.floats(-1e6, 1e6)
 
 

@@ -93,7 +93,7 @@ class Part(Generic[C]):
             config: the study's configuration.
 
         Errors:
-            ArgumentError: `trials` gives something else than trials.
+            ArgumentError: `trials` gives something else than trials, or one that has such a label already.
         """
         trials = self.trials(config)
         if not isinstance(trials, Iterable):
@@ -101,6 +101,9 @@ class Part(Generic[C]):
         for trial in trials:
             if not isinstance(trial, Trial):
                 raise ArgumentError(f"trials of {self.name}", "a list of Trial", trial)
+            if PART in trial.labels:
+                expected = f"labels without {PART!r}, which the lab adds"
+                raise ArgumentError(f"trials of {self.name}", expected, trial.labels)
             yield dataclasses.replace(trial, labels={PART: self.name, **trial.labels})
 
 

@@ -117,7 +117,7 @@ def as_outcome(result: object) -> Outcome:
     """What `run` returned, as an `Outcome` of plain Python numbers and text.
 
     Errors:
-        ArgumentError: it is something else, or there is nothing in it.
+        ArgumentError: it is something else, or there is nothing in it, or it says itself which part it is of.
     """
     expected = "an Outcome, a record such as {'accuracy': 0.9}, or a list of records"
     if isinstance(result, Mapping):
@@ -137,6 +137,8 @@ def as_outcome(result: object) -> Outcome:
 def _plain(row: object, where: str) -> dict[str, Scalar]:
     if not isinstance(row, Mapping) or not row:
         raise ArgumentError(where, "a mapping from column to value", row)
+    if PART in row:
+        raise ArgumentError(where, f"no column {PART!r}, which the lab adds", row)
     plain: dict[str, Scalar] = {}
     for name, value in row.items():
         item = getattr(value, "item", None)  # zero-dimensional arrays and tensors

@@ -14,7 +14,7 @@ from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
 from holdfast.lab.study import Study
 from holdfast.lab.trial import Outcome, Trial
-from tests.lab.conftest import TOY, holdfast
+from tests.lab.conftest import TOY, Command
 
 ray = pytest.importorskip("ray")
 
@@ -30,18 +30,28 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that runs nothing and two nodes with one core each, all on this machine."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """One cluster for all tests: a head that runs nothing, a node with two cores, and quick to miss a lost node."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        yield found
-    finally:
-        ray.shutdown()
-        found.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        watchful = {
+            "health_check_initial_delay_ms": 0,
+            "health_check_period_ms": 200,
+            "health_check_failure_threshold": 3,
+        }
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": watchful},
+        )
+        try:
+            cluster.add_node(num_cpus=2)
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def sums(store: Path) -> dict[str, str]:
@@ -69,10 +79,9 @@ class KillsANode(Listener):
 
 
 def test_results_are_bit_identical_and_a_lost_node_is_survived(toy: Study[Any], tmp_path: Path, cluster: Any) -> None:
-    cluster.add_node(num_cpus=1)
     doomed = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    job = Job.of(toy, "laptop", changes={"sleep_s": 0.4})
+    job = Job.of(toy, "laptop", changes={"sleep_s": 0.2})
     listener = KillsANode(cluster, doomed)
     [there] = run([job], Store(tmp_path / "ray"), RayEngine(cluster.address), listener)
     [here] = run([job], Store(tmp_path / "local"), LocalEngine(2))
@@ -85,8 +94,6 @@ def test_results_are_bit_identical_and_a_lost_node_is_survived(toy: Study[Any], 
 
 
 def test_an_exception_and_a_dying_worker_fail_only_their_trial(toy: Study[Any], tmp_path: Path, cluster: Any) -> None:
-    cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
     for how, reason in (("raise", "ValueError: the toy raised"), ("die", "its worker was lost")):
         job = Job.of(toy, "quick", seeds=2, changes={"misbehave": how})
         [result] = run([job], Store(tmp_path / how), RayEngine(cluster.address))
@@ -95,28 +102,20 @@ def test_an_exception_and_a_dying_worker_fail_only_their_trial(toy: Study[Any], 
         assert len(result.results.outcomes) == 3
 
 
-def test_the_command_line_starts_a_cluster_of_its_own(tmp_path: Path) -> None:
-    driver = holdfast(
-        *("run", TOY, "--engine", "ray", "--workers", "2", "--seeds", "2", "--store", "s"),
-        cwd=tmp_path,
-        env={"RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    out, err = driver.communicate(timeout=120)
-    assert driver.returncode == 0, err
+def test_the_command_line_starts_a_cluster_of_its_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    status, out, err = command("run", TOY, "--engine", "ray", "--workers", "2", "--seeds", "2", "--store", "s")
+    assert status == 0, err
     assert "4 trials computed" in out
     assert "Traceback" not in err
+    assert not ray.is_initialized()
 
 
-def test_no_cluster_at_the_address_is_one_clear_line(tmp_path: Path) -> None:
-    driver = holdfast(
-        *("run", TOY, "--engine", "ray", "--address", "127.0.0.1:1", "--store", "s"),
-        cwd=tmp_path,
-        env={"RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    _, err = driver.communicate(timeout=120)
-    assert driver.returncode == 2
-    assert "--address: expected a running Ray cluster, got 127.0.0.1:1" in err
-    assert "Traceback" not in err
+def test_no_cluster_at_the_address_is_one_clear_line(command: Command) -> None:
+    status, _, err = command("run", TOY, "--engine", "ray", "--address", "127.0.0.1:1", "--store", "s")
+    assert status == 2
+    assert err.startswith("holdfast: error: --address: expected a running Ray cluster, got 127.0.0.1:1")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
