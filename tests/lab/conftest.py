@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from holdfast.cli import main
 from holdfast.lab.locate import find
 from holdfast.lab.study import Study
+from tests.command_line import ask
 
 TOY = Path(__file__).parent / "toy_study.py"
 
@@ -51,19 +50,11 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(tmp_path: Path) -> Command:
     """The command line in this process, in the test's own folder: exit status, output and errors."""
 
     def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # so that it is set back
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as stop:
-                main([*map(str, words)])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return (int(stop.value.code or 0), *capsys.readouterr())
+        return ask(*words, cwd=tmp_path)
 
     return call
 
@@ -78,8 +69,7 @@ def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]
         text=True,
         env=os.environ | options.pop("env", {}),
         # A shell's background jobs ignore Ctrl-C, and so would the processes that they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
+        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
     )
 
 

@@ -137,11 +137,19 @@ def list_studies(options: List) -> int:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for scale in study.scales:
             table.add_row(scale, escape(study.cost.get(scale, "cost unknown")))
-        table.add_row("claims", ", ".join(escape(claim.name) for claim in study.claims) or "none")
+        table.add_row("claims", escape(_claims(study)))
         console.print(Padding.indent(table, 2))
         console.print()
     print("Run one:  holdfast run STUDY --scale quick      All settings:  holdfast run STUDY --help")
     return OK
+
+
+def _claims(study: Study[Any]) -> str:
+    """Names of the headline claims, or of all where none is, and how many others there are."""
+    headline = [claim.name for claim in study.claims if claim.headline]
+    names = headline or [claim.name for claim in study.claims]
+    others = len(study.claims) - len(names)
+    return (", ".join(names) or "none") + (f", and {others} more" if others else "")
 
 
 def _describe(study: Study[Any]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def overrides(config: Any, default: Any) -> dict[str, Any]:
-    """The settings in which a configuration differs from the default of its scale."""
-    base = flatten(default)
-    return {name: value for name, value in flatten(config).items() if name not in base or base[name] != value}
+    """The settings in which a configuration differs from the default of its scale, be it only in type or sign."""
+    base = {name: repr(value) for name, value in flatten(default).items()}  # 1 == True == 1.0, and 0.0 == -0.0
+    return {name: value for name, value in flatten(config).items() if base.get(name) != repr(value)}
 
 
 def apply(config: Any, changes: Mapping[str, Any]) -> Any:
