@@ -37,7 +37,7 @@ def main() -> None:
         mask[:, : options.padding] = False
     arms = {
         "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal),
-        "plain": lambda: adaptive_attention(q, k, v, mask=mask, causal=causal, temperature=Plain()),
+        "plain": lambda: adaptive_attention(q, k, v, mask=mask, causal=causal, normaliser=Plain()),
         "adaptive": lambda: adaptive_attention(q, k, v, mask=mask, causal=causal),
     }
     taken: dict[str, list[float]] = {name: [] for name in arms}

@@ -144,19 +144,24 @@ def _arms(query: Tensor, key: Tensor, value: Tensor, causal: bool, gpu: bool) ->
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=gqa)
 
     if gpu:
-        from holdfast.nn.kernels.adaptive_attention import adaptive_attention_triton
+        from holdfast.nn import Plain
+        from holdfast.nn.attention import AttentionCall
+        from holdfast.nn.attention.triton import host
+
+        def kernel(**options: Any) -> Tensor:
+            return host.compute(AttentionCall.of(query, key, value, causal=causal, **options))
 
         return {
             "sdpa": sdpa,
-            "off": lambda: adaptive_attention_triton(query, key, value, causal=causal, temperature=None),
-            "adaptive": lambda: adaptive_attention_triton(query, key, value, causal=causal),
+            "off": lambda: kernel(normaliser=Plain()),
+            "adaptive": kernel,
         }
     from holdfast.nn import Plain, adaptive_attention
 
     plain = Plain()
     return {
         "sdpa": sdpa,
-        "off": lambda: adaptive_attention(query, key, value, causal=causal, temperature=plain),
+        "off": lambda: adaptive_attention(query, key, value, causal=causal, normaliser=plain),
         "adaptive": lambda: adaptive_attention(query, key, value, causal=causal),
     }
 
