@@ -45,9 +45,7 @@ def test_output_that_is_not_written_is_seen(monkeypatch):
 
 def test_an_arm_without_the_law_is_wrong(monkeypatch):
     usual = arms.adaptive_attention
-    monkeypatch.setattr(
-        arms, "adaptive_attention", lambda *t, **more: usual(*t, **more | {"temperature": arms.Plain()})
-    )
+    monkeypatch.setattr(arms, "adaptive_attention", lambda *t, **more: usual(*t, **more | {"normaliser": arms.Plain()}))
     assert set(compare(CASE, "cpu", "reference", eager=False).wrong) == {"adaptive"}
 
 

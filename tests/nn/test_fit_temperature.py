@@ -1,3 +1,4 @@
+import importlib
 import json
 import math
 import pickle
@@ -8,7 +9,8 @@ import torch
 
 from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.nn import AdaptiveTemperature, FitError, adaptive_softmax, entropy_of, fit_temperature
-from holdfast.nn import temperature as module
+
+module = importlib.import_module("holdfast.nn.fit_temperature")  # the function of that name stands before it
 
 SIZES = (16, 32, 64, 128, 256, 512)
 TARGET = 0.36

@@ -4,6 +4,7 @@ import math
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from holdfast.nn import (
     adaptive_softmax,
     entropy_of,
     inactive_share,
+    masking,
+    softmax,
     temperature,
 )
 
@@ -58,13 +61,16 @@ def randn():
 
 @pytest.fixture(scope="module")
 def plain():
-    """The module without run-time checks of annotations, as users have it: compilers see through it."""
-    spec = importlib.util.spec_from_file_location("plain_temperature", temperature.__file__)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    """Law and softmax without run-time checks of annotations, as users have them: compilers see through it."""
+    names = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (masking, temperature, softmax):
+            spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
+            unchecked = importlib.util.module_from_spec(spec)
+            patch.setitem(sys.modules, spec.name, unchecked)
+            spec.loader.exec_module(unchecked)
+            names |= vars(unchecked)
+        yield SimpleNamespace(**names)
 
 
 @quiet
@@ -474,7 +480,7 @@ def test_detached_backward_is_that_of_a_softmax_with_constant_beta(randn):
 
 @pytest.fixture
 def unwarned(monkeypatch):
-    monkeypatch.setattr(temperature, "_warned", set())
+    monkeypatch.setattr(softmax, "_warned", set())
 
 
 def test_warns_once_when_the_law_cannot_act(unwarned):

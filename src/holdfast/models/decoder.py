@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import Normaliser, Plain, entropy_of
+from holdfast.nn.attention import AttentionCall, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +194,10 @@ class Decoder(nn.Module):
             tokens: token numbers, padded on the right.
             lengths: tokens of each sequence; `None`: no padding.
         """
-        found: list[HeadEntropies] = []
-        self._hidden(tokens, None, found)
-        logits = torch.cat([each.logits for each in found])
-        weights = torch.cat([each.weights for each in found])
+        layers: list[HeadEntropies] = []
+        self._hidden(tokens, None, layers)
+        logits = torch.cat([layer.logits for layer in layers])
+        weights = torch.cat([layer.weights for layer in layers])
         if lengths is not None:
             padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
             logits = logits.masked_fill(padding[:, None], math.nan)
@@ -301,14 +302,11 @@ def attend(
     queries, keys = query.shape[2], key.shape[2]
     if type(normaliser) is Plain and entropies is None and (queries == keys or queries == 1):
         return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=queries == keys)
+    call = AttentionCall.of(query, key, value, causal=True, normaliser=normaliser)
     with torch.autocast(query.device.type, enabled=False):
-        wide = torch.promote_types(query.dtype, torch.float32)
-        logits = query.to(wide) @ key.to(wide).mT / math.sqrt(query.shape[-1])
-        if queries > 1:
-            later = torch.ones(queries, keys, dtype=torch.bool, device=query.device).triu(keys - queries + 1)
-            logits = logits.masked_fill(later, -math.inf)
+        logits = plain.logits(call)
         weights = normaliser.weights(logits)
         if entropies is not None:
-            own = torch.special.entr(weights).sum(dim=-1)
-            entropies.append(HeadEntropies(entropy_of(logits).unsqueeze(0), own.unsqueeze(0)))
+            of_weights = torch.special.entr(weights).sum(dim=-1)
+            entropies.append(HeadEntropies(entropy_of(logits).unsqueeze(0), of_weights.unsqueeze(0)))
         return weights.to(value.dtype) @ value

@@ -1,5 +1,7 @@
 """Modules and functions that networks are made of."""
 
+from holdfast.nn.attention import RowStatistics, adaptive_attention, attention_statistics, attention_weights
+from holdfast.nn.fit_temperature import FitError, fit_temperature
 from holdfast.nn.list_comparator import ListComparator, train_list_comparator
 from holdfast.nn.normalisers import (
     NORMALISERS,
@@ -16,18 +18,8 @@ from holdfast.nn.normalisers import (
     SSMax,
     YaRN,
 )
-from holdfast.nn.temperature import (
-    AdaptiveTemperature,
-    CorrectionInactiveWarning,
-    FitError,
-    FitRecord,
-    SizeCheck,
-    adaptive_softmax,
-    entropy_of,
-    fit_temperature,
-    inactive_share,
-)
-from holdfast.nn.tempered_attention import RowStatistics, adaptive_attention, attention_statistics, attention_weights
+from holdfast.nn.softmax import CorrectionInactiveWarning, adaptive_softmax, entropy_of, inactive_share
+from holdfast.nn.temperature import AdaptiveTemperature, FitRecord, SizeCheck
 
 __all__ = [
     "NORMALISERS",

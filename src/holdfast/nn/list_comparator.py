@@ -196,12 +196,12 @@ class ListComparator(nn.Module):
         place = torch.from_numpy(np.stack(np.divmod(codes, self.copies), axis=-1))
         # In double precision, so that rounding, which depends on what is computed together, decides no comparison.
         exact = {name: parameter.double() for name, parameter in self.named_parameters()}
-        found = [np.empty(0, dtype=bool)]
+        before = [np.empty(0, dtype=bool)]
         for start in range(0, len(place), PAIRS_AT_ONCE):
             part = place[start : start + PAIRS_AT_ONCE].to(self.value_embedding.weight.device)
             logits = torch.func.functional_call(self, exact, (part[:, 0], part[:, 1]))
-            found.append((logits > 0).cpu().numpy())
-        return np.concatenate(found)
+            before.append((logits > 0).cpu().numpy())
+        return np.concatenate(before)
 
 
 def _compared(copies: Int[np.ndarray, "copies 3"]) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
@@ -317,11 +317,11 @@ def train_list_comparator(
     Errors:
         ArgumentError: a list or an answer is not as said, or an element is no value.
     """
-    found = comparisons(lists, answers, copies)
-    for x in (found.value.min().item(), found.value.max().item()) if len(found.value) else ():
+    pairs = comparisons(lists, answers, copies)
+    for x in (pairs.value.min().item(), pairs.value.max().item()) if len(pairs.value) else ():
         if not 0 <= x < values:
             raise ArgumentError("lists", f"values from 0 to {values - 1}", x)
-    if not len(found.before):
+    if not len(pairs.before):
         raise ArgumentError("answers", "a list with two elements that come out", "none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -330,12 +330,12 @@ def train_list_comparator(
     optimiser = torch.optim.Adam(comparator.parameters(), lr=rates[0])
     for step in range(1, steps + 1):
         optimiser.param_groups[0]["lr"] = rates[0] if 3 * step <= 2 * steps else rates[1]
-        pair = torch.randint(len(found.before), (batch,), generator=generator)
-        logits = comparator(found.earlier[pair], found.later[pair])
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, found.before[pair])
-        element = torch.randint(len(found.value), (batch,), generator=generator)
-        counts = comparator.count_logits(found.value[element])
-        loss = loss + nn.functional.cross_entropy(counts, found.count[element])
+        pair = torch.randint(len(pairs.before), (batch,), generator=generator)
+        logits = comparator(pairs.earlier[pair], pairs.later[pair])
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, pairs.before[pair])
+        element = torch.randint(len(pairs.value), (batch,), generator=generator)
+        counts = comparator.count_logits(pairs.value[element])
+        loss = loss + nn.functional.cross_entropy(counts, pairs.count[element])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

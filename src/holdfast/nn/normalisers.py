@@ -15,11 +15,13 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, require
-from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature, row_entropy, shifted_rows
+from holdfast.nn.masking import hidden_keys
+from holdfast.nn.softmax import row_entropy, shifted_rows
+from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
 
 @dataclass(frozen=True)
@@ -324,8 +326,3 @@ NORMALISERS: dict[str, type[Normaliser]] = {
     "sparsemax": Sparsemax,
 }
 """All of them, by name."""
-
-
-def hidden_keys(logits: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-    """Which logits count as masked: -inf, or at most half the dtype's lowest value."""
-    return logits <= torch.finfo(logits.dtype).min / 2

@@ -158,7 +158,7 @@ def compare(case: Case, device: str, ours: Kernels, *, eager: bool) -> Compariso
         )
 
     def off() -> Tensor:
-        return adaptive_attention(query, key, value, mask=mask, causal=causal, temperature=Plain())
+        return adaptive_attention(query, key, value, mask=mask, causal=causal, normaliser=Plain())
 
     def adaptive() -> Tensor:
         return adaptive_attention(query, key, value, mask=mask, causal=causal)
@@ -215,7 +215,7 @@ def _exact(
     asked, k, v = query[:, :, rows].double(), key.double(), value.double()
     with kernels("reference"):
         tables = (
-            attention_weights(asked, k, mask=visible, temperature=Plain()),
+            attention_weights(asked, k, mask=visible, normaliser=Plain()),
             attention_weights(asked, k, mask=visible),
         )
     groups = query.shape[1] // key.shape[1]

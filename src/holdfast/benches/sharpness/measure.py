@@ -131,7 +131,7 @@ def compile_ahead(cases: Sequence[Case]) -> None:
 def _compile(case: Case, adaptive: bool) -> None:
     query, key, value = case.tensors("cuda")
     with contextlib.suppress(Exception), kernels("triton"), torch.no_grad():
-        adaptive_attention(query, key, value, causal=case.causal, temperature=None if adaptive else Plain())
+        adaptive_attention(query, key, value, causal=case.causal, normaliser=None if adaptive else Plain())
 
 
 def _rows(case: Case, comparison: Comparison, plan: Plan) -> list[Row]:

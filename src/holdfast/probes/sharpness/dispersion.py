@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,12 +26,10 @@ def median(values: Tensor) -> float:
 
 
 def fitted_slope(points: Sequence[tuple[int | float, float]]) -> float:
-    """Least-squares slope of y against ln n for points (n, y); NaN with fewer than two."""
+    """Least-squares slope of y against ln n for points (n, y); NaN with fewer than two different n."""
     known = [(math.log(n), y) for n, y in points if not math.isnan(y)]
-    if len(known) < 2:
-        return math.nan
-    x0 = sum(x for x, _ in known) / len(known)
-    return sum((x - x0) * y for x, y in known) / sum((x - x0) ** 2 for x, _ in known)
+    x, y = np.array(known).reshape(-1, 2).T
+    return float(np.polyfit(x, y, 1)[0]) if len(set(x)) > 1 else math.nan
 
 
 def critical_beta(logits: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
@@ -80,8 +79,8 @@ def onset(points: Sequence[tuple[int | float, float]], weight: float, largest: i
     trend = known[-largest:]
     if trend[-1][1] >= trend[0][1]:
         return math.inf
-    found = _crossing(trend, weight)
-    return found if math.isnan(found) else max(float(known[-1][0]), found)
+    size = _crossing(trend, weight)
+    return size if math.isnan(size) else max(float(known[-1][0]), size)
 
 
 def _crossing(points: Sequence[tuple[int | float, float]], weight: float) -> float:
@@ -104,11 +103,11 @@ def checked_normalisers(normalisers: Mapping[str, Normaliser] | None) -> dict[st
     Errors:
         ArgumentError: a value is no normaliser.
     """
-    found = dict(normalisers or {})
-    for name, each in found.items():
-        if not isinstance(each, Normaliser):
-            raise ArgumentError("normalisers", "a Normaliser of holdfast.nn under each name", f"{name}: {each!r}")
-    return found
+    compared = dict(normalisers or {})
+    for name, normaliser in compared.items():
+        if not isinstance(normaliser, Normaliser):
+            raise ArgumentError("normalisers", "a Normaliser of holdfast.nn under each name", f"{name}: {normaliser!r}")
+    return compared
 
 
 def check_heads(name: str, normaliser: Normaliser, heads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,14 +15,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, require
-from holdfast.nn.huggingface import key_span, masking, unregister
-from holdfast.nn.normalisers import Normaliser, Rows, hidden_keys
-from holdfast.nn.tempered_attention import RowStatistics, attention_statistics, attention_weights
+from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.plain import logits, weights
+from holdfast.nn.attention.statistics import RowStatistics, row_statistics
+from holdfast.nn.attention.visibility import block
+from holdfast.nn.huggingface import unregister
+from holdfast.nn.masking import hidden_keys
+from holdfast.nn.normalisers import Normaliser
 
 NAME = "holdfast_probe"
 
 
-def own_implementation(model: nn.Module) -> str:
+def model_implementation(model: nn.Module) -> str:
     """Name of the attention that a model uses.
 
     Errors:
@@ -30,10 +35,10 @@ def own_implementation(model: nn.Module) -> str:
     require("transformers", "hf")
     from transformers.masking_utils import AttentionMaskInterface
 
-    own = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    if own is None or own not in AttentionMaskInterface._global_mapping:
-        raise ArgumentError("model", "a transformers model with eager or sdpa attention", f"attention {own!r}")
-    return str(own)
+    name = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if name is None or name not in AttentionMaskInterface._global_mapping:
+        raise ArgumentError("model", "a transformers model with eager or sdpa attention", f"attention {name!r}")
+    return str(name)
 
 
 @contextmanager
@@ -48,7 +53,7 @@ def attention_replaced(model: nn.Module, attend: Callable[..., Any], masks_of: s
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    own = own_implementation(model)
+    before = model_implementation(model)
     unregister(NAME)
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, cast("Any", AttentionMaskInterface._global_mapping[masks_of]))
@@ -57,7 +62,7 @@ def attention_replaced(model: nn.Module, attend: Callable[..., Any], masks_of: s
         switch(NAME)
         yield
     finally:
-        switch(own)
+        switch(before)
         unregister(NAME)
 
 
@@ -73,102 +78,71 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Logits(Normaliser):
-    """Stands in the place of a normaliser to see the logits themselves."""
+def model_attention(module: nn.Module, implementation: str) -> Callable[..., Any]:
+    """The function that a layer would call with this implementation.
 
-    def weights(self, logits: Tensor, rows: Rows | None = None) -> Tensor:
-        """The logits."""
-        return logits
+    Arguments:
+        module: an attention layer of transformers.
+        implementation: for example `"sdpa"` or `"eager"`, which each model brings along.
+
+    Errors:
+        ArgumentError: its source file has no such function.
+    """
+    files = [sys.modules[kind.__module__] for kind in type(module).__mro__ if kind.__module__ in sys.modules]
+    eager = next((file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward")), None)
+    table: Any = next((file.ALL_ATTENTION_FUNCTIONS for file in files if hasattr(file, "ALL_ATTENTION_FUNCTIONS")), {})
+    function: Callable[..., Any] | None = table.get(implementation, eager if implementation == "eager" else None)
+    if function is None:
+        raise ArgumentError("model", f"an attention function for {implementation!r}", type(module).__name__)
+    return function
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of one layer's attention.
+class MeasuredCall:
+    """One call of one layer's attention, and which of its keys are left out of what is measured.
 
     Arguments:
-        query, key: of each head; `heads` is a multiple of `kv_heads` (GQA).
-        mask: bool or additive, or `None`.
+        call: as transformers made it.
         excluded: keys that the measured distribution is conditional on not being; `None` for none.
-        causal, window, scale, softcap: as `holdfast.nn.adaptive_attention` takes them.
-        sinks: a logit for each head that takes part in the softmax.
     """
 
-    query: Float[Tensor, "batch heads queries dim"]
-    key: Float[Tensor, "batch kv_heads keys dim"]
-    mask: Tensor | None
+    call: AttentionCall
     excluded: Bool[Tensor, "#batch keys"] | None
-    causal: bool
-    window: int | None
-    scale: float
-    softcap: float | None
-    sinks: Float[Tensor, " heads"] | None
 
     @classmethod
-    def of(
-        cls,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
-        excluded: Tensor | None,
-    ) -> Call:
-        """Read what transformers hands to an attention function."""
-        is_causal = options.get("is_causal")
-        span = key_span(module, query, key, mask, is_causal)
-        seen, causal, window = masking(module, query, span, mask, options.get("sliding_window"), is_causal)
-        bias, sinks, scale = options.get("position_bias"), options.get("s_aux"), options.get("scaling")
-        return cls(
-            query=query,
-            key=key[:, :, :span],
-            mask=seen if bias is None else _biased(bias[..., :span], seen),
-            excluded=None if excluded is None else excluded[:, :span],
-            causal=causal,
-            window=window,
-            scale=query.shape[-1] ** -0.5 if scale is None else scale,
-            softcap=options.get("softcap"),
-            sinks=None if sinks is None else sinks.reshape(-1).to(query.dtype),
-        )
+    def of(cls, call: AttentionCall, excluded: Bool[Tensor, "#batch slots"] | None) -> MeasuredCall:
+        """A call, with what is excluded of all slots of its cache."""
+        return cls(call, None if excluded is None else excluded[:, : call.keys])
 
     def statistics(self) -> tuple[RowStatistics, RowStatistics]:
         """Statistics of every row without the sink, and with it; streamed, without the excluded keys."""
-        keys = attention_statistics(
-            self.query,
-            self.key,
-            mask=_without(self.mask, self.excluded),
-            causal=self.causal,
-            window=self.window,
-            scale=self.scale,
-            softcap=self.softcap,
-        )
-        if self.sinks is None:
+        keys = row_statistics(replace(self._without_excluded(self.call), sinks=None))
+        if self.call.sinks is None:
             return keys, keys
         return keys, keys.merge(RowStatistics.of(self._sink_column(keys.top)))
 
     def last_logits(self, rows: int) -> Float[Tensor, "batch heads rows columns"]:
         """Logits of the last queries, -inf where masked or excluded, the sink in the last column."""
-        last = self._last(rows)
-        z = last._weights(_Logits(), None, _without(last.mask, self.excluded))
-        return z if self.sinks is None else torch.cat([z, self._sink_column(z[..., 0])], dim=-1)
+        z = logits(self._without_excluded(self._last(rows)))
+        return z if self.call.sinks is None else torch.cat([z, self._sink_column(z[..., 0])], dim=-1)
 
     def last_weights(self, rows: int, normaliser: Normaliser) -> Float[Tensor, "batch heads rows columns"]:
         """What a normaliser makes of them: it sees all keys, then the excluded ones are taken out of the result."""
-        last = self._last(rows)
-        weights = last._weights(normaliser, self.sinks, last.mask)
-        if self.sinks is not None:
-            weights = torch.cat([weights, (1 - weights.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
+        share = weights(replace(self._last(rows), normaliser=normaliser))
+        if self.call.sinks is not None:
+            share = torch.cat([share, (1 - share.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
         if self.excluded is None:
-            return weights
-        gone = nn.functional.pad(self.excluded, (0, weights.shape[-1] - self.excluded.shape[-1]))
-        weights = weights.masked_fill(gone[:, None, None], 0.0)
-        return weights / weights.sum(-1, keepdim=True)
+            return share
+        gone = nn.functional.pad(self.excluded, (0, share.shape[-1] - self.excluded.shape[-1]))
+        share = share.masked_fill(gone[:, None, None], 0.0)
+        return share / share.sum(-1, keepdim=True)
 
     def norm_bound(self) -> Float[Tensor, "batch heads queries"]:
         """Upper bound on the spread of each row's logits, 2 scale |q| max |k|; NaN where a bias comes on top."""
         if self._is_biased():
-            return self.query.new_full(self.query.shape[:3], math.nan, dtype=torch.float32)
-        longest = _longest(self.key).repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=1)
-        return 2 * abs(self.scale) * _norms(self.query) * longest.unsqueeze(-1)
+            return self.call.query.new_full(self.call.query.shape[:3], math.nan, dtype=torch.float32)
+        longest = _longest(self.call.key).repeat_interleave(self.call.query.shape[1] // self.call.key.shape[1], dim=1)
+        return 2 * abs(self.call.scale) * _norms(self.call.query) * longest.unsqueeze(-1)
 
     def weight_bound(self, projections: Projections | None) -> Float[Tensor, "batch heads queries"]:
         """The bound of proposition 3.1, 2 scale sigma(W_q) sigma(W_k) |x| max |x_i|; NaN where it cannot be told.
@@ -176,46 +150,43 @@ class Call:
         Holds where what stands between the projections and the logits keeps norms, as rotary positions do. Whether it
         does is seen from the norms of what arrives.
         """
-        unknown = self.query.new_full(self.query.shape[:3], math.nan, dtype=torch.float32)
+        unknown = self.call.query.new_full(self.call.query.shape[:3], math.nan, dtype=torch.float32)
         if projections is None or self._is_biased():
             return unknown
-        parts = (projections.query, self.query), (projections.key, self.key)
+        parts = (projections.query, self.call.query), (projections.key, self.call.key)
         if not all(projection is not None and projection.arrives_as(heads) for projection, heads in parts):
             return unknown
         of_query, of_key = cast("tuple[Projection, Projection]", (projections.query, projections.key))
-        heads, kv_heads = self.query.shape[1], self.key.shape[1]
+        heads, kv_heads = self.call.query.shape[1], self.call.key.shape[1]
         gain = of_query.gain(heads) * of_key.gain(kv_heads).repeat_interleave(heads // kv_heads)
         longest = _longest(of_key.inputs)
         x = _norms(of_query.inputs)
-        return 2 * abs(self.scale) * gain[:, None] * (x * longest.unsqueeze(-1)).unsqueeze(1)
+        return 2 * abs(self.call.scale) * gain[:, None] * (x * longest.unsqueeze(-1)).unsqueeze(1)
 
-    def _last(self, rows: int) -> Call:
-        mask = self.mask
-        if mask is not None and mask.shape[-2] > 1:
-            mask = mask[..., -rows:, :]
-        return replace(self, query=self.query[:, :, -rows:], mask=mask)
+    def _last(self, rows: int) -> AttentionCall:
+        return block(self.call, max(0, self.call.queries - rows), self.call.queries, 0, self.call.keys)
 
-    def _weights(self, normaliser: Normaliser, sinks: Tensor | None, mask: Tensor | None) -> Tensor:
-        return attention_weights(
-            self.query,
-            self.key,
-            mask=mask,
-            causal=self.causal,
-            window=self.window,
-            scale=self.scale,
-            softcap=self.softcap,
-            sinks=sinks,
-            temperature=normaliser,
-        )
+    def _without_excluded(self, call: AttentionCall) -> AttentionCall:
+        """A call whose mask hides the excluded keys too."""
+        if self.excluded is None:
+            return call
+        gone = self.excluded[:, None, None]
+        mask = call.mask
+        if mask is None:
+            mask = ~gone
+        else:
+            mask = mask & ~gone if mask.dtype == torch.bool else mask.masked_fill(gone, -math.inf)
+        return replace(call, mask=mask)
 
     def _sink_column(self, like: Float[Tensor, "batch heads rows"]) -> Float[Tensor, "batch heads rows 1"]:
-        assert self.sinks is not None
-        return self.sinks.to(like.dtype)[:, None, None].expand(*like.shape, 1)
+        assert self.call.sinks is not None
+        return self.call.sinks.to(like.dtype)[:, None, None].expand(*like.shape, 1)
 
     def _is_biased(self) -> bool:
-        if self.mask is None or self.mask.dtype == torch.bool:
+        mask = self.call.mask
+        if mask is None or mask.dtype == torch.bool:
             return False
-        return bool((~hidden_keys(self.mask) & (self.mask != 0)).any())
+        return bool((~hidden_keys(mask) & (mask != 0)).any())
 
 
 @dataclass(frozen=True)
@@ -288,22 +259,3 @@ def _longest(vectors: Float[Tensor, "*batch count dim"]) -> Float[Tensor, "*batc
 def _norms(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
     """Euclidean norms, in float32 or better."""
     return vectors.to(torch.promote_types(vectors.dtype, torch.float32)).square().sum(-1).sqrt()
-
-
-def _without(mask: Tensor | None, excluded: Bool[Tensor, "#batch keys"] | None) -> Tensor | None:
-    """A mask that hides the excluded keys too."""
-    if excluded is None:
-        return mask
-    gone = excluded[:, None, None]
-    if mask is None:
-        return ~gone
-    return mask & ~gone if mask.dtype == torch.bool else mask.masked_fill(gone, -math.inf)
-
-
-def _biased(bias: Tensor, mask: Tensor | None) -> Tensor:
-    """A learned bias of the positions, with the mask in it."""
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return torch.where(mask, bias, -math.inf)
-    return (bias + mask).masked_fill(hidden_keys(mask), -math.inf)

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.normalisers import Hard, Normaliser, Plain, Rows, hidden_keys
-from holdfast.nn.temperature import AdaptiveTemperature, entropy_of
+from holdfast.nn.masking import hidden_keys
+from holdfast.nn.normalisers import Hard, Normaliser, Plain, Rows
+from holdfast.nn.softmax import entropy_of
+from holdfast.nn.temperature import AdaptiveTemperature
 from holdfast.probes.report import jsonable, listed, percent, random_state_kept, shown, table
 from holdfast.probes.sharpness.dispersion import (
     check_heads,
@@ -161,13 +163,13 @@ class SharpnessReport:
     @property
     def normalisers(self) -> tuple[str, ...]:
         """Names of the normalisers compared."""
-        return tuple(dict.fromkeys(each.normaliser for each in self.remedies))
+        return tuple(dict.fromkeys(remedy.normaliser for remedy in self.remedies))
 
     def violations(self, limit: float) -> tuple[HeadSharpness, ...]:
         """Heads whose mean H / ln n at the largest size exceeds a limit, most dispersed first; NaN is a violation."""
         last = [entry for entry in self.entries if entry.size == self.sizes[-1]]
-        found = [entry for entry in last if not entry.entropy_share <= limit]
-        return tuple(sorted(found, key=lambda entry: -entry.entropy_share))
+        above = [entry for entry in last if not entry.entropy_share <= limit]
+        return tuple(sorted(above, key=lambda entry: -entry.entropy_share))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
@@ -186,8 +188,8 @@ class SharpnessReport:
         ax.plot(sizes, [math.log(n) for n in sizes], color="0.5", linestyle="--", label="uniform, ln n")
         heads = len(self.slopes)
         for index, name in enumerate(self.normalisers):
-            found = [[e.entropy for e in self.remedies if (e.size, e.normaliser) == (n, name)] for n in sizes]
-            means = [sum(entropies) / heads for entropies in found]
+            of_size = [[e.entropy for e in self.remedies if (e.size, e.normaliser) == (n, name)] for n in sizes]
+            means = [sum(entropies) / heads for entropies in of_size]
             style = "-" if index < 10 else ":"  # the colours start again
             ax.plot(sizes, means, marker="o", markersize=3, linestyle=style, label=name)
         for head in range(heads if not self.remedies else 0):
@@ -273,17 +275,17 @@ class SharpnessReport:
     def _tables_of_answers(self) -> list[str]:
         if not self.answers:
             return []
-        sizes = [str(each.size) for each in self.answers]
+        sizes = [str(answers.size) for answers in self.answers]
         parts = (
-            ("ordering", [each.ordering_error for each in self.answers]),
-            ("dispersion", [each.dispersion_error for each in self.answers]),
-            ("total", [each.error for each in self.answers]),
+            ("ordering", [answers.ordering_error for answers in self.answers]),
+            ("dispersion", [answers.dispersion_error for answers in self.answers]),
+            ("total", [answers.error for answers in self.answers]),
         )
         rows = [(name, *(format(value, ".4f") for value in values)) for name, values in parts]
         lines = ["", "error of the softmax, by cause and n", *table(("error", *sizes), rows, names=("error",))]
         if self.answers[0].accuracy:
             rows = [
-                (name, *(format(each.accuracy[name], ".4f") for each in self.answers))
+                (name, *(format(answers.accuracy[name], ".4f") for answers in self.answers))
                 for name in self.answers[0].accuracy
             ]
             header = ("normaliser", *sizes)
@@ -291,8 +293,8 @@ class SharpnessReport:
         return lines
 
 
-def _key(each: Remedy) -> tuple[int, int, str]:
-    return each.size, each.head, each.normaliser
+def _key(remedy: Remedy) -> tuple[int, int, str]:
+    return remedy.size, remedy.head, remedy.normaliser
 
 
 def probe_sharpness(
@@ -358,7 +360,7 @@ def probe_sharpness(
             for name, normaliser in compared.items():
                 check_heads(name, normaliser, heads)
                 weights = _weights(normaliser, logits)
-                remedies += [_remedy(size, head, name, logits[head], own) for head, own in enumerate(weights)]
+                remedies += [_remedy(size, head, name, logits[head], weights[head]) for head in range(heads)]
                 if correct is not None:
                     accuracy[name] = mean(_right(correct, size, weights, given.ndim))
             if correct is not None:
@@ -367,12 +369,12 @@ def probe_sharpness(
         of_head = [[entry for entry in entries if entry.head == head] for head in range(heads or 0)]
         return SharpnessReport(
             entries=tuple(entries),
-            slopes=tuple(fitted_slope([(e.size, e.entropy) for e in own if e.size in last]) for own in of_head),
+            slopes=tuple(fitted_slope([(e.size, e.entropy) for e in head if e.size in last]) for head in of_head),
             slope_sizes=tuple(last),
-            onsets=tuple(onset([(e.size, e.largest) for e in own], weight, slope_sizes) for own in of_head),
+            onsets=tuple(onset([(e.size, e.largest) for e in head], weight, slope_sizes) for head in of_head),
             weight=weight,
             interval=law.active_interval,
-            remedies=tuple(sorted(remedies, key=lambda each: (each.size, each.head))),
+            remedies=tuple(sorted(remedies, key=lambda remedy: (remedy.size, remedy.head))),
             answers=tuple(answers),
         )
 
@@ -460,12 +462,12 @@ def _answers(
 
 def _right(correct: Correct, size: int, weights: Float[Tensor, "heads rows n"], ndim: int) -> Bool[Tensor, " rows"]:
     """Ask which answers are right, and check the reply."""
-    found = correct(size, weights if ndim == 3 else weights[0])
+    right = correct(size, weights if ndim == 3 else weights[0])
     rows = weights.shape[1]
-    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != (rows,):
-        got = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(right, Tensor) or right.dtype != torch.bool or right.shape != (rows,):
+        got = f"{right.dtype} of shape {tuple(right.shape)}" if isinstance(right, Tensor) else type(right).__name__
         raise ArgumentError(f"correct({size}, weights)", f"a tensor of torch.bool of shape ({rows},)", got)
-    return found
+    return right
 
 
 def _reach(spread: float, weight: float) -> float:

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.huggingface import own_attention, register, unregister
+from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.statistics import RowStatistics
+from holdfast.nn.huggingface import register, unregister
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
-from holdfast.nn.tempered_attention import RowStatistics
 from holdfast.probes.report import jsonable, percent, random_state_kept, shown, table
 from holdfast.probes.sharpness.dispersion import (
     check_heads,
@@ -32,10 +33,11 @@ from holdfast.probes.sharpness.dispersion import (
     onset,
 )
 from holdfast.probes.sharpness.listening import (
-    Call,
+    MeasuredCall,
     attention_replaced,
     evaluating,
-    own_implementation,
+    model_attention,
+    model_implementation,
     projections_seen,
 )
 
@@ -152,8 +154,8 @@ class ModelSharpnessReport:
 
     def violations(self, limit: float) -> tuple[ModelHead, ...]:
         """Heads whose mean H / ln n exceeds a limit, the most dispersed first; NaN counts as a violation."""
-        found = [head for head in self.heads if not head.entropy_share <= limit]
-        return tuple(sorted(found, key=lambda head: -head.entropy_share))
+        above = [head for head in self.heads if not head.entropy_share <= limit]
+        return tuple(sorted(above, key=lambda head: -head.entropy_share))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
@@ -166,10 +168,10 @@ class ModelSharpnessReport:
         Arguments:
             ax: Matplotlib axes to draw into.
         """
-        layers, heads = 1 + max(each.layer for each in self.heads), 1 + max(each.head for each in self.heads)
+        layers, heads = 1 + max(h.layer for h in self.heads), 1 + max(h.head for h in self.heads)
         values = [[math.nan] * heads for _ in range(layers)]
-        for each in self.heads:
-            values[each.layer][each.head] = each.entropy_share
+        for head in self.heads:
+            values[head.layer][head.head] = head.entropy_share
         image = ax.imshow(values, vmin=0, vmax=1, aspect="auto", cmap="viridis", origin="lower")
         ax.set_xlabel("head")
         ax.set_ylabel("layer")
@@ -184,7 +186,7 @@ class ModelSharpnessReport:
     def __str__(self) -> str:
         """Return tables for people to read, the most dispersed heads first."""
         rest = len(self.heads) - SHOWN
-        broken = sum(each.nan_rows for each in self.heads)
+        broken = sum(head.nan_rows for head in self.heads)
         law = "never" if self.interval is None else f"for {self.interval[0]:.4f} < H < {self.interval[1]:.4f} nats"
         return "\n".join(
             [
@@ -208,19 +210,19 @@ class ModelSharpnessReport:
         )  # fmt: skip
         lines = [
             (
-                str(each.layer),
-                str(each.head),
-                shown(each.entropy, ".3f"),
-                shown(each.entropy_share, ".3f"),
-                shown(each.effective_keys, ".1f"),
-                shown(each.largest, ".4f"),
-                shown(each.spread, ".2f"),
-                shown(each.bound, ".2f"),
-                shown(each.slope, ".3f"),
-                shown(each.reach, ".3g"),
-                *map(percent, (each.below, each.acting, each.above)),
+                str(h.layer),
+                str(h.head),
+                shown(h.entropy, ".3f"),
+                shown(h.entropy_share, ".3f"),
+                shown(h.effective_keys, ".1f"),
+                shown(h.largest, ".4f"),
+                shown(h.spread, ".2f"),
+                shown(h.bound, ".2f"),
+                shown(h.slope, ".3f"),
+                shown(h.reach, ".3g"),
+                *map(percent, (h.below, h.acting, h.above)),
             )
-            for each in self.violations(-1.0)[:SHOWN]
+            for h in self.violations(-1.0)[:SHOWN]
         ]
         return table(header, lines)
 
@@ -228,28 +230,28 @@ class ModelSharpnessReport:
         header = ("layer", "head", "b_crit", "onset", "bound/spread", "weight bound", "weight bound/spread")
         lines = [
             (
-                str(each.layer),
-                str(each.head),
-                shown(each.beta_crit, ".3g"),
-                shown(each.onset, ".3g"),
-                shown(each.slack, ".2f"),
-                shown(each.weight_bound, ".3g"),
-                shown(each.weight_slack, ".3g"),
+                str(h.layer),
+                str(h.head),
+                shown(h.beta_crit, ".3g"),
+                shown(h.onset, ".3g"),
+                shown(h.slack, ".2f"),
+                shown(h.weight_bound, ".3g"),
+                shown(h.weight_slack, ".3g"),
             )
-            for each in self.violations(-1.0)[:SHOWN]
+            for h in self.violations(-1.0)[:SHOWN]
         ]
         return table(header, lines)
 
     def _table_of_remedies(self) -> list[str]:
-        own = self.own.cross_entropy
+        before = self.own.cross_entropy
         lines = [
             (
-                each.normaliser,
-                shown(each.cross_entropy, ".4f"),
-                shown(round(each.cross_entropy - own, 4) + 0.0, "+.4f"),  # no minus before a zero
-                shown(each.entropy_share, ".3f"),
+                remedy.normaliser,
+                shown(remedy.cross_entropy, ".4f"),
+                shown(round(remedy.cross_entropy - before, 4) + 0.0, "+.4f"),  # no minus before a zero
+                shown(remedy.entropy_share, ".3f"),
             )
-            for each in (self.own, *self.remedies)
+            for remedy in (self.own, *self.remedies)
         ]
         header = ("normaliser", "nats/token", "change", f"H/ln n, last {SAMPLE} rows")
         return table(header, lines, names=("normaliser",))
@@ -311,14 +313,14 @@ def probe_model_sharpness(
     excluded = kept & (kept.cumsum(1) <= exclude_first_keys) if exclude_first_keys else None
     with torch.no_grad(), random_state_kept(), evaluating(model):
         seen, output = _listen(model, input_ids, attention_mask, excluded)
-        causal = all(_is_causal(each.keys) for each in seen.values())
-        last = {layer: _last_entropy(each.rows, kept) for layer, each in seen.items()}
-        own = ModelRemedy("none", _cross_entropy(output, input_ids, kept) if causal else math.nan, _share(last))
+        causal = all(_is_causal(layer.keys) for layer in seen.values())
+        last = {index: _last_entropy(layer.rows, kept) for index, layer in seen.items()}
+        unchanged = ModelRemedy("none", _cross_entropy(output, input_ids, kept) if causal else math.nan, _share(last))
         del output
         remedies = []
         for name, normaliser in compared.items():
-            output, found = _with_normaliser(model, name, normaliser, input_ids, attention_mask, excluded)
-            shares = {layer: (found[layer], usable, n) for layer, (_, usable, n) in last.items()}
+            output, entropies = _with_normaliser(model, name, normaliser, input_ids, attention_mask, excluded)
+            shares = {layer: (entropies[layer], usable, n) for layer, (_, usable, n) in last.items()}
             loss = _cross_entropy(output, input_ids, kept) if causal else math.nan
             remedies.append(ModelRemedy(name, loss, _share(shares)))
         heads = [
@@ -327,7 +329,7 @@ def probe_model_sharpness(
             for head in range(seen[layer].bound.shape[1])
         ]
     return ModelSharpnessReport(
-        tuple(heads), input_ids.shape[1], law.active_interval, exclude_first_keys, own, tuple(remedies)
+        tuple(heads), input_ids.shape[1], law.active_interval, exclude_first_keys, unchanged, tuple(remedies)
     )
 
 
@@ -352,13 +354,13 @@ def _listen(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, excluded: Tensor | None
 ) -> tuple[dict[int, _Seen], Any]:
     """Run the model with its own attention under another name, and take statistics of what passes."""
-    own = own_implementation(model)
+    implementation = model_implementation(model)
     layers, seen = _Layers(), dict[int, _Seen]()
     with ExitStack() as stack:
         projections = stack.enter_context(projections_seen(model))
 
         def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-            call = Call.of(module, query, key, mask, options, excluded)
+            call = MeasuredCall.of(AttentionCall.of_transformers(module, query, key, None, mask, **options), excluded)
             keys, rows = call.statistics()
             seen[layers.index(module)] = _Seen(
                 keys,
@@ -367,9 +369,9 @@ def _listen(
                 call.weight_bound(projections.pop(id(module), None)),
                 critical_beta(call.last_logits(SAMPLE)),
             )
-            return own_attention(module, own)(module, query, key, value, mask, **options)
+            return model_attention(module, implementation)(module, query, key, value, mask, **options)
 
-        stack.enter_context(attention_replaced(model, attend, own))
+        stack.enter_context(attention_replaced(model, attend, implementation))
         output = _run(model, input_ids, attention_mask)
     if not seen:
         raise ArgumentError(
@@ -395,7 +397,8 @@ def _with_normaliser(
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
         check_heads(name, normaliser, query.shape[1])
-        weights = Call.of(module, query, key, mask, options, excluded).last_weights(SAMPLE, normaliser)
+        call = AttentionCall.of_transformers(module, query, key, None, mask, **options)
+        weights = MeasuredCall.of(call, excluded).last_weights(SAMPLE, normaliser)
         seen[layers.index(module)] = torch.special.entr(weights).sum(-1)
         return attention(module, query, key, value, mask, **options)
 
@@ -406,9 +409,9 @@ def _with_normaliser(
         unregister(REMEDY)
 
 
-def _is_causal(found: RowStatistics) -> bool:
+def _is_causal(keys: RowStatistics) -> bool:
     """Whether no row sees a key after it."""
-    return bool((found.visible <= torch.arange(1, found.visible.shape[-1] + 1, device=found.visible.device)).all())
+    return bool((keys.visible <= torch.arange(1, keys.visible.shape[-1] + 1, device=keys.visible.device)).all())
 
 
 def _cross_entropy(output: Any, input_ids: Int[Tensor, "batch time"], kept: Bool[Tensor, "batch time"]) -> float:
@@ -443,7 +446,7 @@ def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTempera
     usable = wanted & finite
     sampled = usable[:, -SAMPLE:]
     h, n, d = entropy[usable].double(), visible[usable].double(), spread[usable].double()
-    bound, weight_bound = (each[:, head][usable].double() for each in (seen.bound, seen.weight_bound))
+    bound, weight_bound = (b[:, head][usable].double() for b in (seen.bound, seen.weight_bound))
     largest = seen.rows.largest[:, head][usable].double()
     low, high = law.active_interval or (math.inf, math.inf)
     mean_entropy = mean(h)
@@ -481,7 +484,7 @@ def _by_octave(n: Float[Tensor, " rows"], largest: Float[Tensor, " rows"]) -> li
     """Mean largest weight of rows that see 16 to 31, 32 to 63, ... keys, at the geometric mean of what they see."""
     octave = n.log2().floor().long()
     return [
-        (n[octave == each].log().mean().exp().item(), largest[octave == each].mean().item())
-        for each in sorted(set(octave.tolist()))
-        if each >= 4
+        (n[octave == power].log().mean().exp().item(), largest[octave == power].mean().item())
+        for power in sorted(set(octave.tolist()))
+        if power >= 4
     ]

@@ -17,13 +17,12 @@ from holdfast.nn import (
     Plain,
     SSMax,
     YaRN,
-    _fused,
     adaptive_attention,
     attention_weights,
-    tempered_attention,
 )
-from holdfast.nn._fused import PRECISION
-from holdfast.nn._visibility import Options
+from holdfast.nn.attention import AttentionCall, fused, streamed
+from holdfast.nn.attention.call import Declined
+from holdfast.nn.attention.fused import PRECISION
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
 
@@ -56,13 +55,18 @@ def inputs(shape, dtype=torch.float64):
 
 
 def fused_attention(q, k, v, *, causal=False, scale=1.0, normaliser=None, mask=None, window=None):
-    options = Options(causal, window, scale, None, q.shape[2], k.shape[2])
-    return _fused.fused_attention(q, k, v, mask=mask, normaliser=normaliser or Adaptive(), options=options)
+    """The fused way's output, or `None` where it declines."""
+    try:
+        return fused.compute(
+            AttentionCall.of(q, k, v, mask=mask, causal=causal, window=window, scale=scale, normaliser=normaliser)
+        )
+    except Declined:
+        return None
 
 
 def plain_form(q, k, v, normaliser, **options):
     groups = q.shape[1] // k.shape[1]
-    weights = attention_weights(q, k, temperature=normaliser, **options)
+    weights = attention_weights(q, k, normaliser=normaliser, **options)
     return weights @ v.to(weights.dtype).repeat_interleave(groups, dim=1)
 
 
@@ -97,7 +101,7 @@ MASKS = {
 @pytest.mark.parametrize("shape", [*SHAPES[:-1], (2, 4, 2, 40, 21, 8, 8)], ids=str)
 def test_hides_what_the_plain_form_hides(shape, mask, options, monkeypatch):
     """A few queries at a time, in the last shape more of them than keys."""
-    monkeypatch.setattr(_fused, "ROWS", 12)
+    monkeypatch.setattr(fused, "ROWS", 12)
     q, k, v = inputs(shape)
     settled = dict(options, scale=0.4)
     if mask is not None:
@@ -111,7 +115,7 @@ def test_hides_what_the_plain_form_hides(shape, mask, options, monkeypatch):
 @pytest.mark.parametrize("normaliser", [Plain(), Adaptive(), LogN(4)], ids=str)
 @pytest.mark.parametrize("mask", ["of each sequence", "padding"])
 def test_long_sequences_with_masks_of_their_own_go_one_by_one(mask, normaliser, monkeypatch):
-    monkeypatch.setattr(_fused, "SHORT", 0)
+    monkeypatch.setattr(fused, "SHORT", 0)
     q, k, v = inputs((3, 4, 2, 65, 65, 8, 8))
     seen = MASKS[mask](3, 4, 65, 65)
     with Kernels() as counted:
@@ -182,14 +186,14 @@ def test_a_huge_key_that_is_hidden_and_huge_values_are_left_to_the_streamed_form
     q, k, v = inputs((1, 2, 2, 70, 70, 8, 8), dtype)
     k[:, :, 50] = torch.finfo(dtype).max
     mask = torch.arange(70) != 50
-    found = adaptive_attention(q, k, v, mask=mask, temperature=normaliser)
+    found = adaptive_attention(q, k, v, mask=mask, normaliser=normaliser)
     tolerance = {"atol": 2e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 2e-5, "rtol": 1e-4}
     expected = plain_form(q, k, v, normaliser, mask=mask).to(dtype)
     torch.testing.assert_close(found, expected, **tolerance)
     k[:, :, 50] = 0
     for sign in (1, -1):
         huge = torch.full_like(v, sign * torch.finfo(dtype).max / 2)
-        found = adaptive_attention(q, k, huge, temperature=normaliser)
+        found = adaptive_attention(q, k, huge, normaliser=normaliser)
         torch.testing.assert_close(found, huge, atol=0, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
 
 
@@ -211,9 +215,9 @@ def test_any_layout_in_memory_gives_the_same(which, layout, masked, normaliser):
     for place in which:
         tensors[place] = LAYOUTS[layout](tensors[place])
     mask = torch.arange(66) > 2 if masked else None
-    found = adaptive_attention(*tensors, mask=mask, temperature=normaliser)
+    found = adaptive_attention(*tensors, mask=mask, normaliser=normaliser)
     dense = [each.contiguous() for each in tensors]
-    torch.testing.assert_close(found, adaptive_attention(*dense, mask=mask, temperature=normaliser))
+    torch.testing.assert_close(found, adaptive_attention(*dense, mask=mask, normaliser=normaliser))
     torch.testing.assert_close(found, plain_form(*dense, normaliser, mask=mask), atol=2e-5, rtol=1e-4)
 
 
@@ -224,7 +228,7 @@ def test_the_output_is_dense_also_where_values_are_narrower_than_keys():
 
 def test_a_mask_is_worked_on_in_bounded_memory(monkeypatch):
     """A mask of its own for each of six heads, over many keys: a few queries at a time."""
-    monkeypatch.setattr(_fused, "LOGITS", 6 * 400 * 7)
+    monkeypatch.setattr(fused, "LOGITS", 6 * 400 * 7)
     q, k, v = inputs((1, 6, 2, 90, 400, 8, 8))
     mask = torch.rand(1, 6, 90, 400) < 0.7
     largest = []
@@ -269,9 +273,9 @@ def test_a_trace_does_not_hold_on_to_what_its_mask_hid():
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 5}, {"mask": torch.arange(80) > 3}], ids=str)
 def test_the_default_device_does_not_matter(options):
     q, k, v = inputs((1, 2, 2, 80, 80, 8, 8))
-    expected = adaptive_attention(q, k, v, temperature=SSMax(), **options)
+    expected = adaptive_attention(q, k, v, normaliser=SSMax(), **options)
     with torch.device("meta"):
-        found = adaptive_attention(q, k, v, temperature=SSMax(), **options)
+        found = adaptive_attention(q, k, v, normaliser=SSMax(), **options)
     assert torch.equal(found, expected)
 
 
@@ -319,8 +323,8 @@ class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
     [
         ({}, 2),
         ({"causal": True}, 2),
-        ({"temperature": Plain(), "causal": True}, 1),
-        ({"temperature": SSMax()}, 1),
+        ({"normaliser": Plain(), "causal": True}, 1),
+        ({"normaliser": SSMax()}, 1),
         ({"window": 3}, 2),
         ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 2),
         ({"mask": torch.zeros(64, 64)}, 0),
@@ -359,11 +363,11 @@ def test_no_key_is_repeated_for_the_queries_that_share_it():
 
 def test_random_shapes_agree_with_the_streamed_form(monkeypatch):
     torch.manual_seed(3)
-    monkeypatch.setattr(tempered_attention, "STREAMED", 0)
+    monkeypatch.setattr(streamed, "FEWEST", 0)
     for queries, past, groups, causal in itertools.product((2, 63, 129), (0, 1, 70), (1, 3), (False, True)):
         q, k, v = inputs((1, 2 * groups, 2, queries, queries + past, 8, 6))
-        monkeypatch.setattr(tempered_attention, "FUSED", 1)
-        fused = adaptive_attention(q, k, v, causal=causal)
-        monkeypatch.setattr(tempered_attention, "FUSED", 1 << 40)
-        streamed = adaptive_attention(q, k, v, causal=causal)
-        torch.testing.assert_close(fused, streamed, atol=1e-12, rtol=1e-11)
+        monkeypatch.setattr(fused, "FEWEST", 1)
+        by_kernel = adaptive_attention(q, k, v, causal=causal)
+        monkeypatch.setattr(fused, "FEWEST", 1 << 40)
+        by_chunks = adaptive_attention(q, k, v, causal=causal)
+        torch.testing.assert_close(by_kernel, by_chunks, atol=1e-12, rtol=1e-11)

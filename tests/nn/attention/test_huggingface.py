@@ -19,7 +19,8 @@ from holdfast.nn import (  # noqa: E402
     SSMax,
     adaptive_softmax,
 )
-from holdfast.nn.huggingface import _Attention, register, unregister  # noqa: E402
+from holdfast.nn.attention.huggingface import RegisteredAttention  # noqa: E402
+from holdfast.nn.huggingface import register, unregister  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning"),
@@ -206,21 +207,21 @@ def test_what_cannot_work_is_refused():
     for name in ("sdpa", "my flash", "flash_mine"):
         with pytest.raises(ArgumentError, match="name"):
             register(name)
-    with pytest.raises(ArgumentError, match="temperature"):
+    with pytest.raises(ArgumentError, match="normaliser"):
         inspect.unwrap(register)("holdfast_odd", 2.0)
 
 
 def test_weights_and_dropout():
     query, key = (torch.randn(1, 2, 4, 8, dtype=torch.float64) for _ in range(2))
     layer = torch.nn.Module().train()
-    output, weights = _Attention(Adaptive())(layer, query, key, key, None, output_attentions=True)
+    output, weights = RegisteredAttention(Adaptive())(layer, query, key, key, None, output_attentions=True)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 4, dtype=torch.float64))
     torch.testing.assert_close((weights @ key).transpose(1, 2), output)
     torch.manual_seed(0)
-    dropped, nothing = _Attention(Adaptive())(layer, query, key, key, None, dropout=0.5)
+    dropped, nothing = RegisteredAttention(Adaptive())(layer, query, key, key, None, dropout=0.5)
     assert nothing is None
     assert not torch.allclose(dropped, output)
-    kept, _ = _Attention(Adaptive())(layer.eval(), query, key, key, None, dropout=0.5)
+    kept, _ = RegisteredAttention(Adaptive())(layer.eval(), query, key, key, None, dropout=0.5)
     torch.testing.assert_close(kept, output)
 
 
@@ -235,7 +236,7 @@ def test_masks_of_both_kinds_and_none():
     query, key = (torch.randn(1, 2, 4, 8, dtype=torch.float64) for _ in range(2))
     visible = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
     additive = torch.zeros(1, 1, 4, 4, dtype=torch.float64).masked_fill(~visible, torch.finfo(torch.float64).min)
-    attend = _Attention(Adaptive())
+    attend = RegisteredAttention(Adaptive())
     expected = (adaptive_softmax((query @ key.mT / math.sqrt(8)).masked_fill(~visible, -math.inf)) @ key).transpose(
         1, 2
     )

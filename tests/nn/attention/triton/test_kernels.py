@@ -11,19 +11,17 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 SCRIPT = """
-import sys
-import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from holdfast.nn.kernels import adaptive_attention as room
+from holdfast.nn.attention.triton import host, kernels
 
 FIXED = {"law_ptr": "*fp64", "scale": "fp32", "softcap": "fp32"}
 WIDE = ("h_ptr", "lse_ptr", "score_ptr", "part_ptr", "sum_ptr", "partial_ptr")
 
 
-def check(kernel, dtype, dim, capability, warps, stages, **constants):
-    padded = room._padded(dim)
+def check(kernel, dtype, dim, warps, stages, **constants):
+    padded = host._padded(dim)
     given = {
         "DIM": dim, "VALUE_DIM": dim, "BLOCK_D": padded, "BLOCK_DV": padded, "BLOCK_S": 32, "BLOCK_R": 16,
         "q_dim": 1, "k_dim": 1, "v_dim": 1, "STATISTICS": True, **constants,
@@ -41,38 +39,35 @@ def check(kernel, dtype, dim, capability, warps, stages, **constants):
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
     options = {"num_warps": warps, "num_stages": stages}
-    made = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     print(kernel.__name__, dtype, dim, len(made.asm["cubin"]), made.metadata.shared)
-    assert made.metadata.shared <= (232448 if capability == 90 else 166912)
-    if dtype == "bf16" and kernel is not room._decode_merge:  # products run on tensor cores
+    assert made.metadata.shared <= 232448
+    if dtype == "bf16" and kernel is not kernels.decode_merge:  # products run on tensor cores
         assert "mma" in made.asm["ptx"]
 
 
-capability = int(sys.argv[1])
 common = {"CAUSAL": True, "ADAPT": True, "WINDOW": False, "SOFTCAP": False}
-tile = {"BLOCK_M": 128, "BLOCK_N": 64}
-check(room._prefill_kernel, "bf16", 128, capability, 8, 3, **common, **tile)
-check(room._prefill_kernel, "fp16", 80, capability, 4, 2, **common | {"WINDOW": True, "SOFTCAP": True}, **tile)
-check(room._prefill_kernel, "bf16", 64, capability, 4, 3, **common | {"ADAPT": False, "STATISTICS": False}, **tile)
-check(room._prefill_kernel, "fp32", 64, capability, 4, 2, **common, BLOCK_M=32, BLOCK_N=32)
-one = {"BLOCK_N": 64, "queries": 1}
-check(room._decode_scores, "bf16", 128, capability, 4, 2, **common, **one)
-check(room._decode_scores, "bf16", 96, capability, 4, 2, **common | {"ADAPT": False, "SOFTCAP": True}, **one)
-check(room._decode_values, "bf16", 128, capability, 4, 2, **one)
-check(room._decode_merge, "bf16", 128, capability, 4, 2)
+tile = {"BLOCK_M": 32, "BLOCK_N": 32}
+check(kernels.prefill_kernel, "bf16", 32, 4, 2, **common, **tile)
+check(kernels.prefill_kernel, "fp32", 20, 4, 2, **common | {"ADAPT": False, "STATISTICS": False, "SOFTCAP": True}, **tile)
+one = {"BLOCK_N": 32, "queries": 1}
+check(kernels.decode_scores, "bf16", 32, 4, 2, **common, **one)
+check(kernels.decode_scores, "fp16", 20, 4, 2, **common | {"ADAPT": False, "WINDOW": True}, **one)
+check(kernels.decode_values, "bf16", 32, 4, 2, **one)
+check(kernels.decode_merge, "bf16", 32, 4, 2)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
-def test_every_kernel_compiles(capability, tmp_path):
+def test_every_kernel_compiles(tmp_path):
+    """For one architecture, at small sizes: a process of its own, since the interpreter may be on in this one."""
     pytest.importorskip("triton.backends.nvidia")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     file = tmp_path / "check.py"
     file.write_text(SCRIPT)
     answer = subprocess.run(
-        [sys.executable, "-W", "ignore", str(file), str(capability)],
+        [sys.executable, "-W", "ignore", str(file)],
         capture_output=True,
         text=True,
         timeout=280,
@@ -80,4 +75,4 @@ def test_every_kernel_compiles(capability, tmp_path):
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    assert len(answer.stdout.splitlines()) == 8
+    assert len(answer.stdout.splitlines()) == 6

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from holdfast.nn import adaptive_attention, attention_statistics, tempered_attention
+from holdfast.nn import adaptive_attention, attention_statistics
+from holdfast.nn.attention import fused, plain, streamed, visibility
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
 
@@ -127,11 +128,11 @@ def arguments(shape, options, dtype):
 @pytest.fixture(params=["direct", "fused", "chunks", "chunks with a gradient"])
 def path(request, monkeypatch):
     """Which of its ways the attention goes; what the fused kernel cannot do goes in chunks there."""
-    monkeypatch.setattr(tempered_attention, "FUSED", 1 if request.param == "fused" else 1 << 40)
-    monkeypatch.setattr(tempered_attention, "STREAMED", 1 << 40 if request.param == "direct" else 0)
+    monkeypatch.setattr(fused, "FEWEST", 1 if request.param == "fused" else 1 << 40)
+    monkeypatch.setattr(streamed, "FEWEST", 1 << 40 if request.param == "direct" else 0)
     if request.param != "direct":
-        monkeypatch.setattr(tempered_attention, "DIRECT", 0)
-        monkeypatch.setattr(tempered_attention, "CHUNK", 24)
+        monkeypatch.setattr(plain, "MOST", 0)
+        monkeypatch.setattr(visibility, "CHUNK", 24)
     return request.param
 
 
@@ -154,7 +155,7 @@ def test_attention_is_what_the_rule_says(shape, options, dtype, path):
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_statistics_are_what_the_rule_says(shape, options, block, chunk, monkeypatch):
-    monkeypatch.setattr(tempered_attention, "CHUNK", chunk)
+    monkeypatch.setattr(visibility, "CHUNK", chunk)
     (query, key, value), settled = arguments(SHAPES[shape], OPTIONS[options], torch.float64)
     found = attention_statistics(query, key, block=block, **settled)
     torch.testing.assert_close(found.entropy, by_hand(query, key, value, **settled)[1], atol=1e-12, rtol=0)

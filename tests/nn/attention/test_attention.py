@@ -29,10 +29,8 @@ from holdfast.nn import (
     attention_statistics,
     attention_weights,
     entropy_of,
-    tempered_attention,
 )
-
-module = tempered_attention
+from holdfast.nn.attention import fused, plain, streamed, visibility
 
 
 def reference(query, key, value, **options):
@@ -96,11 +94,11 @@ def settle(options, shape, dtype=torch.float64):
 
 @pytest.fixture(params=[16, 1 << 21, "fused", None], ids=["tiny chunks", "one chunk", "fused", "all at once"])
 def chunk(request, monkeypatch):
-    monkeypatch.setattr(module, "FUSED", 1 if request.param == "fused" else 1 << 40)
-    monkeypatch.setattr(module, "STREAMED", 0 if isinstance(request.param, int) else 1 << 40)
+    monkeypatch.setattr(fused, "FEWEST", 1 if request.param == "fused" else 1 << 40)
+    monkeypatch.setattr(streamed, "FEWEST", 0 if isinstance(request.param, int) else 1 << 40)
     if isinstance(request.param, int):
-        monkeypatch.setattr(module, "CHUNK", request.param)
-        monkeypatch.setattr(module, "DIRECT", 0)
+        monkeypatch.setattr(visibility, "CHUNK", request.param)
+        monkeypatch.setattr(plain, "MOST", 0)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -155,15 +153,15 @@ def test_every_normaliser_runs_chunked(normaliser, options, chunk):
     shape = (2, 4, 2, 9, 21, 8)
     q, k, v = inputs(shape)
     settled = settle(options, shape)
-    found = adaptive_attention(q, k, v, temperature=normaliser, **settled)
-    torch.testing.assert_close(found, reference(q, k, v, temperature=normaliser, **settled), atol=1e-6, rtol=1e-6)
+    found = adaptive_attention(q, k, v, normaliser=normaliser, **settled)
+    torch.testing.assert_close(found, reference(q, k, v, normaliser=normaliser, **settled), atol=1e-6, rtol=1e-6)
 
 
 def test_with_the_law_off_it_is_torchs_attention():
     q, k, v = inputs((2, 4, 2, 33, 33, 16))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     for off in (Plain(), AdaptiveTemperature((1.0,))):
-        torch.testing.assert_close(adaptive_attention(q, k, v, causal=True, temperature=off), expected)
+        torch.testing.assert_close(adaptive_attention(q, k, v, causal=True, normaliser=off), expected)
 
 
 def test_the_future_changes_nothing():
@@ -289,8 +287,8 @@ def test_gradient_through_the_temperature_is_exact():
         (lambda q, k, v: ((q, k, v), {"mask": [True]}), "mask: expected a tensor, got list"),
         (lambda q, k, v: ((q, k, v), {"window": 2.5}), "window: expected a whole number"),
         (lambda q, k, v: ((q, k, v), {"scale": "1"}), "scale: expected a number, got '1'"),
-        (lambda q, k, v: ((q, k, v), {"temperature": 2.0}), "temperature: expected an AdaptiveTemperature"),
-        (lambda q, k, v: ((q, k, v), {"temperature": SSMax((0.1, 0.2))}), "scale for each of 4 heads, got 2"),
+        (lambda q, k, v: ((q, k, v), {"normaliser": 2.0}), "normaliser: expected an AdaptiveTemperature"),
+        (lambda q, k, v: ((q, k, v), {"normaliser": SSMax((0.1, 0.2))}), "scale for each of 4 heads, got 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, argument):
@@ -348,7 +346,7 @@ def test_statistics_are_those_of_the_logits(options, block):
             seen.append(logits)
             return super().weights(logits, rows)
 
-    reference(q, k, k, temperature=Spy(), **settled)
+    reference(q, k, k, normaliser=Spy(), **settled)
     torch.testing.assert_close(found.entropy, entropy_of(seen[0]), atol=1e-12, rtol=0)
     direct = RowStatistics.of(seen[0])
     torch.testing.assert_close(found.spread, direct.spread)
@@ -359,8 +357,8 @@ def test_a_mask_that_is_the_same_for_all_keys_hides_none_of_them_from_the_count(
     """The factor of `LogN` counts visible keys, which such a mask does not list one by one."""
     q, k, v = inputs((1, 2, 2, 5, 9, 8))
     mask = torch.arange(5)[:, None] != 2
-    found = adaptive_attention(q, k, v, mask=mask, temperature=LogN(2))
-    torch.testing.assert_close(found, reference(q, k, v, mask=mask.expand(5, 9), temperature=LogN(2)))
+    found = adaptive_attention(q, k, v, mask=mask, normaliser=LogN(2))
+    torch.testing.assert_close(found, reference(q, k, v, mask=mask.expand(5, 9), normaliser=LogN(2)))
 
 
 class Counted(torch.utils._python_dispatch.TorchDispatchMode):
@@ -382,7 +380,7 @@ class Counted(torch.utils._python_dispatch.TorchDispatchMode):
     ids=str,
 )
 def test_statistics_skip_what_is_hidden_and_stay_small(options, share, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2 * 4 * 16 * 8)
+    monkeypatch.setattr(visibility, "CHUNK", 2 * 4 * 16 * 8)
     q, k, _ = inputs((2, 4, 2, 256, 256, 8))
     with Counted() as counted:
         attention_statistics(q, k, block=16, **options)

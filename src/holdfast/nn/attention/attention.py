@@ -1,0 +1,150 @@
+"""Attention with any normaliser, by the first way that can compute the call.
+
+Every way is a file with two functions: `refusal(call)` says why it does not take a call, `compute(call)` computes it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from holdfast.nn.attention import checkpointed, fused, plain, streamed
+from holdfast.nn.attention.call import AttentionCall, Declined
+from holdfast.nn.attention.triton import host as triton
+from holdfast.nn.normalisers import Normaliser
+from holdfast.nn.temperature import AdaptiveTemperature
+
+
+class Way(Protocol):
+    """One way to compute attention. Every way has the numbers of `plain`, within rounding."""
+
+    def refusal(self, call: AttentionCall, /) -> str | None:
+        """Why it does not take the call; `None` where it does."""
+
+    def compute(self, call: AttentionCall, /) -> Float[Tensor, "batch heads queries value_dim"]:
+        """The output in any dtype; it may raise `Declined`."""
+
+
+WAYS: tuple[Way, ...] = (triton, fused, streamed, plain, checkpointed)
+"""In order of preference; the last one takes every call."""
+
+
+def adaptive_attention(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    value: Float[Tensor, "batch kv_heads keys value_dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    normaliser: AdaptiveTemperature | Normaliser | None = None,
+    detach: bool = True,
+) -> Float[Tensor, "batch heads queries value_dim"]:
+    """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
+
+    Memory is a few chunks of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
+    are in float32 or better whatever the inputs. On a CPU, without gradient, additive mask, softcap and sinks,
+    PyTorch's fused attention does the work, in two calls for a law. With `HOLDFAST_KERNELS=triton` in the environment
+    a Triton kernel computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
+
+    Arguments:
+        query: of float16, bfloat16, float32 or float64.
+        key: `kv_heads` divides `heads`; each key head serves that many query heads in turn (GQA). Not repeated.
+        value: as `key`.
+        mask: broadcasts to (batch, heads, queries, keys): bool, True = visible, or additive in a floating dtype
+            (-inf, or at most half the dtype's lowest value, hides).
+        causal: a query sees no key after it; the last query stands at the last key.
+        scale: of the products; 1 / sqrt(dim) unless given.
+        softcap: logits become softcap x tanh(logit / softcap), before mask and normaliser.
+        window: a query sees keys less than this many positions away.
+        sinks: a logit for each head that takes part in the softmax, its entropy and its temperature, and has no value.
+        normaliser: a law, or any `Normaliser`; `None`: the published law.
+        detach: treat the law's temperature as a constant in the backward pass. For a `Normaliser` it says so itself.
+
+    Returns:
+        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows: one in a
+        query makes that row NaN, one (or an infinity) in a key or value reaches no row that does not see that key. (Of
+        values the Triton kernel does not look: there it may reach the rows next to one that sees it.)
+
+    Errors:
+        ArgumentError: shapes, dtypes or options that do not fit.
+
+    Source: arXiv 2410.01104, section 3.
+    """
+    return attend(
+        AttentionCall.of(
+            query,
+            key,
+            value,
+            mask=mask,
+            causal=causal,
+            scale=scale,
+            softcap=softcap,
+            window=window,
+            sinks=sinks,
+            normaliser=normaliser,
+            detach=detach,
+        )
+    )
+
+
+def attend(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim"]:
+    """The output of a call, in the dtype of its query."""
+    for way in WAYS:
+        if way.refusal(call) is None:
+            try:
+                return way.compute(call).to(call.query.dtype)
+            except Declined:
+                continue
+    raise AssertionError("the last way takes every call")
+
+
+def attention_weights(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    normaliser: AdaptiveTemperature | Normaliser | None = None,
+    detach: bool = True,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """The weights of `adaptive_attention`, with all scores in memory.
+
+    Arguments:
+        query: as in `adaptive_attention`, like the other arguments.
+        key: likewise.
+        mask: likewise.
+        causal: likewise.
+        scale: likewise.
+        softcap: likewise.
+        window: likewise.
+        sinks: likewise; their weight is left out, so that rows may sum to less than one.
+        normaliser: likewise.
+        detach: likewise.
+
+    Returns:
+        The weights, in float32 or better.
+    """
+    return plain.weights(
+        AttentionCall.of(
+            query,
+            key,
+            mask=mask,
+            causal=causal,
+            scale=scale,
+            softcap=softcap,
+            window=window,
+            sinks=sinks,
+            normaliser=normaliser,
+            detach=detach,
+        )
+    )

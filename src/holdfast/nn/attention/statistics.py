@@ -1,0 +1,143 @@
+"""Statistics of attention rows, streamed over blocks of keys: what each of two blocks tells merges exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from holdfast.nn.attention import plain
+from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.visibility import block as block_of
+from holdfast.nn.attention.visibility import chunks, span
+from holdfast.nn.masking import hidden_keys
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """What one pass over a row's logits tells, in pieces that can be merged.
+
+    Arguments:
+        top: largest visible logit, m; -inf without any.
+        total: s = sum of exp(z - m).
+        moment: t = sum of (z - m) exp(z - m), on shifted logits, which large offsets do not hurt.
+        least: smallest visible logit; inf without any.
+        visible: number of visible keys.
+
+    Source: the streaming form of the entropy, H = ln s - t / s.
+    """
+
+    top: Float[Tensor, "batch heads queries"]
+    total: Float[Tensor, "batch heads queries"]
+    moment: Float[Tensor, "batch heads queries"]
+    least: Float[Tensor, "batch heads queries"]
+    visible: Int[Tensor, "batch heads queries"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "batch heads queries keys"]) -> RowStatistics:
+        """Statistics of a block of logits, -inf where masked; a block may be empty or wholly masked."""
+        hidden = hidden_keys(logits)
+        z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if z.shape[-1] == 0:
+            zero = z.sum(-1)
+            return cls(zero - math.inf, zero, zero, zero + math.inf, zero.long())
+        top = z.masked_fill(hidden, -math.inf).amax(-1)
+        finite = top.masked_fill(top == -math.inf, 0.0)
+        shifted = (z - finite.unsqueeze(-1)).masked_fill(hidden, 0.0)
+        weight = shifted.exp().masked_fill(hidden, 0.0)
+        return cls(
+            top,
+            weight.sum(-1),
+            (shifted * weight).sum(-1),
+            z.masked_fill(hidden, math.inf).amin(-1),
+            (~hidden).sum(-1),
+        )
+
+    def merge(self, other: RowStatistics) -> RowStatistics:
+        """Statistics of both blocks together; in any order, and exact."""
+        top = torch.maximum(self.top, other.top)
+        total, moment = torch.zeros_like(top), torch.zeros_like(top)
+        for part in (self, other):
+            # A block without a visible key has a top of -inf: it weighs nothing, and must not give inf x 0.
+            fall = torch.where(part.top == -math.inf, 0.0, part.top - top)
+            factor = torch.where(part.top == -math.inf, 0.0, fall.exp())
+            total = total + factor * part.total
+            moment = moment + factor * (part.moment + fall * part.total)
+        return RowStatistics(top, total, moment, torch.minimum(self.least, other.least), self.visible + other.visible)
+
+    @property
+    def entropy(self) -> Float[Tensor, "batch heads queries"]:
+        """Shannon entropy in nats; 0 for a row without a visible key."""
+        total = self.total.masked_fill(self.visible == 0, 1.0)
+        return total.log() - self.moment / total
+
+    @property
+    def logsumexp(self) -> Float[Tensor, "batch heads queries"]:
+        """Logarithm of the sum of exp(z); -inf for a row without a visible key."""
+        return self.top + self.total.log()
+
+    @property
+    def largest(self) -> Float[Tensor, "batch heads queries"]:
+        """Largest weight; 0 for a row without a visible key."""
+        return torch.where(self.visible == 0, 0.0, 1 / self.total)
+
+    @property
+    def spread(self) -> Float[Tensor, "batch heads queries"]:
+        """Largest minus smallest visible logit, in nats; 0 for a row without a visible key."""
+        return torch.where(self.visible == 0, 0.0, self.top - self.least)
+
+
+def attention_statistics(
+    query: Float[Tensor, "batch heads queries dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+    block: int = 1024,
+) -> RowStatistics:
+    """Statistics of every attention row, streamed over blocks of keys; what no query sees is not computed.
+
+    Arguments:
+        query: as in `adaptive_attention`, like the other arguments it shares with it.
+        key: likewise.
+        mask: likewise.
+        causal: likewise.
+        scale: likewise.
+        softcap: likewise.
+        window: likewise.
+        sinks: likewise; a sink counts as a visible key.
+        block: keys at a time. Queries are taken a few at a time too, so that memory does not grow with both.
+
+    Returns:
+        The statistics, in float32 or better.
+
+    Errors:
+        ArgumentError: shapes, dtypes or options that do not fit.
+    """
+    call = AttentionCall.of(
+        query, key, mask=mask, causal=causal, scale=scale, softcap=softcap, window=window, sinks=sinks
+    )
+    return row_statistics(call, block)
+
+
+def row_statistics(call: AttentionCall, size: int = 1024) -> RowStatistics:
+    """Statistics of every row of a call, over so many keys at a time."""
+    batch, heads = call.query.shape[:2]
+    parts = []
+    for first, last in chunks(call, batch * heads * min(size, call.keys)):
+        total = RowStatistics.of(call.query.new_zeros(batch, heads, last - first, 0))
+        low, high = span(call, first, last)
+        for start in range(low // size * size, high, size):
+            stop = min(call.keys, start + size)
+            total = total.merge(RowStatistics.of(plain.logits(block_of(call, first, last, start, stop))))
+        if call.sinks is not None:
+            total = total.merge(RowStatistics.of(call.sinks[:, None, None].expand(batch, heads, last - first, 1)))
+        parts.append(total)
+    return RowStatistics(*(torch.cat([getattr(part, field.name) for part in parts], -1) for field in fields(parts[0])))
