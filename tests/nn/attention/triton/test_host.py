@@ -17,8 +17,11 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 
 
 from holdfast.errors import ArgumentError  # noqa: E402
-from holdfast.nn import Adaptive, Plain, SSMax, adaptive_attention, kernels  # noqa: E402
-from holdfast.nn.temperature import AdaptiveTemperature  # noqa: E402
+from holdfast.nn import Adaptive, AdaptiveTemperature, LogN, Plain, SSMax, adaptive_attention  # noqa: E402
+from holdfast.nn.attention import AttentionCall, plain  # noqa: E402
+from holdfast.nn.attention.attention import WAYS, attend  # noqa: E402
+from holdfast.nn.attention.triton import host, kernels  # noqa: E402
+from tests.nn.rounding import rounded_to, rounding  # noqa: E402
 
 
 @triton.jit

@@ -49,7 +49,8 @@ def check(kernel, dtype, dim, warps, stages, **constants):
 common = {"CAUSAL": True, "ADAPT": True, "WINDOW": False, "SOFTCAP": False}
 tile = {"BLOCK_M": 32, "BLOCK_N": 32}
 check(kernels.prefill_kernel, "bf16", 32, 4, 2, **common, **tile)
-check(kernels.prefill_kernel, "fp32", 20, 4, 2, **common | {"ADAPT": False, "STATISTICS": False, "SOFTCAP": True}, **tile)
+off = common | {"ADAPT": False, "STATISTICS": False, "SOFTCAP": True}
+check(kernels.prefill_kernel, "fp32", 20, 4, 2, **off, **tile)
 one = {"BLOCK_N": 32, "queries": 1}
 check(kernels.decode_scores, "bf16", 32, 4, 2, **common, **one)
 check(kernels.decode_scores, "fp16", 20, 4, 2, **common | {"ADAPT": False, "WINDOW": True}, **one)
