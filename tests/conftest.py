@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+
+# Several processes run tests side by side, and threads that wait for each other cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 with contextlib.suppress(ImportError):
     import beartype  # noqa: F401
