@@ -61,6 +61,13 @@ def command(tmp_path: Path) -> Command:
 
 def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
     """Start the command line in a process of its own: for tests that kill or interrupt it."""
+    prepare = options.pop("preexec_fn", None)
+
+    def before() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore, and what they start
+        if prepare is not None:
+            prepare()
+
     return subprocess.Popen(
         [sys.executable, "-m", "holdfast", *map(str, words)],
         cwd=cwd,
@@ -68,8 +75,8 @@ def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | options.pop("env", {}),
-        # A shell's background jobs ignore Ctrl-C, and so would the processes that they start.
-        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
+        preexec_fn=before,
+        **options,
     )
 
 

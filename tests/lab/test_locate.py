@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.lab import locate
-from holdfast.lab.locate import FunctionRef, LocateError, find, installed, load, load_file
+from holdfast.lab.engines import Finished, LocalEngine, Task
+from holdfast.lab.locate import FunctionRef, LocateError, find, installed, load, load_file, source_of
 from holdfast.lab.study import Study
 
 SOURCE = """
@@ -69,6 +70,19 @@ def test_a_file_is_loaded_once_whatever_path_leads_to_it(tmp_path, monkeypatch):
     link = tmp_path / "link.py"
     link.symlink_to(path)
     assert find(str(link)) is find(str(path))
+
+
+def test_parts_beside_the_file_are_found_also_by_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(tmp_path / "located_part.py", SOURCE.partition("study =")[0])
+    gathers = "from located_part import Mine, run, trials\nfrom holdfast.lab import Part, Study\n"
+    gathers += "study = Study('mine', '?', {'quick': Mine()}, parts=[Part('one', trials, run)])\n"
+    study = find(str(write(tmp_path / "gathers.py", gathers)))
+    reference = FunctionRef.of(study.parts[0].run)
+    assert reference == FunctionRef("located_part", None, "run")
+    events = list(LocalEngine(1).map([Task("0", reference, next(study.trials(study.scales["quick"])))]))
+    assert isinstance(events[-1], Finished)
+    assert source_of(study) == str(tmp_path / "gathers.py")
 
 
 def test_files_of_the_same_name_are_kept_apart(tmp_path):

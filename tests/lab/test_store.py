@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,31 @@ def test_identity_has_all_that_a_result_depends_on() -> None:
         )
     }
     assert len(keys) == 2 * 2 * 6
+
+
+@dataclass(frozen=True)
+class Model:
+    width: int = 3
+
+
+@dataclass(frozen=True)
+class Gated(Model):
+    gates: int = 2
+
+
+@dataclass(frozen=True)
+class Network:
+    model: Model
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Network, lambda model: (Network(model),)])
+def test_identity_has_the_settings_of_a_subclass_in_the_place_of_its_base(wrap: Any) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Whole(Config):
+        held: Any
+
+    two, three = (identity("toy", Trial(0, Whole(held=wrap(Gated(gates=gates)))), "v1") for gates in (2, 3))
+    assert key_of(two) != key_of(three)
 
 
 def test_identity_ignores_how_many_seeds_the_study_has_and_what_a_trial_costs() -> None:

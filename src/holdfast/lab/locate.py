@@ -157,6 +157,9 @@ def _is_file(module: str) -> bool:
 def _find_in_file(path: Path) -> Study[Any]:
     if not path.is_file():
         raise LocateError(f"{path}: no such file")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # its parts may stand beside it, as `python file.py` would find them; workers inherit it
+        sys.path.append(folder)
     try:
         module = load_file(path)
     except Exception as error:
