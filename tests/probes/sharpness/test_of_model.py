@@ -11,9 +11,10 @@ import torch
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import Adaptive, AdaptiveTemperature, Entmax, Hard, Plain, SSMax, entropy_of
+from holdfast.nn.attention import AttentionCall
 from holdfast.nn.huggingface import register, unregister
 from holdfast.probes.sharpness import probe_model_sharpness
-from holdfast.probes.sharpness.listening import Call
+from holdfast.probes.sharpness.listening import MeasuredCall
 from tests.command_line import ask
 
 transformers = pytest.importorskip("transformers")
@@ -351,8 +352,9 @@ def test_a_bias_on_the_logits_has_no_bound(given):
     hiding = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
     mask = {torch.bool: visible, torch.float32: hiding, None: None}[given]
     layer = torch.nn.Identity()
-    alone = Call.of(layer, query, key, mask, {"is_causal": False}, None)
-    biased = Call.of(layer, query, key, mask, {"is_causal": False, "position_bias": bias}, None)
+    options = {"is_causal": False, "position_bias": bias}
+    alone = MeasuredCall.of(AttentionCall.of_transformers(layer, query, key, None, mask, is_causal=False), None)
+    biased = MeasuredCall.of(AttentionCall.of_transformers(layer, query, key, None, mask, **options), None)
     assert alone.norm_bound().isfinite().all()
     assert biased.norm_bound().isnan().all()
     assert biased.weight_bound(None).isnan().all()

@@ -85,8 +85,8 @@ def _fill_logits(z: Float[Tensor, "queries keys"], part: AttentionCall) -> Tenso
         # Only the last columns are hidden from anybody.
         edge = min(z.shape)
         tail = hidden(block(part, 0, part.queries, part.keys - edge, part.keys))
-        assert tail is not None
-        z[:, -edge:].masked_fill_(tail[0, 0], MASKED)
+        if tail is not None:
+            z[:, -edge:].masked_fill_(tail[0, 0], MASKED)
         return (part.rows.query - part.first_key + 1).clamp(min=0).unsqueeze(1)
     if part.mask is not None and part.mask.is_floating_point():
         z.add_(part.mask[0, 0].to(z.dtype))

@@ -40,6 +40,8 @@ def hides(call: AttentionCall) -> bool:
 
 def hidden(call: AttentionCall) -> Bool[Tensor, "#batch #heads #queries #keys"] | None:
     """Which keys are hidden from which query; `None` where none is."""
+    if not hides(call):
+        return None
     table: Tensor | None = None
     if call.causal or call.window is not None:
         rows = call.rows
