@@ -9,6 +9,7 @@ import torch
 
 from holdfast.nn import adaptive_attention, attention_statistics
 from holdfast.nn.attention import fused, plain, streamed, visibility
+from tests.nn.rounding import attention_rounding
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
 
@@ -99,7 +100,7 @@ OPTIONS = {
         "causal": True, "window": 6, "mask": "additive", "softcap": 2.0, "sinks": True, "scale": 0.9,
     },
 }  # fmt: skip
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def arguments(shape, options, dtype):
@@ -136,7 +137,7 @@ def path(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_what_the_rule_says(shape, options, dtype, path):
@@ -147,7 +148,7 @@ def test_attention_is_what_the_rule_says(shape, options, dtype, path):
     found = adaptive_attention(*inputs, **settled)
     assert found.dtype == dtype
     assert found.requires_grad == (path == "chunks with a gradient")
-    torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    torch.testing.assert_close(found.double(), expected, **attention_rounding(*inputs[:2], scale=settled.get("scale")))
 
 
 @pytest.mark.parametrize("chunk", [24, 1 << 21])
@@ -158,7 +159,9 @@ def test_statistics_are_what_the_rule_says(shape, options, block, chunk, monkeyp
     monkeypatch.setattr(visibility, "CHUNK", chunk)
     (query, key, value), settled = arguments(SHAPES[shape], OPTIONS[options], torch.float64)
     found = attention_statistics(query, key, block=block, **settled)
-    torch.testing.assert_close(found.entropy, by_hand(query, key, value, **settled)[1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        found.entropy, by_hand(query, key, value, **settled)[1], **attention_rounding(query, key)
+    )
 
 
 @pytest.mark.parametrize("spread", [0.1, 3.0])
@@ -170,7 +173,7 @@ def test_long_rows_beyond_the_laws_reach_stay_as_they_are(spread, path):
     expected, _, factors = by_hand(query, key, value)
     assert [factor == 1.0 for factor in factors] == [spread < 1] * 2
     query.requires_grad_(path == "chunks with a gradient")
-    torch.testing.assert_close(adaptive_attention(query, key, value), expected, atol=1e-13, rtol=1e-12)
+    torch.testing.assert_close(adaptive_attention(query, key, value), expected, **attention_rounding(query, key))
 
 
 def test_the_cases_reach_both_sides_of_the_rule():
