@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.cli.probes import PROBES
 from tests.command_line import ask
 from tests.lab.conftest import TOY, holdfast
 
@@ -146,7 +147,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run", TOY, "--store", "/proc/none"), "--store: cannot write to /proc/none"),
         (("report",), "--store: expected a folder with results, got results"),
         (("report", "--store", "."), "--store: no runs in ."),
-        (("probe", "nonsense"), "no probe named 'nonsense'; there are: lists, sharpness"),
+        (("probe", "nonsense"), f"no probe named 'nonsense'; there are: {', '.join(PROBES)}"),
         (("probe", "sharpness"), "Missing"),
         (
             ("probe", "sharpness", "./nowhere"),

@@ -54,7 +54,7 @@ def draw_over_seeds(
         values: for each place of the x axis, in order, one value a seed; places without any are left out.
         band: show the intervals as a band.
         dots: show the seeds as faint dots.
-        style: of the line, for `Axes.plot`, its `color` among it.
+        style: of the line, for `Axes.plot`; band and dots take its colour.
 
     Returns:
         The means that were drawn.
@@ -62,14 +62,14 @@ def draw_over_seeds(
     points = [seed_mean(here, x) for x, here in values.items() if here]
     if not points:
         return []
-    colour = style["color"]
+    xs = [point.x for point in points]
+    (line,) = axes.plot(xs, [point.mean for point in points], **style)
+    colour = line.get_color()
     if dots:
         places = [x for x, here in values.items() for _ in here]
         axes.plot(
             places, [value for here in values.values() for value in here], ".", color=colour, alpha=0.35, markersize=4
         )
-    xs = [point.x for point in points]
-    axes.plot(xs, [point.mean for point in points], **style)
     if band:
         lows, highs = [point.low for point in points], [point.high for point in points]
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
