@@ -149,7 +149,7 @@ def main() -> None:
         first = run.results.failures[0].reason
         raise SystemExit(f"{len(run.results.failures)} trials have no result ({first}); run the study first")
     if run.job.scale == "quick":
-        raise SystemExit("the latest run is of the scale quick, which is no evidence to publish; run a larger one first")
+        raise SystemExit("the latest run is of the scale quick, which is no evidence; run a larger one first")
     page = DOCS / "systems" / f"{options.study}.md"
     shown, empty = [], []
     for item in run.job.study.figures:

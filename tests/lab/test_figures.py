@@ -20,9 +20,10 @@ def test_the_interval_is_that_of_student() -> None:
 
 def test_a_line_goes_through_the_means_and_leaves_out_places_without_seeds() -> None:
     axes = Figure().subplots()
-    points = draw_over_seeds(axes, {1: [0.0, 1.0], 2: [], 4: [0.5]}, dots=True, band=True, color="C1", label="arm")
+    points = draw_over_seeds(axes, {1: [0.0, 1.0], 2: [], 4: [0.5]}, dots=True, band=True, label="arm")
     assert [(point.x, point.mean, point.seeds) for point in points] == [(1, 0.5, 2), (4, 0.5, 1)]
-    dots, line = axes.lines
+    line, dots = axes.lines
+    assert dots.get_color() == line.get_color()
     assert dots.get_xydata().tolist() == [[1, 0], [1, 1], [4, 0.5]]
     assert line.get_xydata().tolist() == [[1, 0.5], [4, 0.5]]
     assert len(axes.collections) == 1
