@@ -22,15 +22,6 @@ def crowded(sizes=SIZES, rows=96, slope=60.0, seed=0, dtype=torch.float32):
     return {n: (-slope * (1 - torch.rand(rows, n, generator=generator))).to(dtype) for n in sizes}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for each other make these small fits many times slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def law():
     return fit_temperature(crowded())
