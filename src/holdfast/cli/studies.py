@@ -7,9 +7,10 @@ import dataclasses
 import itertools
 import json as jsonlib
 import math
+import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ import tyro
 from rich.markup import escape
 
 from holdfast.cli.parsing import FAILED, OK
-from holdfast.cli.reproduce import command, command_of, place_of
+from holdfast.cli.reproduce import command, command_of, place, place_of
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Report:
     """Write the report on what a store holds, without computing anything."""
 
     studies: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Studies to report on; by default all that were run into the store."""
+    """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
+    that were run into the store."""
     store: Path = Path("results")
     """Folder that results are read from."""
     output: Path | None = None
@@ -197,7 +199,8 @@ def run_studies(options: Run) -> int:
     store = Store(options.store)
     with ProgressBar(sys.stderr) as listener:
         runs = run(jobs, store, _engine(options), listener)
-    page = _write_page(_known_runs(store, runs), options.store / "report.html")
+    by_name = {item.job.study.name: item for item in runs}
+    page = _write_page(_known_runs(store, by_name, {}), options.store / "report.html")
     _conclude(runs, page, options.json)
     return FAILED if any(item.results.failures for item in runs) else OK
 
@@ -220,36 +223,54 @@ def report_studies(options: Report) -> int:
 
     if not options.store.is_dir():
         raise ArgumentError("--store", "a folder with results", str(options.store))
-    runs = _known_runs(Store(options.store), [], options.studies)
+    words = options.studies
+    files = {study.name: study for study in find_studies([word for word in words if word.endswith(".py")])}
+    names = [*files, *(word for word in words if not word.endswith(".py"))]
+    runs = _known_runs(Store(options.store), {}, files, names)
     page = _write_page(runs, options.output or options.store / "report.html")
     _conclude(runs, page, options.json)
     return OK
 
 
-def _known_runs(store: Store, fresh: Sequence[StudyRun], names: Sequence[str] = ()) -> list[StudyRun]:
-    """The latest run of each study in the store; those just made are taken as they are."""
+def _known_runs(
+    store: Store, fresh: Mapping[str, StudyRun], files: Mapping[str, Study[Any]], names: Sequence[str] = ()
+) -> list[StudyRun]:
+    """The latest run of each study in the store; those just made are taken as they are.
+
+    Arguments:
+        store: the store.
+        fresh: runs just made, by the study's name.
+        files: studies in files that the user has named.
+        names: of the studies to show; all if empty.
+    """
     from holdfast.lab.locate import LocateError, find
     from holdfast.lab.run import Job, collect
 
-    ready = {item.job.study.name: item for item in fresh}
     known = store.runs()
     for name in names:
         if name not in known:
             raise ArgumentError("STUDY", f"a study that was run into this store ({', '.join(known)})", name)
-    runs = []
+    runs, left_out = [], []
     for name, record in sorted(known.items()):
         if names and name not in names:
             continue
-        if name in ready:
-            runs.append(ready[name])
+        if name in fresh:
+            runs.append(fresh[name])
             continue
         try:
-            study = find(record.source or name)
+            if record.source and name not in files:
+                words = shlex.join(["holdfast", "report", record.source])
+                raise LocateError(f"it was run from a file, which has to be named: {words}")
+            study = files.get(name) or find(name)
             job = Job.of(study, record.scale, changes=record.overrides)
         except (LocateError, ArgumentError) as error:
-            warnings.warn(f"{name} is left out of the report: {error}", stacklevel=1)
+            left_out.append(f"{name} is left out of the report: {error}")
             continue
         runs += collect([job], store)
+    if not runs:
+        raise LocateError("; ".join(left_out))
+    for line in left_out:
+        warnings.warn(line, stacklevel=1)
     return runs
 
 
@@ -264,7 +285,7 @@ def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
 
 def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
     if as_json:
-        summary = {"report": str(page), "studies": [_summary(item) for item in runs]}
+        summary = {"report": place(page), "studies": [_summary(item) for item in runs]}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
         return
     from rich.console import Console
@@ -299,15 +320,22 @@ def _reason(verdict: Verdict, study: Study[Any]) -> str:
 
 
 def _summary(item: StudyRun) -> dict[str, Any]:
+    """What is published: it names no folder of this machine."""
+    from holdfast.lab.report.text import without_folders
+
     return {
         "study": item.job.study.name,
         "scale": item.job.scale,
-        "command": command_of(item.job),
+        "command": without_folders(command_of(item.job)),
         "environments": list(item.environments),
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed,
         "failed": [
-            {"seed": failure.trial.seed, "labels": dict(failure.trial.labels), "reason": failure.reason}
+            {
+                "seed": failure.trial.seed,
+                "labels": dict(failure.trial.labels),
+                "reason": without_folders(failure.reason),
+            }
             for failure in item.results.failures
         ],
         "verdicts": [
@@ -321,7 +349,7 @@ def _summary(item: StudyRun) -> dict[str, Any]:
                 "n": verdict.evidence.n,
                 "test": verdict.evidence.test,
                 "p_adjusted": verdict.p_adjusted,
-                "reason": _reason(verdict, item.job.study),
+                "reason": without_folders(_reason(verdict, item.job.study)),
                 "paper": verdict.paper,
             }
             for verdict in item.verdicts

@@ -43,8 +43,8 @@ FILES = ("trial.json", "metrics.json", CURVES)
 """What `SHA256SUMS` lists, the curves only where there are some."""
 SUMS = "SHA256SUMS"
 
-FILE_NAME = r"[^\\/\x00-\x1f\x7f]{1,255}\.py"
-"""What a study's file may be called in the list of runs, which is shown to people."""
+NOT_IN_A_FILE_NAME = r"[\\/\x00-\x1f\x7f]"
+"""In the list of runs, which is shown to people."""
 
 
 class StoreError(HoldfastError, OSError):
@@ -189,9 +189,14 @@ class Store:
             for name, content in {**contents, SUMS: _sums(contents)}.items():
                 files.write(temporary / name, content)
             target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                self._set_aside(target, f"{study}-{key}", "a result appeared while this run held the trial's lock")
-            temporary.rename(target)
+            if target.exists():  # of code that has changed since
+                former = self.root / ".writing" / f"{key}-former"
+                self._clear(former)
+                target.rename(former)
+                temporary.rename(target)
+                self._clear(former)
+            else:
+                temporary.rename(target)
             shutil.rmtree(self.root / "failed" / study / key, ignore_errors=True)
         stored = self.load(study, document)
         if stored is None:
@@ -247,7 +252,8 @@ class Store:
             lock.acquire()
             try:
                 runs = self._runs()
-                runs[study] = RunRecord(scale, overrides, Path(source).name if source else None)
+                name = re.sub(NOT_IN_A_FILE_NAME, "_", Path(source).name) if source else None
+                runs[study] = RunRecord(scale, overrides, name)
                 temporary = self.root / ".writing" / "runs"
                 files.write(temporary, files.seal({"runs": to_json(runs, "config")}))
                 temporary.replace(self.root / "runs.json")
@@ -272,7 +278,7 @@ class Store:
         try:
             runs: dict[str, RunRecord] = from_json(files.unseal(files.read(path))["runs"], dict[str, RunRecord])
             for name, record in runs.items():
-                if not re.fullmatch(NAME, name) or not re.fullmatch(FILE_NAME, record.source or "x.py"):
+                if not re.fullmatch(NAME, name) or re.search(NOT_IN_A_FILE_NAME, record.source or ""):
                     raise ValueError("it has an impossible name")
         except (OSError, ValueError, KeyError) as error:
             why = f"{' '.join(str(error).split())[:200]}; run its studies again, which computes nothing that is there"
