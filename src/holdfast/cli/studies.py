@@ -200,8 +200,9 @@ def run_studies(options: Run) -> int:
     with ProgressBar(sys.stderr) as listener:
         runs = run(jobs, store, _engine(options), listener)
     by_name = {item.job.study.name: item for item in runs}
-    page = _write_page(_known_runs(store, by_name, {}), options.store / "report.html")
-    _conclude(runs, page, options.json)
+    shown, unnamed = _known_runs(store, by_name, {})
+    page = _write_page(shown, options.store / "report.html")
+    _conclude(runs, page, options.json, unnamed)
     return FAILED if any(item.results.failures for item in runs) else OK
 
 
@@ -226,15 +227,15 @@ def report_studies(options: Report) -> int:
     words = options.studies
     files = {study.name: study for study in find_studies([word for word in words if word.endswith(".py")])}
     names = [*files, *(word for word in words if not word.endswith(".py"))]
-    runs = _known_runs(Store(options.store), {}, files, names)
+    runs, unnamed = _known_runs(Store(options.store), {}, files, names)
     page = _write_page(runs, options.output or options.store / "report.html")
-    _conclude(runs, page, options.json)
+    _conclude(runs, page, options.json, unnamed)
     return OK
 
 
 def _known_runs(
     store: Store, fresh: Mapping[str, StudyRun], files: Mapping[str, Study[Any]], names: Sequence[str] = ()
-) -> list[StudyRun]:
+) -> tuple[list[StudyRun], str]:
     """The latest run of each study in the store; those just made are taken as they are.
 
     Arguments:
@@ -242,6 +243,12 @@ def _known_runs(
         fresh: runs just made, by the study's name.
         files: studies in files that the user has named.
         names: of the studies to show; all if empty.
+
+    Returns:
+        The runs, and a sentence on those whose files would have to be named.
+
+    Errors:
+        LocateError: there is nothing to show.
     """
     from holdfast.lab.locate import LocateError, find
     from holdfast.lab.run import Job, collect
@@ -250,28 +257,33 @@ def _known_runs(
     for name in names:
         if name not in known:
             raise ArgumentError("STUDY", f"a study that was run into this store ({', '.join(known)})", name)
-    runs, left_out = [], []
+    runs, left_out, unnamed = [], [], []
     for name, record in sorted(known.items()):
         if names and name not in names:
             continue
         if name in fresh:
             runs.append(fresh[name])
             continue
+        if record.source and name not in files:
+            unnamed.append(name)
+            continue
         try:
-            if record.source and name not in files:
-                words = shlex.join(["holdfast", "report", record.source])
-                raise LocateError(f"it was run from a file, which has to be named: {words}")
             study = files.get(name) or find(name)
             job = Job.of(study, record.scale, changes=record.overrides)
         except (LocateError, ArgumentError) as error:
             left_out.append(f"{name} is left out of the report: {error}")
             continue
         runs += collect([job], store)
+    sentence = ""
+    if unnamed:
+        words = [record.source or name for name, record in sorted(known.items()) if not names or name in names]
+        line = shlex.join(["holdfast", "report", *words])
+        sentence = f"{', '.join(unnamed)} {'was' if len(unnamed) == 1 else 'were'} run from a file; name it:  {line}"
     if not runs:
-        raise LocateError("; ".join(left_out))
-    for line in left_out:
-        warnings.warn(line, stacklevel=1)
-    return runs
+        raise LocateError("; ".join([*left_out, *([sentence] if sentence else [])]))
+    for reason in left_out:
+        warnings.warn(reason, stacklevel=1)
+    return runs, sentence
 
 
 def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
@@ -283,7 +295,7 @@ def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
         raise HoldfastError(f"cannot write the report to {path}: {error.strerror or error}") from error
 
 
-def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
+def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str) -> None:
     if as_json:
         summary = {"report": place(page), "studies": [_summary(item) for item in runs]}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
@@ -312,6 +324,8 @@ def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
         reused = len(item.results.outcomes) - item.computed
         print(f"{item.job.study.name} ({item.job.scale}): {item.computed} trials computed, {reused} reused{failed}")
     print(f"report: {page}")
+    if unnamed:
+        print(f"not in the report: {unnamed}")
 
 
 def _reason(verdict: Verdict, study: Study[Any]) -> str:
