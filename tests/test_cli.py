@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.probes import PROBES
+from holdfast.lab import files
 from tests.command_line import ask
 from tests.lab.conftest import TOY, holdfast
 
@@ -44,7 +46,7 @@ def test_help_and_list_load_nothing_that_takes_long(tmp_path: Path, words: list[
         "import sys; from holdfast.cli import main\n"
         f"try: main({words})\n"
         "except SystemExit as stop: assert stop.code == 0\n"
-        "slow = ('torch', 'numpy', 'scipy', 'matplotlib', 'pyarrow', 'jinja2', 'ray', 'transformers', 'hypothesis')\n"
+        "slow = ('torch', 'numpy', 'scipy', 'matplotlib', 'jinja2', 'ray', 'transformers', 'hypothesis')\n"
         "print([name for name in slow if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -90,13 +92,99 @@ def test_run_and_report(tmp_path: Path) -> None:
     assert "10 trials computed, 0 reused" in out
     assert "toy: 10/10 trials, 5/5 seeds" in err
     page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
-    assert f"holdfast run {TOY} --scale quick --config.sleep-s 0.01" in re.sub(r"<[^>]*>", "", page)
-    status, out, _ = ask("report", "--output", "other.html", "--json", cwd=tmp_path)
+    assert f"holdfast run {TOY.name} --scale quick --config.sleep-s 0.01" in re.sub(r"<[^>]*>", "", page)
+    status, out, _ = ask("report", TOY, "--output", "other.html", "--json", cwd=tmp_path)
     assert status == 0
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == page
     [study] = json.loads(out)["studies"]
     assert (study["study"], study["scale"], study["reused"]) == ("toy", "quick", 10)
     assert study["verdicts"][0]["status"] == "supported"
+
+
+STUDY_THAT_TELLS = """
+from holdfast.lab import Config, Study, Trial
+open("ran", "a").close()
+def trials(config): return [Trial(seed, config) for seed in config.seed_range]
+def run(trial):
+    if trial.seed == 0:
+        raise ValueError(f"no such file: {__file__!r}")
+    return {"x": 1.0}
+study = Study("tells", "?", {"quick": Config(seeds=2)}, trials, run)
+"""
+
+
+def test_a_report_loads_only_files_that_the_user_names(tmp_path: Path) -> None:
+    (tmp_path / "tells.py").write_text(STUDY_THAT_TELLS, encoding="utf-8")
+    assert ask("run", "tells.py", cwd=tmp_path)[0] == 1
+    (tmp_path / "ran").unlink()
+    store = tmp_path / "results"
+    shutil.copy(tmp_path / "tells.py", store)
+    recorded = files.unseal((store / "runs.json").read_bytes())
+    line = "tells was run from a file; name it: holdfast report tells.py"
+    for source in ("tells.py", str(store / "tells.py"), "results/tells.py", str(tmp_path / "tells.py")):
+        recorded["runs"]["tells"]["source"] = source
+        (store / "runs.json").write_bytes(files.seal(recorded))
+        status, _, err = ask("report", cwd=tmp_path)
+        assert status == 2
+        assert source != "tells.py" or err == f"holdfast: error: {line}\n"
+        assert not (tmp_path / "ran").exists()
+        recorded["runs"]["tells.py"] = {"scale": "quick", "overrides": {}}
+        (store / "runs.json").write_bytes(files.seal(recorded))
+        assert ask("report", cwd=tmp_path)[0] == 2
+        assert not (tmp_path / "ran").exists()
+        del recorded["runs"]["tells.py"]
+    assert ask("run", "tells.py", cwd=tmp_path)[0] == 1
+    status, out, err = ask("report", "tells.py", cwd=tmp_path)
+    assert (status, err) == (0, "")
+    assert "tells (quick): 0 trials computed, 1 reused, 1 failed" in out
+    assert ask("report", "tells", cwd=tmp_path)[0] == 2
+    # A later run of another study shows that one, and says how to show both.
+    status, out, err = ask("run", TOY, "--seeds", "1", cwd=tmp_path)
+    assert status == 0
+    assert "not in the report: tells was run from a file; name it:  holdfast report tells.py toy_study.py" in out
+    status, out, err = ask("report", "tells.py", TOY, cwd=tmp_path)
+    assert (status, err) == (0, "")
+    assert "toy (quick)" in out
+    assert "tells (quick)" in out
+
+
+def test_what_is_published_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "my folder").mkdir()
+    study = tmp_path / "my folder" / "tells.py"
+    study.write_text(STUDY_THAT_TELLS, encoding="utf-8")
+    here = tmp_path / "here"
+    here.mkdir()
+    status, out, _ = ask("run", study, "--store", tmp_path / "store", "--json", cwd=here)
+    assert status == 1
+    page = (tmp_path / "store" / "report.html").read_text(encoding="utf-8")
+    runs = (tmp_path / "store" / "runs.json").read_text(encoding="utf-8")
+    for published in (out, page, runs):
+        assert "my folder" not in published
+        assert str(tmp_path) not in published
+    summary = json.loads(out)
+    assert summary["report"] == "report.html"
+    assert summary["studies"][0]["command"] == "holdfast run tells.py --scale quick"
+    assert summary["studies"][0]["failed"][0]["reason"] == "ValueError: no such file: '…/tells.py'"
+    assert "Traceback" in page
+
+
+@pytest.mark.parametrize("odd", ["runs.json", "toy", "report.html", ".locks", ".writing"])
+def test_odd_files_in_a_store_are_one_clear_line(tmp_path: Path, odd: str) -> None:
+    store = tmp_path / "results"
+    store.mkdir()
+    if odd in ("runs.json", "report.html"):
+        (store / odd).mkdir()
+    else:
+        (store / odd).write_text("odd", encoding="utf-8")
+    status, _, err = ask("run", TOY, "--seeds", "1", cwd=tmp_path)
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    if odd == "runs.json":
+        assert status == 0
+        assert "runs.json is not trusted (runs.json is no plain file" in err
+    else:
+        assert status == 2
+        assert last.startswith("holdfast: error: ")
 
 
 def test_json_on_standard_output_is_nothing_but_json(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ FLOORS = (
 ENTRANCE = {"__main__": "cli"}
 """Modules at the top that belong to a room of another name."""
 
-HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pyarrow", "jinja2", "ray", "transformers", "hypothesis")
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "jinja2", "ray", "transformers", "hypothesis")
 
 
 def violations(house: Path, package: str = "holdfast") -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from holdfast.errors import ArgumentError
 from holdfast.lab.results import Failure, Results, ResultsError
 from holdfast.lab.trial import Config, Outcome, Trial
 from holdfast.lab.verdict import mean_of
@@ -43,9 +44,18 @@ def test_records_carry_labels_and_seed():
     assert TWO_ARMS.records[0] == {"arm": "old", "seed": 2, "n": 16, "accuracy": 2.16}
 
 
-def test_a_record_wins_over_the_label_of_its_trial():
-    found = results((trial(3, part="whole", arm="old"), Outcome([{"part": "half", "seed": 8, "x": 1.0}])))
-    assert found.records == [{"part": "half", "arm": "old", "seed": 8, "x": 1.0}]
+@pytest.mark.parametrize(("name", "value"), [("arm", "new"), ("seed", 8), ("seed", "3"), ("seed", None)])
+def test_a_record_cannot_replace_the_seed_or_a_label_of_its_trial(name, value):
+    found = results((trial(3, arm="old"), Outcome([{name: value, "x": 1.0}], {"c": [{name: value}]})))
+    with pytest.raises(ArgumentError, match=f"^a record, column '{name}': expected the trial's"):
+        found.by_seed("x")
+    with pytest.raises(ArgumentError, match=f"^a record, column '{name}': expected the trial's"):
+        found.curve("c")
+
+
+def test_a_record_may_repeat_the_seed_and_labels_of_its_trial():
+    found = results((trial(3, arm="old"), Outcome([{"seed": 3, "arm": "old", "x": 1.0}])))
+    assert found.by_seed("x", arm="old") == {3: 1.0}
 
 
 def test_merging_changes_neither_the_trial_nor_its_record():
@@ -118,7 +128,7 @@ def test_batched_seeds_stand_in_the_records():
 
 def test_a_batched_trial_that_forgot_its_seeds_is_an_error_that_says_so():
     found = results((trial((3, 4)), Outcome([{"x": 0.3}, {"x": 0.4}])))
-    with pytest.raises(ResultsError, match="whole-number seed"):
+    with pytest.raises(ArgumentError, match=r"column 'seed': expected one of the trial's seeds \(3, 4\)"):
         found.by_seed("x")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pickle
 from dataclasses import dataclass
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 import numpy as np
@@ -241,6 +242,78 @@ def test_a_result_is_not_changed_by_reading_it():
     record = {"x": np.float64(1.0)}
     as_outcome(record)
     assert isinstance(record["x"], np.float64)
+
+
+class Arm(StrEnum):
+    NEW = "new"
+
+
+class Level(IntEnum):
+    LOW = 3
+
+
+class Ratio(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(Arm.NEW, "new"), (Level.LOW, 3), (Ratio(0.5), 0.5), (2**13_999, 2**13_999)]
+)
+def test_values_of_derived_types_become_plain(value, expected):
+    record = as_outcome({"x": value, Arm.NEW: 1}).records[0]
+    assert (record["x"], type(record["x"])) == (expected, type(expected))
+    assert [type(name) for name in record] == [str, str]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"x": 10**5000}, r"a record, column 'x': expected a whole number of at most 14000 bits, got a larger one"),
+        ({"x": "\ud800"}, r"a record, column 'x': expected a value of whole Unicode letters, got '\\ud800'"),
+        ({"\ud800": 1}, r"a record: expected a column of whole Unicode letters, got '\\ud800'"),
+        ({3: 1}, r"a record: expected a column that is text, got 3"),
+        (Outcome([RECORD], {3: []}), r"curve 3: expected a name that is text, got 3"),
+        (Outcome([RECORD], [[RECORD]]), r"the result of run: expected curves as a mapping"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(result, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        as_outcome(result)
+
+
+@pytest.mark.parametrize(
+    ("seed", "result", "message"),
+    [
+        (3, {"seed": 4, "x": 1}, "a record, column 'seed': expected the trial's seed 3, got 4"),
+        (3, {"seed": 3.0, "x": 1}, "a record, column 'seed': expected the trial's seed 3, got 3.0"),
+        (3, {"arm": "old", "x": 1}, "a record, column 'arm': expected the trial's label 'new', or no such column"),
+        (3, Outcome([{"x": 1}], {"c": [{"arm": 1}]}), "curve 'c', column 'arm': expected the trial's label 'new'"),
+        ((3, 4), {"x": 1}, r"a record, column 'seed': expected one of the trial's seeds \(3, 4\), got no such column"),
+        ((3, 4), [{"seed": 3}, {"seed": 5}], "a record, column 'seed': expected one of the trial's seeds"),
+        ((3, 4), {"seed": 3, "x": 1}, "the result of run: expected a record for each seed, got none for seed 4"),
+        (
+            (3, 4),
+            Outcome([{"seed": 3}, {"seed": 4}], {"c": [{"y": 1}]}),
+            "curve 'c', column 'seed': expected one of the trial's seeds",
+        ),
+    ],
+)
+def test_a_result_that_disagrees_with_its_trial_is_refused(seed, result, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        as_outcome(result, Trial(seed, Config(), {"arm": "new"}))
+
+
+def test_a_result_may_repeat_what_its_trial_says():
+    alone = {"seed": 3, "arm": "new", "x": 1}
+    assert as_outcome(alone, Trial(3, Config(), {"arm": "new"})).records == (alone,)
+    many = [{"seed": seed, "x": 1} for seed in (4, 3, 3)]
+    assert list(as_outcome(many, Trial((3, 4), Config())).records) == many
+
+
+@pytest.mark.parametrize("name", ["failed", "set-aside", "x" * 65, "x" * 5000])
+def test_names_that_the_store_needs_or_cannot_hold_are_refused(name):
+    with pytest.raises(ArgumentError, match=r"^Study\.name: expected"):
+        make(name=name)
 
 
 def test_labels_are_text_or_numbers():

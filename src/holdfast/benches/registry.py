@@ -110,7 +110,7 @@ BENCHES = {
             "what the lab adds to a trial, beside the standard library's process pool",
             "holdfast.benches.lab.overhead",
             value=30,
-            needs=("filelock", "jinja2", "pyarrow", "rich"),
+            needs=("filelock", "jinja2", "rich"),
         ),
     )
 }

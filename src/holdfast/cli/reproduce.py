@@ -22,10 +22,14 @@ def place_of(study: Study[Any]) -> str:
     """What to call a study on the command line: its name, or its file as seen from here."""
     from holdfast.lab.locate import source_of
 
-    source, here = source_of(study), Path.cwd()
-    if source and Path(source).is_relative_to(here):
-        return str(Path(source).relative_to(here))
-    return source or study.name
+    source = source_of(study)
+    return place(Path(source)) if source else study.name
+
+
+def place(path: Path) -> str:
+    """A file as seen from here, or its name only if it lies elsewhere: what is published names no folder of a user."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
 def command(study: str, scale: str, changes: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ import dataclasses
 import itertools
 import json as jsonlib
 import math
+import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ import tyro
 from rich.markup import escape
 
 from holdfast.cli.parsing import FAILED, OK
-from holdfast.cli.reproduce import command, command_of, place_of
+from holdfast.cli.reproduce import command, command_of, place, place_of
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Report:
     """Write the report on what a store holds, without computing anything."""
 
     studies: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Studies to report on; by default all that were run into the store."""
+    """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
+    that were run into the store."""
     store: Path = Path("results")
     """Folder that results are read from."""
     output: Path | None = None
@@ -197,8 +199,10 @@ def run_studies(options: Run) -> int:
     store = Store(options.store)
     with ProgressBar(sys.stderr) as listener:
         runs = run(jobs, store, _engine(options), listener)
-    page = _write_page(_known_runs(store, runs), options.store / "report.html")
-    _conclude(runs, page, options.json)
+    by_name = {item.job.study.name: item for item in runs}
+    shown, unnamed = _known_runs(store, by_name, {})
+    page = _write_page(shown, options.store / "report.html")
+    _conclude(runs, page, options.json, unnamed)
     return FAILED if any(item.results.failures for item in runs) else OK
 
 
@@ -220,37 +224,66 @@ def report_studies(options: Report) -> int:
 
     if not options.store.is_dir():
         raise ArgumentError("--store", "a folder with results", str(options.store))
-    runs = _known_runs(Store(options.store), [], options.studies)
+    words = options.studies
+    files = {study.name: study for study in find_studies([word for word in words if word.endswith(".py")])}
+    names = [*files, *(word for word in words if not word.endswith(".py"))]
+    runs, unnamed = _known_runs(Store(options.store), {}, files, names)
     page = _write_page(runs, options.output or options.store / "report.html")
-    _conclude(runs, page, options.json)
+    _conclude(runs, page, options.json, unnamed)
     return OK
 
 
-def _known_runs(store: Store, fresh: Sequence[StudyRun], names: Sequence[str] = ()) -> list[StudyRun]:
-    """The latest run of each study in the store; those just made are taken as they are."""
+def _known_runs(
+    store: Store, fresh: Mapping[str, StudyRun], files: Mapping[str, Study[Any]], names: Sequence[str] = ()
+) -> tuple[list[StudyRun], str]:
+    """The latest run of each study in the store; those just made are taken as they are.
+
+    Arguments:
+        store: the store.
+        fresh: runs just made, by the study's name.
+        files: studies in files that the user has named.
+        names: of the studies to show; all if empty.
+
+    Returns:
+        The runs, and a sentence on those whose files would have to be named.
+
+    Errors:
+        LocateError: there is nothing to show.
+    """
     from holdfast.lab.locate import LocateError, find
     from holdfast.lab.run import Job, collect
 
-    ready = {item.job.study.name: item for item in fresh}
     known = store.runs()
     for name in names:
         if name not in known:
             raise ArgumentError("STUDY", f"a study that was run into this store ({', '.join(known)})", name)
-    runs = []
+    runs, left_out, unnamed = [], [], []
     for name, record in sorted(known.items()):
         if names and name not in names:
             continue
-        if name in ready:
-            runs.append(ready[name])
+        if name in fresh:
+            runs.append(fresh[name])
+            continue
+        if record.source and name not in files:
+            unnamed.append(name)
             continue
         try:
-            study = find(record.source or name)
+            study = files.get(name) or find(name)
             job = Job.of(study, record.scale, changes=record.overrides)
         except (LocateError, ArgumentError) as error:
-            warnings.warn(f"{name} is left out of the report: {error}", stacklevel=1)
+            left_out.append(f"{name} is left out of the report: {error}")
             continue
         runs += collect([job], store)
-    return runs
+    sentence = ""
+    if unnamed:
+        words = [record.source or name for name, record in sorted(known.items()) if not names or name in names]
+        line = shlex.join(["holdfast", "report", *words])
+        sentence = f"{', '.join(unnamed)} {'was' if len(unnamed) == 1 else 'were'} run from a file; name it:  {line}"
+    if not runs:
+        raise LocateError("; ".join([*left_out, *([sentence] if sentence else [])]))
+    for reason in left_out:
+        warnings.warn(reason, stacklevel=1)
+    return runs, sentence
 
 
 def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
@@ -262,9 +295,9 @@ def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
         raise HoldfastError(f"cannot write the report to {path}: {error.strerror or error}") from error
 
 
-def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
+def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str) -> None:
     if as_json:
-        summary = {"report": str(page), "studies": [_summary(item) for item in runs]}
+        summary = {"report": place(page), "studies": [_summary(item) for item in runs]}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
         return
     from rich.console import Console
@@ -291,6 +324,8 @@ def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool) -> None:
         reused = len(item.results.outcomes) - item.computed
         print(f"{item.job.study.name} ({item.job.scale}): {item.computed} trials computed, {reused} reused{failed}")
     print(f"report: {page}")
+    if unnamed:
+        print(f"not in the report: {unnamed}")
 
 
 def _reason(verdict: Verdict, study: Study[Any]) -> str:
@@ -299,15 +334,22 @@ def _reason(verdict: Verdict, study: Study[Any]) -> str:
 
 
 def _summary(item: StudyRun) -> dict[str, Any]:
+    """What is published: it names no folder of this machine."""
+    from holdfast.lab.report.text import without_folders
+
     return {
         "study": item.job.study.name,
         "scale": item.job.scale,
-        "command": command_of(item.job),
+        "command": without_folders(command_of(item.job)),
         "environments": list(item.environments),
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed,
         "failed": [
-            {"seed": failure.trial.seed, "labels": dict(failure.trial.labels), "reason": failure.reason}
+            {
+                "seed": failure.trial.seed,
+                "labels": dict(failure.trial.labels),
+                "reason": without_folders(failure.reason),
+            }
             for failure in item.results.failures
         ],
         "verdicts": [
@@ -321,7 +363,7 @@ def _summary(item: StudyRun) -> dict[str, Any]:
                 "n": verdict.evidence.n,
                 "test": verdict.evidence.test,
                 "p_adjusted": verdict.p_adjusted,
-                "reason": _reason(verdict, item.job.study),
+                "reason": without_folders(_reason(verdict, item.job.study)),
                 "paper": verdict.paper,
             }
             for verdict in item.verdicts

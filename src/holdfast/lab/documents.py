@@ -51,25 +51,6 @@ def from_json(data: Any, hint: Any) -> Any:
         raise ValueError(f"{data!r} is no {hint}") from error
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document for people and programs to read.
-
-    Errors:
-        OSError: the file cannot be written.
-    """
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read a document.
-
-    Errors:
-        OSError: the file cannot be read.
-        ValueError: it is not JSON.
-    """
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 @cache
 def _converter() -> Converter:
     """cattrs without its leniency: `int("3")`, `int(3.7)` and `bool("false")` are no ways to read a setting."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.lab.trial import Outcome, Record, Scalar, Trial
+from holdfast.lab.trial import Outcome, Record, Scalar, Trial, check_agrees
 
 
 class ResultsError(HoldfastError):
@@ -46,7 +46,11 @@ class Results:
 
     @property
     def records(self) -> list[Record]:
-        """All records, each with its trial's labels and seed."""
+        """All records, each with its trial's labels and seed.
+
+        Errors:
+            ArgumentError: a record says another seed or label than its trial.
+        """
         return [_labelled(trial, record) for trial, outcome in self.outcomes for record in outcome.records]
 
     def where(self, **labels: Scalar) -> list[Record]:
@@ -113,6 +117,7 @@ class Results:
 
 
 def _labelled(trial: Trial[Any], record: Record) -> Record:
+    check_agrees(trial, record, "a record")
     base: dict[str, Scalar] = dict(trial.labels)
     if not isinstance(trial.seed, tuple):
         base["seed"] = trial.seed

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import settings
@@ -17,13 +17,10 @@ from holdfast.lab.environment import git_commit
 from holdfast.lab.identity import code_version, identity, key_of
 from holdfast.lab.locate import FunctionRef, source_of
 from holdfast.lab.results import Failure, Results
-from holdfast.lab.store import Store, Stored
+from holdfast.lab.store import Lock, Store, Stored
 from holdfast.lab.study import Part, Study
 from holdfast.lab.trial import SCALES, Config, Outcome, Trial
 from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_scale, unusable
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 
 class Listener:
@@ -128,7 +125,7 @@ class _Item:
     stored: Stored | None = None
     failure: tuple[str, str] | None = None
     computed: bool = False
-    lock: FileLock | None = field(default=None, repr=False)
+    lock: Lock | None = field(default=None, repr=False)
 
 
 def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | None = None) -> list[StudyRun]:
@@ -230,11 +227,10 @@ def _compute(
                 listener.advanced(item.study, item.trial, event.fraction, event.metrics)
             elif isinstance(event, Finished):
                 environment = {**event.environment, "commit": item.commit}
-                store.save(item.study, item.document, event.outcome, environment)
-                item.stored = Stored(event.outcome, environment)
+                item.stored = store.save(item.study, item.document, event.outcome, environment)
                 item.computed = True
                 _release(item)
-                listener.finished(item.study, item.trial, event.outcome)
+                listener.finished(item.study, item.trial, item.stored.outcome)
             elif isinstance(event, Failed):
                 store.save_failure(item.study, item.document, event.reason, event.log)
                 item.failure = (event.reason, event.log)

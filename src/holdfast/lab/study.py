@@ -32,6 +32,13 @@ MAX_HEADLINES = 6
 """A reader remembers no more claims than this; the others support them."""
 
 
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+"""What studies and parts may be called: a study's name is a folder's name, too."""
+
+RESERVED = ("failed", "set-aside")
+"""Folders of a store that hold no study."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A picture in the report.
@@ -169,6 +176,8 @@ class Study(Generic[C]):
 
     def _check(self) -> None:
         _check_name("Study.name", self.name)
+        if self.name in RESERVED:
+            raise ArgumentError("Study.name", "a name that the store does not use itself", self.name)
         if not self.scales:
             raise ArgumentError("Study.scales", f"a configuration for at least one of {SCALES}", {})
         for scale, config in self.scales.items():
@@ -221,5 +230,5 @@ class Study(Generic[C]):
 
 
 def _check_name(argument: str, name: str) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise ArgumentError(argument, "lower-case letters, digits, '-' and '_'", name)
+    if not re.fullmatch(NAME, name):
+        raise ArgumentError(argument, "lower-case letters, digits, '-' and '_', 64 at most", name[:100])

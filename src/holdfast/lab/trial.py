@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from holdfast.errors import ArgumentError
 
@@ -40,6 +41,9 @@ PART = "part"
 
 MAIN = "main"
 """Name of the only part of a study that is given in the short form."""
+
+MAX_BITS = 14_000
+"""Of a whole number in a result: Python itself neither writes nor reads more than 4,300 digits."""
 
 C = TypeVar("C")
 
@@ -101,7 +105,8 @@ class Outcome:
     """What a trial measured.
 
     Arguments:
-        records: final numbers as a tidy table; a record without `seed` gets the trial's.
+        records: final numbers as a tidy table. Each gets the trial's labels and seed; of a trial with many seeds it
+            must say its own `seed`, and every seed must have a record.
         curves: named tidy tables of everything longer: learning curves, per-row statistics.
     """
 
@@ -113,11 +118,16 @@ RunResult: TypeAlias = "Outcome | Record | Sequence[Record]"
 """What `run` may return: an `Outcome`, a list of records, or one record such as `{"accuracy": 0.9}`."""
 
 
-def as_outcome(result: object) -> Outcome:
-    """What `run` returned, as an `Outcome` of plain Python numbers and text.
+def as_outcome(result: object, trial: Trial[Any] | None = None) -> Outcome:
+    """What `run` returned, as an `Outcome` of plain Python numbers and text: what the store gives back unchanged.
+
+    Arguments:
+        result: what `run` returned.
+        trial: what it was given. Without it nothing is known about seeds and labels.
 
     Errors:
-        ArgumentError: it is something else, or there is nothing in it, or it says itself which part it is of.
+        ArgumentError: it is something else, there is nothing in it, a value cannot be stored, or it does not agree
+            with the trial's seed or labels.
     """
     expected = "an Outcome, a record such as {'accuracy': 0.9}, or a list of records"
     if isinstance(result, Mapping):
@@ -128,10 +138,43 @@ def as_outcome(result: object) -> Outcome:
         raise ArgumentError("the result of run", expected, result)
     if not result.records:
         raise ArgumentError("the result of run", expected, "no record")
-    return Outcome(
-        tuple(_plain(row, "a record") for row in result.records),
-        {name: tuple(_plain(row, f"curve {name!r}") for row in rows) for name, rows in result.curves.items()},
-    )
+    if not isinstance(result.curves, Mapping):
+        raise ArgumentError("the result of run", "curves as a mapping from name to rows", result.curves)
+    records = tuple(_plain(row, "a record") for row in result.records)
+    curves = {}
+    for name, rows in result.curves.items():
+        where = f"curve {name!r}"
+        curves[_text(name, where, "a name")] = tuple(_plain(row, where) for row in rows)
+    if trial is not None:
+        for where, rows in (("a record", records), *((f"curve {name!r}", rows) for name, rows in curves.items())):
+            for row in rows:
+                check_agrees(trial, row, where)
+        _check_seeds(trial, records)
+    return Outcome(records, curves)
+
+
+def check_agrees(trial: Trial[Any], row: Record, where: str) -> None:
+    """A row may repeat the seed and labels of its trial, but not change them.
+
+    Errors:
+        ArgumentError: it does, or it has no seed and the trial has many.
+    """
+    for name, value in trial.labels.items():
+        if name in row and row[name] != value:
+            expected = f"the trial's label {value!r}, or no such column"
+            raise ArgumentError(f"{where}, column {name!r}", expected, repr(row[name]))
+    many = isinstance(trial.seed, tuple)
+    seed = row.get("seed", None if many else trial.seed)
+    if seed not in trial.seeds or isinstance(seed, bool | float):
+        expected = f"one of the trial's seeds {trial.seed}" if many else f"the trial's seed {trial.seed}"
+        raise ArgumentError(f"{where}, column 'seed'", expected, repr(seed) if "seed" in row else "no such column")
+
+
+def _check_seeds(trial: Trial[Any], records: Sequence[Record]) -> None:
+    """One seed that is left out of many would be missing from every verdict, and nobody would know."""
+    missing = set(trial.seeds) - {record.get("seed", trial.seeds[0]) for record in records}
+    if missing:
+        raise ArgumentError("the result of run", "a record for each seed", f"none for seed {min(missing)}")
 
 
 def _plain(row: object, where: str) -> dict[str, Scalar]:
@@ -139,14 +182,35 @@ def _plain(row: object, where: str) -> dict[str, Scalar]:
         raise ArgumentError(where, "a mapping from column to value", row)
     if PART in row:
         raise ArgumentError(where, f"no column {PART!r}, which the lab adds", row)
-    plain: dict[str, Scalar] = {}
-    for name, value in row.items():
-        item = getattr(value, "item", None)  # zero-dimensional arrays and tensors
-        try:
-            scalar = item() if callable(item) else value
-        except (TypeError, ValueError, RuntimeError):  # more than one element
-            scalar = value
-        if not (scalar is None or isinstance(scalar, str | int | float)):
-            raise ArgumentError(f"{where}, column {name!r}", "a number or text", scalar)
-        plain[str(name)] = scalar
+    return {_text(name, where, "a column"): _scalar(value, f"{where}, column {name!r}") for name, value in row.items()}
+
+
+def _scalar(value: object, where: str) -> Scalar:
+    """A value of exactly one of the five plain types."""
+    item = getattr(value, "item", None)  # zero-dimensional arrays and tensors
+    if callable(item):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # more than one element
+            value = item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if int(value).bit_length() > MAX_BITS:
+            raise ArgumentError(where, f"a whole number of at most {MAX_BITS} bits", "a larger one")
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return _text(value, where, "a value")
+    raise ArgumentError(where, "a number or text", value)
+
+
+def _text(text: object, where: str, what: str) -> str:
+    """Text of the plain type, which other programs can read, too."""
+    if not isinstance(text, str):
+        raise ArgumentError(where, f"{what} that is text", text)
+    plain = str.__str__(text)
+    try:
+        plain.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(where, f"{what} of whole Unicode letters", ascii(plain)[:100]) from error
     return plain

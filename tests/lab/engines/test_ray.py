@@ -59,7 +59,7 @@ def sums(store: Path) -> dict[str, str]:
         f"{folder.name}/{name}": checksum
         for folder in (store / "toy").iterdir()
         for checksum, name in (line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines())
-        if name != "environment.json"
+        if name != "trial.json"
     }
 
 

@@ -142,7 +142,8 @@ def execute(run: FunctionRef, payload: bytes) -> tuple[Outcome | None, str, str,
     """
     try:
         function = run.load()
-        outcome = as_outcome(function(pickle.loads(payload)))
+        trial = pickle.loads(payload)
+        outcome = as_outcome(function(trial), trial)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return None, line[:500], traceback.format_exc(), environment()

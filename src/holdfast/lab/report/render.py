@@ -12,7 +12,8 @@ from uuid import uuid4
 
 from holdfast import __version__
 from holdfast.lab.report import svg, text
-from holdfast.lab.results import Failure, Results
+from holdfast.lab.report.failures import FailedTrial, choose
+from holdfast.lab.results import Results
 from holdfast.lab.run import StudyRun
 from holdfast.lab.study import Figure, Study
 from holdfast.lab.verdict import LEVEL, MIN_SEEDS, Status, Verdict
@@ -65,6 +66,7 @@ class _Row:
 
     anchor: str
     verdict: Verdict
+    reason: str
     family: str
     effect: str
     interval: str
@@ -91,14 +93,6 @@ class _Picture:
 
 
 @dataclass(frozen=True)
-class _Failed:
-    title: str
-    key: str
-    reason: str
-    log: str
-
-
-@dataclass(frozen=True)
 class _Chapter:
     """A section as the page shows it."""
 
@@ -112,7 +106,8 @@ class _Chapter:
     settings: list[tuple[str, str]]
     environments: list[tuple[str, list[str]]]
     machines: int
-    failures: list[_Failed]
+    failed: int
+    failures: list[FailedTrial]
     command: str
     warnings: list[str]
 
@@ -134,7 +129,8 @@ def render(sections: Sequence[Section]) -> str:
     )
     environment.filters["count"] = text.count
     anchors = _anchors(sections)
-    chapters = [_chapter(section, anchor) for section, anchor in zip(sections, anchors, strict=True)]
+    failing = sum(bool(section.results.failures) for section in sections)
+    chapters = [_chapter(section, anchor, failing) for section, anchor in zip(sections, anchors, strict=True)]
     statuses = [row.status for chapter in chapters for row in chapter.rows]
     return environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8")).render(
         chapters=chapters,
@@ -183,10 +179,13 @@ def _anchors(sections: Sequence[Section]) -> list[str]:
     return anchors
 
 
-def _chapter(section: Section, anchor: str) -> _Chapter:
+def _chapter(section: Section, anchor: str, failing: int) -> _Chapter:
     results = section.results
     families = {claim.name: claim.family for claim in section.study.claims}
-    environments = [dict(text.flatten(environment)) for environment in section.environments]
+    environments = [
+        {name: text.without_folders(value) for name, value in text.flatten(environment)}
+        for environment in section.environments
+    ]
     names = dict.fromkeys(name for environment in environments for name in environment)
     return _Chapter(
         anchor=anchor,
@@ -201,11 +200,12 @@ def _chapter(section: Section, anchor: str) -> _Chapter:
         pictures=[
             _picture(section, figure, f"{anchor}-figure-{i}") for i, figure in enumerate(section.study.figures, 1)
         ],
-        settings=list(text.flatten(section.config)),
+        settings=[(name, text.without_folders(value)) for name, value in text.flatten(section.config)],
         environments=[(name, [each.get(name, text.NOTHING) for each in environments]) for name in names],
         machines=len(environments),
-        failures=[_failed(failure) for failure in sorted(results.failures, key=lambda item: item.key)],
-        command=section.command,
+        failed=len(results.failures),
+        failures=choose(section.study.name, results.failures, failing),
+        command=text.without_folders(section.command),
         warnings=_warnings(section),
     )
 
@@ -218,6 +218,7 @@ def _row(verdict: Verdict, family: str, anchor: str) -> _Row:
     return _Row(
         anchor=anchor,
         verdict=verdict,
+        reason=text.without_folders(verdict.reason),
         family=family,
         effect=effect,
         interval=interval,
@@ -235,7 +236,7 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
         table = text.to_csv(rows)
     # A figure is a study's own code: whatever it raises, the verdicts must still be published.
     except Exception as error:
-        line = f"{type(error).__name__}: {text.clean(str(error))}"
+        line = text.without_folders(f"{type(error).__name__}: {text.clean(str(error))}")
         warnings.warn(f"figure {figure.name!r} of {section.study.name} could not be drawn: {line}", ReportWarning, 2)
         return _Picture(figure.name, figure.caption, error=line)
     return _Picture(
@@ -245,18 +246,6 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
         rows=len(rows),
         csv=f"data:text/csv;charset=utf-8;base64,{base64.b64encode(table.encode()).decode()}",
         file=f"{text.file_name(section.study.name, section.scale, figure.name)}.csv",
-    )
-
-
-def _failed(failure: Failure) -> _Failed:
-    trial = failure.trial
-    labels = ", ".join(f"{name} = {value}" for name, value in trial.told_labels.items())
-    seeds = f"seed{'s' * (len(trial.seeds) > 1)} {text.ranges(trial.seeds)}"
-    return _Failed(
-        title=f"{labels}, {seeds}" if labels else seeds,
-        key=failure.key,
-        reason=text.clean(failure.reason),
-        log=text.log_tail(failure.log),
     )
 
 

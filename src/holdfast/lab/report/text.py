@@ -15,11 +15,18 @@ from holdfast.lab.trial import Record
 from holdfast.lab.verdict import Evidence
 
 NOTHING = "–"
-LOG_LIMIT = 20_000
+LOG_LIMIT = 8_000
+"""The most characters that the page shows of one log."""
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# An absolute path of two names or more, in quotes (then it may have spaces) or bare, but no part of an address (https:)
+# or of a relative path. Folders of Windows, too.
+_PATH = re.compile(
+    r"""(["'])(?:/|[A-Za-z]:[\\/])(?:[^"'\n/\\]+[/\\]+)+([^"'\n/\\]*)(?=\1)"""
+    r"""|(?<![\w.~:/…\\<-])(?:/|[A-Za-z]:[\\/])(?:[^\s"'/\\:,;()<>\[\]]+[/\\]+)+([^\s"'/\\:,;()<>\[\]]*)"""
+)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -147,10 +154,25 @@ def clean(text: str) -> str:
     return _CONTROL.sub("", _TERMINAL_CODES.sub("", text))
 
 
-def log_tail(text: str) -> str:
-    """The end of a log, which is where the reason stands."""
-    text = clean(text).strip("\n")
-    return text if len(text) <= LOG_LIMIT else f"[…]\n{text[-LOG_LIMIT:]}"
+def without_folders(text: str) -> str:
+    """Text in which a file of somebody's machine has lost its folders: `/home/me/study.py` becomes `…/study.py`."""
+    return _PATH.sub(lambda match: f"{match[1] or ''}…/{match[2] or match[3]}", text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """The beginning of a text that is longer than its limit."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def log_tail(text: str, limit: int = LOG_LIMIT) -> str:
+    """The end of a log, which is where the reason stands, without folders of the machine that it comes from.
+
+    Arguments:
+        text: the log.
+        limit: the most characters to show.
+    """
+    text = without_folders(clean(text[-4 * limit :]).strip("\n"))
+    return text if len(text) <= limit else f"[…]\n{text[-limit:]}"
 
 
 def to_csv(rows: Sequence[Record]) -> str:
