@@ -33,6 +33,10 @@ Alternative: TypeAlias = Literal["greater", "less"]
 Bounds: TypeAlias = tuple[float, float]
 
 
+DIFFERENCE = "paired difference"
+"""How the tests of two arms begin; the report shows such effects with their sign."""
+
+
 class Status(StrEnum):
     """What a study found about a claim."""
 
@@ -297,7 +301,7 @@ def _compare(arms: Sequence[Sequence[float]], question: _Question, *, skewed_too
 
 def _words(question: _Question, n: int, *, same: bool) -> str:
     """Name of the test, with the kind of interval and what it rests on."""
-    label, what = ("paired difference", "differences") if question.paired else ("mean over seeds", "values")
+    label, what = (DIFFERENCE, "differences") if question.paired else ("mean over seeds", "values")
     if same:
         exact_too = f"pooled exact interval of {n * question.cases} cases" if question.cases is not None else ""
         within = "{:g} to {:g}".format(*question.bounds) if question.bounds is not None else ""
@@ -393,7 +397,7 @@ def equivalent(
     below = _test(arms, _Question(margin, "less", cases, bounds, least, names))
     outside = [side for side in (above, below) if not side.favours]
     weaker = max(outside or (above, below), key=lambda side: (side.p_value is None, side.p_value))
-    return replace(weaker, test=f"{weaker.test}, two one-sided tests" if weaker.test else "")
+    return replace(weaker, test=weaker.test.replace(DIFFERENCE, f"{DIFFERENCE}, two one-sided tests"))
 
 
 def exact(*, holds: bool, effect: float, n: int, test: str, failed: Mapping[int, str] | None = None) -> Evidence:
