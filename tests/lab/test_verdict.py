@@ -371,6 +371,15 @@ def test_identical_differences_of_shares_have_an_exact_interval():
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
     assert mirrored.p_value == pytest.approx(found.p_value)
     assert paired_difference(old, old, cases=50).p_value == 1.0
+    for edge in (0.0, 1.0):  # where the one arm alone decides
+        same = by_seed([edge] * 3)
+        found = equivalent(same, same, margin=0.1, cases=50)
+        assert found.p_value == pytest.approx(4 * 0.9**150)
+        assert found.high == -found.low == pytest.approx(1 - 0.0125 ** (1 / 150))
+    ones, zeros = by_seed([1.0] * 3), by_seed([0.0] * 3)
+    found = paired_difference(ones, zeros, cases=50)
+    assert found.p_value == pytest.approx(4 * 0.5**150)
+    assert (found.low, found.high) == pytest.approx((2 * 0.0125 ** (1 / 150) - 1, 1.0))
     assert status(equivalent(old, dict(old), margin=0.05, cases=50)) is Status.INCONCLUSIVE
     assert status(equivalent(old, dict(old), margin=0.05, cases=5000)) is Status.SUPPORTED
 
@@ -384,7 +393,7 @@ def test_a_share_has_the_wider_of_two_intervals_within_0_and_1(counts, threshold
     n = len(counts)
     values = by_seed([count / 20 for count in counts])
     found = mean_of(values, threshold=threshold, cases=20)
-    exact_one = stats.binomtest(sum(counts), 20 * n, threshold).proportion_ci(0.95, "exact")
+    exact_one = stats.binomtest(sum(counts), 20 * n).proportion_ci(0.95, "exact")
     assert found.low <= exact_one.low + 1e-9
     assert found.high >= exact_one.high - 1e-9
     assert 0 <= found.low <= found.effect <= found.high <= 1

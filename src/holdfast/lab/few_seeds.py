@@ -145,10 +145,12 @@ def _skewed(
 
 
 def _at_least(count: Float[np.ndarray, " sample"], of: int, share: Float[np.ndarray, " sample"] | float) -> np.ndarray:
-    """Chance of so many cases or more, if each has the chance `share`."""
+    """Chance of so many cases or more, if each has the chance `share`; a share below 0 gives none, nor even 0 cases."""
     from scipy import stats
 
-    return np.where(count <= 0, 1.0, stats.beta.cdf(share, np.maximum(count, 1e-300), of - count + 1))
+    return np.where(
+        count <= 0, np.asarray(share) >= 0, stats.beta.cdf(share, np.maximum(count, 1e-300), of - count + 1)
+    )
 
 
 def _at_most(count: Float[np.ndarray, " sample"], of: int, share: Float[np.ndarray, " sample"] | float) -> np.ndarray:
@@ -195,13 +197,14 @@ def _least_chance(
     large: Float[np.ndarray, " sample"], small: Float[np.ndarray, " sample"], of: int, threshold: float
 ) -> np.ndarray:
     """The least over c of the greater chance: of counts as large at c + threshold, and as small at c; by bisection."""
-    left = np.full(large.shape, max(0.0, -threshold))
-    right = np.full(large.shape, min(1.0, 1.0 - threshold))
+    left, right = np.full(large.shape, -1.0), np.full(large.shape, 2.0)
     for _ in range(60):
         middle = (left + right) / 2
         over = _at_least(large, of, middle + threshold) > _at_most(small, of, middle)
         left, right = np.where(over, left, middle), np.where(over, middle, right)
-    return np.asarray(np.maximum(_at_least(large, of, right + threshold), _at_most(small, of, right)))
+    # Both sides of the crossing, since a chance jumps where its share leaves 0 to 1.
+    chances = [np.maximum(_at_least(large, of, c + threshold), _at_most(small, of, c)) for c in (left, right)]
+    return np.asarray(np.minimum(*chances))
 
 
 def _bounded(mean: Float[np.ndarray, " sample"], n: int, bounds: tuple[float, float], threshold: float) -> Interval:

@@ -7,11 +7,11 @@ sort a list of two wrongly, so that `sort-neighbours` looks at pairs inside long
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.lab import Claim, Evidence, Results, exact, mean_of, paired_difference, unusable
-from holdfast.lab.results import Values
+from holdfast.lab import Claim, Evidence, Results, equivalent, exact, mean_of, paired_difference, unusable
 from holdfast.lab.verdict import MIN_SEEDS
 from holdfast.studies.lists.neural.networks import TASKS
 from holdfast.studies.lists.paper import NO_EXPERIMENT
@@ -91,17 +91,23 @@ def _neighbours(results: Results) -> Evidence:
 
 
 def _probe_gap(task: str) -> Test:
-    """Largest difference between violation and error at the lengths trained on."""
+    """Violation less error at each of the lengths trained on; the length that fits the claim least decides."""
 
     def judge(results: Results) -> Evidence:
         config, labels = _settings(results)
-        gaps = []
+        at_lengths = []
         for n in (n for n in config.probe_lengths if n <= config.longest):
-            pair = (results.by_seed(name, role="network", task=task, n=n, **labels) for name in ("violation", "error"))
-            gaps.append(Values.of(lambda violation, error: abs(violation - error), *pair))
-        largest = Values.of(lambda *at_lengths: max(at_lengths), *gaps)
-        name = f"violation and error on {task}"
-        return mean_of(largest, threshold=0.10, alternative="less", bounds=(0, 1), name=name)
+            violation, error = (
+                results.by_seed(metric, role="network", task=task, n=n, **labels) for metric in ("violation", "error")
+            )
+            names = (f"violation on {task} at n = {n}", f"error on {task} at n = {n}")
+            at_lengths.append(equivalent(violation, error, margin=0.10, cases=config.probe_lists, names=names))
+        outside = [evidence for evidence in at_lengths if evidence.p_value is not None and not evidence.favours]
+        if outside:
+            # One length outside contradicts the claim, and each of them could have been that one.
+            worst = min(outside, key=lambda evidence: evidence.p_value or 0.0)
+            return replace(worst, p_value=min(1.0, len(at_lengths) * (worst.p_value or 0.0)))
+        return max(at_lengths, key=lambda evidence: (evidence.p_value is None, evidence.p_value))
 
     return judge
 
