@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.results import Failure, Results, ResultsError
+from holdfast.lab.results import Failure, Results, ResultsError, Values
 from holdfast.lab.trial import Config, Outcome, Trial
 from holdfast.lab.verdict import mean_of
 
@@ -159,6 +159,45 @@ def test_failures_are_beside_the_results():
     failure = Failure("key", trial(0), "ValueError: no", "log")
     assert Results(Settings(), (), [failure]).failures == [failure]
     assert Results(Settings(), ()).failures == ()
+
+
+def test_by_seed_names_the_seeds_that_failed():
+    trials = [(trial(seed, part=part), Outcome([{"arm": "new", "x": seed}])) for seed in (0, 1) for part in ("a", "b")]
+    failures = [
+        Failure("k1", trial(2, part="a"), "ValueError: no", ""),
+        Failure("k2", trial((3, 4), part="b"), "killed", ""),
+        Failure("k3", trial(5, part="c", arm="old"), "killed", ""),
+    ]
+    found = Results(Settings(), trials, failures)
+    assert found.by_seed("x", part="a").failed == {2: "ValueError: no"}
+    assert found.by_seed("x", part="b", arm="new").failed == {3: "killed", 4: "killed"}
+    assert found.by_seed("x", part="c", arm="new").failed == {}
+    assert found.by_seed("x", part="c", arm="old").failed == {5: "killed"}
+    assert found.failed() == {2: "ValueError: no", 3: "killed", 4: "killed", 5: "killed"}
+    assert Results(Settings(), trials).by_seed("x", part="a").failed == {}
+
+
+def test_a_failure_of_another_part_is_no_failure_of_the_metric():
+    trials = [(trial(seed, part="a"), Outcome([{"x": seed}])) for seed in (0, 1)]
+    found = Results(Settings(), trials, [Failure("k", trial(2, part="b"), "killed", "")])
+    assert found.by_seed("x").failed == {}
+    assert found.failed(part="a") == {}
+
+
+def test_a_seed_with_a_value_did_not_fail():
+    trials = [(trial(seed, arm="new"), Outcome([{"gain": seed}])) for seed in (0, 1)]
+    found = Results(Settings(), trials, [Failure("k", trial(1, arm="old"), "killed", "")])
+    assert found.by_seed("gain") == {0: 0.0, 1: 1.0}
+    assert found.by_seed("gain").failed == {}
+
+
+def test_values_computed_from_several_metrics_keep_what_failed():
+    large = Values({0: 3.0, 1: 5.0, 4: 1.0}, failed={2: "killed"})
+    small = Values({0: 1.0, 1: 2.0, 2: 3.0, 3: 7.0})
+    found = Values.of(lambda a, b: a - b, large, small)
+    assert found == {0: 2.0, 1: 3.0}
+    assert found.failed == {2: "killed", 3: "some of its values are missing", 4: "some of its values are missing"}
+    assert Values.of(max, Values(missing="no record"), Values()).missing == "no record"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_failed_trial_is_reported_and_the_rest_judged(toy: Study[Any], tmp_pat
     assert failure.reason == "ValueError: the toy raised"
     assert "about to misbehave" in failure.log
     assert result.verdicts[0].status is Status.INCONCLUSIVE
-    assert "without a partner: 1" in result.verdicts[0].reason
+    assert result.verdicts[0].reason == "seed 1 failed (ValueError: the toy raised)"
     # A later run tries the failed trial again, and only that.
     run([job], Store(tmp_path), LocalEngine(2))
     assert Counter(ledger())["1 new"] == 2

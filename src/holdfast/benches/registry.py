@@ -106,6 +106,13 @@ BENCHES = {
             needs=("scipy",),
         ),
         Bench(
+            "lab-verdicts",
+            "how often verdicts from few seeds are wrong, beside the plain t-test",
+            "holdfast.benches.lab.verdicts",
+            value=35,
+            needs=("scipy",),
+        ),
+        Bench(
             "lab-overhead",
             "what the lab adds to a trial, beside the standard library's process pool",
             "holdfast.benches.lab.overhead",

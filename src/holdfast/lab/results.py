@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.lab.trial import Outcome, Record, Scalar, Trial, check_agrees
+from holdfast.lab.trial import PART, Outcome, Record, Scalar, Trial, check_agrees
 
 
 class ResultsError(HoldfastError):
@@ -15,9 +15,36 @@ class ResultsError(HoldfastError):
 
 
 class Values(dict[int, float]):
-    """A metric by seed. Where there are none, `missing` says why."""
+    """A metric by seed.
 
-    missing: str = ""
+    Arguments:
+        values: by seed.
+        missing: why there are none.
+        failed: seeds that should be here and failed, with the reason.
+    """
+
+    def __init__(
+        self, values: Mapping[int, float] | None = None, *, missing: str = "", failed: Mapping[int, str] | None = None
+    ) -> None:
+        super().__init__(values or {})
+        self.missing = missing
+        self.failed = dict(failed or {})
+
+    @classmethod
+    def of(cls, function: Callable[..., float], *tables: Values) -> Values:
+        """A number that is computed from several metrics, seed by seed.
+
+        Arguments:
+            function: takes a value of each table, in their order.
+            tables: at least one. A seed that is not in all of them counts as failed.
+        """
+        seeds = sorted(set().union(*tables))
+        failed = {seed: reason for table in tables for seed, reason in table.failed.items()}
+        for seed in seeds:
+            if any(seed not in table for table in tables):
+                failed.setdefault(seed, "some of its values are missing")
+        values = {seed: function(*(table[seed] for table in tables)) for seed in seeds if seed not in failed}
+        return cls(values, missing=next((table.missing for table in tables if table.missing), ""), failed=failed)
 
 
 @dataclass(frozen=True)
@@ -70,13 +97,14 @@ class Results:
             labels: enough labels to leave one record a seed.
 
         Returns:
-            The values, ordered by seed; empty where no record fits, which the tests call *inconclusive*, with
-            the reason from `missing`.
+            The values, ordered by seed, with the seeds whose trials failed; empty where no record fits, which the
+            tests call *inconclusive*, with the reason from `missing`.
 
         Errors:
             ResultsError: more than one record a seed fits.
         """
         values: dict[int, float] = {}
+        parts: set[Scalar] = set()
         for record in self.where(**labels):
             value = record.get(metric)
             if value is None:
@@ -89,10 +117,21 @@ class Results:
                     f"{metric}: more than one record has seed {seed} and labels {labels!r}; name more labels"
                 )
             values[seed] = float(value)
-        found = Values(sorted(values.items()))
-        if not found:
-            found.missing = self._missing(metric, labels)
-        return found
+            parts.add(record.get(PART))
+        # Without the label, a failure in another part than the metric's is none of its business.
+        known = labels | {PART: parts.pop()} if len(parts) == 1 else labels
+        failed = {seed: reason for seed, reason in self.failed(**known).items() if seed not in values}
+        missing = "" if values else self._missing(metric, labels)
+        return Values(dict(sorted(values.items())), missing=missing, failed=failed)
+
+    def failed(self, **labels: Scalar) -> dict[int, str]:
+        """Seeds of the failed trials that could have had records with the labels, with the reason."""
+        failed: dict[int, str] = {}
+        for failure in self.failures:
+            fixed = failure.trial.labels
+            if all(name not in fixed or fixed[name] == value for name, value in labels.items()):
+                failed |= dict.fromkeys(failure.trial.seeds, failure.reason)
+        return dict(sorted(failed.items()))
 
     def _missing(self, metric: str, labels: Mapping[str, Scalar]) -> str:
         """Why no record fits, with what there is instead."""

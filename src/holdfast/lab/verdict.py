@@ -1,24 +1,23 @@
 """How a claim is judged: evidence from the results, Holm's correction over a family of claims, then a verdict.
 
 Each test here takes values keyed by seed and returns `Evidence`: an effect, its 95 % interval over seeds, and the
-two-sided p-value against the claim's threshold. Input that no test can use (one seed, NaN, a missing arm) gives
-evidence without a p-value, and the verdict *inconclusive* with the reason.
+two-sided p-value against the claim's threshold. Input that no test can use (one seed, NaN, a missing arm, a seed that
+failed) gives evidence without a p-value, and the verdict *inconclusive* with the reason. The arithmetic is in
+`holdfast.lab.few_seeds`.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from holdfast.errors import ArgumentError
 from holdfast.lab.results import Results
 from holdfast.lab.trial import SCALES
-
-if TYPE_CHECKING:
-    import numpy as np
 
 LEVEL = 0.05
 """Chance of a false verdict, shared by the claims of a family."""
@@ -26,11 +25,16 @@ LEVEL = 0.05
 MIN_SEEDS = 3
 """Below this a t interval says next to nothing."""
 
-MIN_SEEDS_BOOTSTRAP = 10
-"""Below this bootstrap intervals are far too short."""
+ASYMMETRY_SHOWS = 10
+"""Below this number of seeds a long tail is too seldom seen in the sample itself."""
 
 BySeed: TypeAlias = Mapping[int, float]
 Alternative: TypeAlias = Literal["greater", "less"]
+Bounds: TypeAlias = tuple[float, float]
+
+
+DIFFERENCE = "paired difference"
+"""How the tests of two arms begin; the report shows such effects with their sign."""
 
 
 class Status(StrEnum):
@@ -144,110 +148,169 @@ def needs_scale(scale: str) -> Evidence:
     return Evidence(reason=f"this scale is too small to judge it; scale={scale!r} can", needs=scale)
 
 
-def _problem(values: BySeed, name: str) -> str:
+def _problem(values: BySeed, name: str, bounds: Bounds | None) -> str:
     if not values:
         missing = getattr(values, "missing", "")  # what `Results.by_seed` knows about it
         return f"no results for {name}{': ' if missing else ''}{missing}"
     bad = sorted(seed for seed, value in values.items() if not math.isfinite(value))
     if bad:
-        return f"{name} is not finite for seed{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
+        return f"{name} is not finite for {_seeds(bad)}"
+    if bounds is not None:
+        low, high = bounds
+        margin = 1e-9 * (high - low)  # what rounding may do to a mean
+        bad = sorted(seed for seed, value in values.items() if not low - margin <= value <= high + margin)
+        if bad:
+            return f"{name} is not within {low:g} and {high:g} for {_seeds(bad)}"
     return ""
 
 
-def _t_evidence(
-    values: np.ndarray[Any, Any],
-    threshold: float,
-    alternative: Alternative,
-    label: str,
-    noise: float,
-    confidence: float = 0.95,
-) -> Evidence:
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def _failed(failed: Mapping[int, str]) -> str:
+    """Which seeds failed, and why the first of them did."""
+    why = textwrap.shorten(failed[min(failed)], 100, placeholder=" ...")
+    return f"{_seeds(sorted(failed))} failed ({why}{', ...' * (len(failed) > 1)})"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of the values, beside the values."""
+
+    threshold: float
+    alternative: Alternative
+    cases: int | None
+    bounds: Bounds | None
+    min_seeds: int
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.alternative not in ("greater", "less"):
+            raise ArgumentError("alternative", "'greater' or 'less'", self.alternative)
+        if not math.isfinite(self.threshold):
+            raise ArgumentError("threshold", "a finite number", self.threshold)
+        if self.cases is not None:
+            if self.cases < 1:
+                raise ArgumentError("cases", "at least 1", self.cases)
+            if self.bounds not in (None, (0, 1)):
+                raise ArgumentError("bounds", "(0, 1), as a share of cases has", self.bounds)
+            object.__setattr__(self, "bounds", (0.0, 1.0))
+        if self.bounds is not None:
+            low, high = self.bounds
+            if not -math.inf < low < high < math.inf:
+                raise ArgumentError("bounds", "two finite numbers, the lower one first", self.bounds)
+            least, most = (low - high, high - low) if self.paired else (low, high)
+            if not least <= self.threshold <= most:
+                raise ArgumentError("threshold", f"a number from {least:g} to {most:g}, as bounds say", self.threshold)
+
+    @property
+    def paired(self) -> bool:
+        return len(self.names) > 1
+
+    def worst(self, *, above: bool) -> tuple[float, ...]:
+        """The value of each arm that says most against a mean above the threshold, or below it."""
+        assert self.bounds is not None
+        low, high = self.bounds
+        return ((low, high) if above else (high, low))[: len(self.names)]
+
+
+def _test(arms: tuple[BySeed, ...], question: _Question) -> Evidence:
+    """Judge one arm, or the difference of two."""
+    for values, name in zip(arms, question.names, strict=True):
+        problem = _problem(values, name, question.bounds)
+        if problem:
+            return unusable(problem, len(values))
+    failed: dict[int, str] = {}
+    for values in arms:
+        failed.update(getattr(values, "failed", {}))
+    odd = sorted({seed for values in arms for seed in values if any(seed not in other for other in arms)} - set(failed))
+    complete = sorted(set.intersection(*map(set, arms)) - set(failed))
+    n = len(complete)
+    if odd:
+        return unusable(f"seeds without a partner: {', '.join(map(str, odd))}", n)
+    if n < question.min_seeds:
+        effect = _mean([arms[0][seed] - (arms[1][seed] if question.paired else 0.0) for seed in complete])
+        also = f"; {_failed(failed)}" if failed else ""
+        return Evidence(
+            effect=effect, n=n, reason=f"{n} seed{'s' * (n != 1)}, at least {question.min_seeds} needed{also}"
+        )
+    evidence = _compare([[values[seed] for seed in complete] for values in arms], question)
+    if not failed:
+        return evidence
+    if evidence.p_value is None:
+        return replace(evidence, reason=f"{evidence.reason}; {_failed(failed)}")
+    if question.bounds is None:
+        return replace(evidence, p_value=None, reason=_failed(failed))
+    # Against what the other seeds say, whichever side of the threshold that is.
+    worst = question.worst(above=evidence.effect > question.threshold)
+    filled = [
+        [values.get(seed, value) for seed in sorted({*complete, *failed})]
+        for values, value in zip(arms, worst, strict=True)
+    ]
+    with_failed = _compare(filled, question, skewed_too=True)  # a tail that was put there is none that was seen
+    counted = f"{_seeds(sorted(failed))} counted as {' less '.join(f'{value:g}' for value in worst)}"
+    decides = with_failed.p_value is not None and with_failed.p_value < LEVEL
+    if decides and with_failed.favours == evidence.favours:
+        return replace(with_failed, test=f"{with_failed.test}; failed {counted}")
+    return replace(evidence, p_value=None, reason=f"{_failed(failed)}; with {counted}, the data cannot tell")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _compare(arms: Sequence[Sequence[float]], question: _Question, *, skewed_too: bool = False) -> Evidence:
+    """The comparison with the threshold, in words; of skewed values only if they are to be judged too."""
     import numpy as np
-    from scipy import stats
 
-    n = len(values)
-    mean = float(values.mean())
-    favours = mean > threshold if alternative == "greater" else mean < threshold
-    # A constant difference leaves rounding noise for a spread, and a t statistic made of noise.
-    if np.ptp(values) <= noise:
-        p_value = 1.0 if math.isclose(mean, threshold, rel_tol=1e-9, abs_tol=noise) else 0.0
-        return Evidence(mean, mean, mean, favours, p_value, n, f"{label}, the same in all seeds")
-    result = stats.ttest_1samp(values, threshold)
-    interval = result.confidence_interval(confidence)
-    return Evidence(
-        mean,
-        float(interval.low),
-        float(interval.high),
-        favours,
-        float(result.pvalue),
-        n,
-        f"{label}, t interval",
-    )
+    from holdfast.lab.few_seeds import compare_means
 
-
-def _bootstrap_evidence(
-    values: np.ndarray[Any, Any],
-    threshold: float,
-    alternative: Alternative,
-    label: str,
-    noise: float,
-    resamples: int = 10_000,
-) -> Evidence:
-    import numpy as np
-    from scipy import stats
-
-    mean = float(values.mean())
-    favours = mean > threshold if alternative == "greater" else mean < threshold
-    if np.ptp(values) <= noise:
-        return _t_evidence(values, threshold, alternative, label, noise)
-    result = stats.bootstrap(
-        (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
-    )
-    # The p-value is that of the percentile interval which just touches the threshold; +1 keeps it above zero.
-    means = result.bootstrap_distribution
-    below = (1 + int((means <= threshold).sum())) / (resamples + 1)
-    above = (1 + int((means >= threshold).sum())) / (resamples + 1)
-    interval = result.confidence_interval
-    return Evidence(
-        mean,
-        float(interval.low),
-        float(interval.high),
-        favours,
-        min(1.0, 2 * min(below, above)),
-        len(values),
-        f"{label}, bootstrap percentile interval",
-    )
-
-
-def _test(
-    values: BySeed,
-    threshold: float,
-    alternative: Alternative,
-    label: str,
-    interval: str,
-    min_seeds: int,
-    scale: float,
-) -> Evidence:
-    """The chosen test; `scale` is the size of the numbers that the values were computed from."""
-    import numpy as np
-
-    if alternative not in ("greater", "less"):
-        raise ArgumentError("alternative", "'greater' or 'less'", alternative)
-    if interval not in ("t", "bootstrap"):
-        raise ArgumentError("interval", "'t' or 'bootstrap'", interval)
-    if not math.isfinite(threshold):
-        raise ArgumentError("threshold", "a finite number", threshold)
-    needed = max(min_seeds, MIN_SEEDS_BOOTSTRAP) if interval == "bootstrap" else min_seeds
-    if len(values) < needed:
-        mean = float(np.mean(list(values.values()))) if values else math.nan
-        reason = f"{len(values)} seed{'s' * (len(values) != 1)}, at least {needed} needed"
-        return Evidence(effect=mean, n=len(values), reason=reason)
-    array = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
+    rows = [np.array([values], dtype=np.float64) for values in arms]
+    n = rows[0].shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        if not math.isfinite(float(array.var(ddof=1))):
-            return unusable("the values are too large to test", len(values))
-    judge = _bootstrap_evidence if interval == "bootstrap" else _t_evidence
-    return replace(judge(array, threshold, alternative, label, 1e-12 * max(1.0, scale)), threshold=threshold)
+        differences = rows[0] - rows[1] if question.paired else rows[0]
+        if not math.isfinite(float(differences.var(ddof=1))):
+            return unusable("the values are too large to test", n)
+    of_all = compare_means(
+        rows[0],
+        question.threshold,
+        control=rows[1] if question.paired else None,
+        cases=question.cases,
+        bounds=question.bounds,
+    )
+    mean, low, high, p = (float(x[0]) for x in (of_all.mean, of_all.low, of_all.high, of_all.p_value))
+    evidence = Evidence(
+        mean,
+        low,
+        high,
+        mean > question.threshold if question.alternative == "greater" else mean < question.threshold,
+        None if math.isnan(p) else p,
+        n,
+        _words(question, n, same=bool(of_all.same[0])),
+        threshold=question.threshold,
+    )
+    if evidence.p_value is None:
+        what = "the difference" if question.paired else question.names[0]
+        return replace(evidence, reason=f"{what} is {mean:.6g} in all {n} seeds: identical values decide nothing")
+    if p < LEVEL and not skewed_too and not of_all.decided(LEVEL)[0]:
+        reason = "the values are skewed towards the threshold, which is near them: more seeds could tell"
+        return replace(evidence, p_value=None, reason=reason)
+    return evidence
+
+
+def _words(question: _Question, n: int, *, same: bool) -> str:
+    """Name of the test, with the kind of interval and what it rests on."""
+    label, what = (DIFFERENCE, "differences") if question.paired else ("mean over seeds", "values")
+    if same:
+        exact_too = f"pooled exact interval of {n * question.cases} cases" if question.cases is not None else ""
+        within = "{:g} to {:g}".format(*question.bounds) if question.bounds is not None else ""
+        kind = exact_too or (f"interval that so many seeds earn within {within}" if within else "no interval")
+        return f"{label}, the same in all {n} seeds, {kind}"
+    wider = question.cases is not None and not question.paired
+    kind = "wider of t and pooled exact interval" if wider else "t interval"
+    few = f"; with {n} seeds it rests on symmetric {what}" if n < ASYMMETRY_SHOWS else ""
+    return f"{label}, {kind}{few}"
 
 
 def mean_of(
@@ -255,25 +318,24 @@ def mean_of(
     *,
     threshold: float,
     alternative: Alternative = "greater",
-    interval: Literal["t", "bootstrap"] = "t",
+    cases: int | None = None,
+    bounds: Bounds | None = None,
     min_seeds: int = MIN_SEEDS,
     name: str = "the metric",
 ) -> Evidence:
-    """Is the mean over seeds above (or below) a threshold? One-sample t-test or bootstrap.
+    """Is the mean over seeds above (or below) a threshold?
 
     Arguments:
         values: the metric by seed.
         threshold: what the claim compares with.
         alternative: the claim's side of the threshold.
-        interval: `"t"`, or `"bootstrap"` (percentile, 10,000 resamples; needs 10 seeds).
+        cases: for a share: on how many cases, drawn anew for every seed, each seed's value was measured.
+        bounds: least and greatest value that the metric can have.
         min_seeds: fewer seeds are *inconclusive*.
         name: how to call the metric in a reason.
     """
-    problem = _problem(values, name)
-    if problem:
-        return unusable(problem, len(values))
-    scale = max(map(abs, values.values()))
-    return _test(values, threshold, alternative, "mean over seeds", interval, max(min_seeds, MIN_SEEDS), scale)
+    question = _Question(threshold, alternative, cases, bounds, max(min_seeds, MIN_SEEDS), (name,))
+    return _test((values,), question)
 
 
 def paired_difference(
@@ -282,7 +344,8 @@ def paired_difference(
     *,
     threshold: float = 0.0,
     alternative: Alternative = "greater",
-    interval: Literal["t", "bootstrap"] = "t",
+    cases: int | None = None,
+    bounds: Bounds | None = None,
     min_seeds: int = MIN_SEEDS,
     names: tuple[str, str] = ("the treatment", "the control"),
 ) -> Evidence:
@@ -293,20 +356,13 @@ def paired_difference(
         control: the metric of the other arm; it must have the same seeds.
         threshold: what the mean difference is compared with.
         alternative: the claim's side of the threshold.
-        interval: `"t"`, or `"bootstrap"` (percentile, 10,000 resamples; needs 10 seeds).
+        cases: for shares: on how many cases, drawn anew for every seed, each seed's value was measured.
+        bounds: least and greatest value that the metric can have in either arm.
         min_seeds: fewer pairs are *inconclusive*.
         names: how to call the arms in a reason.
     """
-    for values, name in zip((treatment, control), names, strict=True):
-        problem = _problem(values, name)
-        if problem:
-            return unusable(problem, len(values))
-    if set(treatment) != set(control):
-        odd = sorted(set(treatment) ^ set(control))
-        return unusable(f"seeds without a partner: {', '.join(map(str, odd))}", len(set(treatment) & set(control)))
-    differences = {seed: treatment[seed] - control[seed] for seed in treatment}
-    scale = max(abs(value) for values in (treatment, control) for value in values.values())
-    return _test(differences, threshold, alternative, "paired difference", interval, max(min_seeds, MIN_SEEDS), scale)
+    question = _Question(threshold, alternative, cases, bounds, max(min_seeds, MIN_SEEDS), names)
+    return _test((treatment, control), question)
 
 
 def equivalent(
@@ -314,40 +370,37 @@ def equivalent(
     control: BySeed,
     *,
     margin: float,
+    cases: int | None = None,
+    bounds: Bounds | None = None,
     min_seeds: int = MIN_SEEDS,
     names: tuple[str, str] = ("the treatment", "the control"),
 ) -> Evidence:
-    """Is the mean paired difference within ± `margin`? Two one-sided t-tests.
+    """Is the mean paired difference within ± `margin`? Two one-sided tests.
 
-    The p-value is against the nearer bound: small and inside supports the claim, small and outside contradicts it.
+    The evidence is that against the bound which is harder to tell from: small p-values inside support the claim, and
+    outside contradict it.
 
     Arguments:
         treatment: the metric of one arm by seed.
         control: the metric of the other arm.
         margin: largest difference that still counts as none.
+        cases: as for `paired_difference`.
+        bounds: likewise.
         min_seeds: fewer pairs are *inconclusive*.
         names: how to call the arms in a reason.
     """
     if not margin > 0:
         raise ArgumentError("margin", "a positive number", margin)
-    centre = paired_difference(treatment, control, min_seeds=min_seeds, names=names)
-    if centre.p_value is None:
-        return centre
-    bound = math.copysign(margin, centre.effect)
-    nearer = paired_difference(treatment, control, threshold=bound, names=names)
-    return Evidence(
-        centre.effect,
-        centre.low,
-        centre.high,
-        abs(centre.effect) < margin,
-        nearer.p_value,
-        centre.n,
-        f"{centre.test}, two one-sided tests",
-        threshold=bound,
-    )
+    least = max(min_seeds, MIN_SEEDS)
+    arms = (treatment, control)
+    above = _test(arms, _Question(-margin, "greater", cases, bounds, least, names))
+    below = _test(arms, _Question(margin, "less", cases, bounds, least, names))
+    outside = [side for side in (above, below) if not side.favours]
+    weaker = max(outside or (above, below), key=lambda side: (side.p_value is None, side.p_value))
+    return replace(weaker, test=weaker.test.replace(DIFFERENCE, f"{DIFFERENCE}, two one-sided tests"))
 
 
-def exact(*, holds: bool, effect: float, n: int, test: str) -> Evidence:
+def exact(*, holds: bool, effect: float, n: int, test: str, failed: Mapping[int, str] | None = None) -> Evidence:
     """Evidence without chance in it: an enumeration, an identity, a bound that may have no exception.
 
     Arguments:
@@ -355,7 +408,11 @@ def exact(*, holds: bool, effect: float, n: int, test: str) -> Evidence:
         effect: the number to show: the worst error, the count of exceptions, the smallest slack.
         n: how many cases were checked.
         test: what was checked.
+        failed: seeds whose cases are missing, with the reason (see `Results.failed`): a claim that holds without
+            them is *inconclusive*, one that does not is contradicted.
     """
+    if failed and holds:
+        return unusable(_failed(failed), n)
     if n < 1:
         return unusable("no case was checked")
     if not math.isfinite(effect):

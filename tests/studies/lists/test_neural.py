@@ -175,7 +175,8 @@ def made_up_networks(
     distilled: float | None = None,
 ) -> Results:
     """Three seeds, each metric about as given; it is the same in all seeds where it is 0 or 1."""
-    config = dataclasses.replace(TOY, neural=dataclasses.replace(SMALL, distil_rounds=distilled is not None))
+    many = dataclasses.replace(SMALL, lists=200, probe_lists=200, pair_lists=200, distil_rounds=distilled is not None)
+    config = dataclasses.replace(TOY, neural=many)
     outcomes = []
     for seed in range(3):
 

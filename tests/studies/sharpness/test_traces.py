@@ -185,7 +185,7 @@ def made(gain=0.0, long_gain=0.0, share=0.0, long_share=0.0, seeds=5, sizes=(8, 
             for task, largest in (("minimum", 16), ("insertion_sort", 16), ("bubble_sort", 8)):
                 for n in sizes[: 2 if task == "bubble_sort" else 3]:
                     long = task == "bubble_sort"
-                    change = (long_gain if long else gain) + 0.001 * (seed - 2)
+                    change = (long_gain if long else gain) + 0.001 * (seed - 2) * (1 + long)
                     changed = arm == "adaptive" and n > largest
                     rows.append(
                         {

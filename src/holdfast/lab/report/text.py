@@ -64,7 +64,7 @@ def has_interval(evidence: Evidence) -> bool:
 
 
 def is_exact(evidence: Evidence) -> bool:
-    """Whether there was no spread: an enumeration, or the same number in all seeds."""
+    """Whether there was no chance in it: an enumeration, an identity."""
     return evidence.p_value is not None and evidence.low == evidence.high == evidence.effect
 
 

@@ -238,7 +238,13 @@ def _on_every_list(outcome: str, test: str, controls: tuple[str, ...] = ()) -> C
         functions = len({row["control"] for row in rows})
         lists, agreeing = (int(sum(number(row, column) for row in rows)) for column in ("lists", outcome))
         missed = lists - agreeing
-        return exact(holds=missed == 0, effect=float(missed), n=lists, test=f"{functions} functions: {test}")
+        return exact(
+            holds=missed == 0,
+            effect=float(missed),
+            n=lists,
+            test=f"{functions} functions: {test}",
+            failed=results.failed(part="exact"),
+        )
 
     return judge
 

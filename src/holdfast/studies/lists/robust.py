@@ -137,7 +137,11 @@ def _better(name: str, text: str, metric: str, p: float, way: Way, than: Way) ->
         )
         first, second = (f"{method}, votes = {votes}, p = {p:g}" for method, votes in (way, than))
         return paired_difference(
-            *values, alternative="less" if metric == "kendall" else "greater", names=(first, second)
+            *values,
+            alternative="less" if metric == "kendall" else "greater",
+            cases=results.config.robust.lists if metric == "right" else None,
+            bounds=(0, 1),
+            names=(first, second),
         )
 
     return Claim(name, text, test, paper=NO_EXPERIMENT, family="robust")

@@ -40,6 +40,7 @@ def no_exception(
         rows = rows_with(results, column, **labels)
         count = sum(int(number(row, cases)) for row in rows) if cases else len(rows)
         exceptions = sum(not holds(row) for row in rows)
-        return exact(holds=exceptions == 0, effect=float(exceptions), n=count, test=test)
+        failed = results.failed(**labels)
+        return exact(holds=exceptions == 0, effect=float(exceptions), n=count, test=test, failed=failed)
 
     return judge

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.lab import Claim, Evidence, Outcome, Part, Results, Trial, exact, mean_of
+from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
 from holdfast.studies.sharpness.streams import ROWS, TOKENS
 
@@ -190,7 +191,13 @@ def _no_exception(name: str, text: str, check: str, paper: str) -> Claim:
     def test(results: Results) -> Evidence:
         rows = results.where(part="bounds", check=check)
         cases, exceptions = (sum(int(row[name] or 0) for row in rows) for name in ("cases", "exceptions"))
-        return exact(holds=exceptions == 0, effect=float(exceptions), n=cases, test="number of exceptions")
+        return exact(
+            holds=exceptions == 0,
+            effect=float(exceptions),
+            n=cases,
+            test="number of exceptions",
+            failed=results.failed(part="bounds"),
+        )
 
     return Claim(name, text, test, paper=paper, family="exact")
 
@@ -200,8 +207,9 @@ def _slope(depth: int) -> Callable[[Results], Evidence]:
 
     def test(results: Results) -> Evidence:
         styles = [results.by_seed("slope_error", part="bounds", style=style, depth=depth) for style in ("bert", "gpt")]
-        worst = {seed: max(style[seed] for style in styles) for seed in set.intersection(*map(set, styles))}
-        return mean_of(worst, threshold=0.05, alternative="less", name=f"the slope with {depth} layers")
+        return mean_of(
+            Values.of(max, *styles), threshold=0.05, alternative="less", name=f"the slope with {depth} layers"
+        )
 
     return test
 

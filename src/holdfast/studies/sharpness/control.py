@@ -44,7 +44,8 @@ def _gains_little(n: int) -> Claim:
     def test(results: Results) -> Evidence:
         published, plain = (results.by_seed("accuracy", part="control", arm=arm, n=n) for arm in ("published", "plain"))
         names = (f"published at n = {n}", f"plain at n = {n}")
-        return paired_difference(published, plain, threshold=0.01, alternative="less", names=names)
+        cases = results.config.control.sets_of(n)
+        return paired_difference(published, plain, threshold=0.01, alternative="less", cases=cases, names=names)
 
     return Claim(
         f"control-{n}",

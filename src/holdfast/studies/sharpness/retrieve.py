@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, equivalent, paired_difference, unusable
 from holdfast.lab.figures import GREY, legend, seed_mean, size_axis
+from holdfast.lab.results import Values
 from holdfast.studies.sharpness.arms import law_rows
 from holdfast.studies.sharpness.lines import COLOURS, SHOWN, draw_by_size
 from holdfast.studies.sharpness.training import TrainConfig, train_and_test, trials_of
@@ -56,6 +57,7 @@ def _gain(treatment: str, control: str, n: int, *, less: bool = False) -> Callab
         return paired_difference(
             *(results.by_seed("accuracy", part="retrieve", arm=arm, n=n) for arm in (treatment, control)),
             alternative="less" if less else "greater",
+            cases=results.config.retrieve.sets_of(n),
             names=(f"{treatment} at n = {n}", f"{control} at n = {n}"),
         )
 
@@ -67,13 +69,14 @@ def _same_in_distribution(results: Results) -> Evidence:
         results.by_seed("accuracy", part="retrieve", arm="published", n=16),
         results.by_seed("accuracy", part="retrieve", arm="plain", n=16),
         margin=0.01,
+        cases=results.config.retrieve.sets_of(16),
         names=("published at n = 16", "plain at n = 16"),
     )
 
 
 def _slope(results: Results) -> Evidence:
     small, large = (results.by_seed("entropy", part="retrieve", arm="plain", n=n) for n in (1024, 4096))
-    slope = {seed: (large[seed] - small[seed]) / math.log(4) for seed in small.keys() & large.keys()}
+    slope = Values.of(lambda low, high: (high - low) / math.log(4), small, large)
     return equivalent(slope, dict.fromkeys(slope, 1.0), margin=0.1, names=("the slope from n = 1024 to 4096", "one"))
 
 

@@ -75,6 +75,7 @@ def _beats_softmax(arm: str, name: str, paper: str, scale: str) -> Claim:
         return paired_difference(
             results.by_seed("accuracy", part="trained-with", arm=arm, n=COMPARED),
             results.by_seed("accuracy", part="retrieve", arm="plain", n=COMPARED),
+            cases=results.config.retrieve.sets_of(COMPARED),
             names=(f"trained with {arm}", "trained with softmax"),
         )
 

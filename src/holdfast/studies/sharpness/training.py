@@ -68,6 +68,10 @@ class TrainConfig:
     fit_sizes: tuple[int, ...] = powers(4, 11)
     fit_sets: int = 128
 
+    def sets_of(self, n: int) -> int:
+        """Test sets of n items."""
+        return self.sets if n <= LARGE else self.large_sets
+
 
 S = TypeVar("S", bound=TrainConfig)
 
@@ -247,7 +251,7 @@ def evaluate(
         arms = arms_at(n)
         names = list(arms)
         split = {"plain", "hard"} <= arms.keys()
-        count = config.sets if n <= LARGE else config.large_sets
+        count = config.sets_of(n)
         measured = []
         for sets in chunks(config, seeds, question, TEST, n, count):
             hidden, logits = net.encode(sets.items, sets.query)

@@ -7,10 +7,11 @@ sort a list of two wrongly, so that `sort-neighbours` looks at pairs inside long
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.lab import Claim, Evidence, Results, exact, mean_of, paired_difference, unusable
+from holdfast.lab import Claim, Evidence, Results, equivalent, exact, mean_of, paired_difference, unusable
 from holdfast.lab.verdict import MIN_SEEDS
 from holdfast.studies.lists.neural.networks import TASKS
 from holdfast.studies.lists.paper import NO_EXPERIMENT
@@ -60,6 +61,7 @@ def _exact_match(
             results.by_seed("exact", role=role, arm=arm, task=task, n=n, **labels),
             threshold=threshold,
             alternative="greater" if below is None else "less",
+            cases=config.lists,
             name=f"exact match of {arm} on {task} at n = {n}",
         )
 
@@ -74,30 +76,38 @@ def _voting(place: int) -> Test:
         n, most = config.vote_lengths[place], max(config.votes)
         arms = (f"votes {most}", "blocks")
         values = (results.by_seed("exact", role="network", arm=arm, task="sort", n=n, **labels) for arm in arms)
-        return paired_difference(*values, names=(f"{most} votes at n = {n}", f"block merge at n = {n}"))
+        names = (f"{most} votes at n = {n}", f"block merge at n = {n}")
+        return paired_difference(*values, cases=config.lists, names=names)
 
     return judge
 
 
 def _neighbours(results: Results) -> Evidence:
     """Errors on neighbouring values less those on values that are 16 to 31 apart."""
-    _, labels = _settings(results)
+    config, labels = _settings(results)
     near, far = (results.by_seed("pair_error", role="network", gap=gap, **labels) for gap in (1, 16))
-    return paired_difference(near, far, names=("neighbouring values", "values 16 to 31 apart"))
+    names = ("neighbouring values", "values 16 to 31 apart")
+    return paired_difference(near, far, cases=config.pair_lists, names=names)
 
 
 def _probe_gap(task: str) -> Test:
-    """Largest difference between violation and error at the lengths trained on."""
+    """Violation less error at each of the lengths trained on; the length that fits the claim least decides."""
 
     def judge(results: Results) -> Evidence:
         config, labels = _settings(results)
-        gaps: dict[int, float] = {}
-        for row in rows_with(results, "violation", role="network", task=task, **labels):
-            if number(row, "n") <= config.longest:
-                gap = abs(number(row, "violation") - number(row, "error"))
-                seed = int(number(row, "seed"))
-                gaps[seed] = max(gaps.get(seed, 0.0), gap)
-        return mean_of(gaps, threshold=0.10, alternative="less", name=f"violation and error on {task}")
+        at_lengths = []
+        for n in (n for n in config.probe_lengths if n <= config.longest):
+            violation, error = (
+                results.by_seed(metric, role="network", task=task, n=n, **labels) for metric in ("violation", "error")
+            )
+            names = (f"violation on {task} at n = {n}", f"error on {task} at n = {n}")
+            at_lengths.append(equivalent(violation, error, margin=0.10, cases=config.probe_lists, names=names))
+        outside = [evidence for evidence in at_lengths if evidence.p_value is not None and not evidence.favours]
+        if outside:
+            # One length outside contradicts the claim, and each of them could have been that one.
+            worst = min(outside, key=lambda evidence: evidence.p_value or 0.0)
+            return replace(worst, p_value=min(1.0, len(at_lengths) * (worst.p_value or 0.0)))
+        return max(at_lengths, key=lambda evidence: (evidence.p_value is None, evidence.p_value))
 
     return judge
 
@@ -109,7 +119,7 @@ def _probe_cliff(task: str) -> Test:
         config, labels = _settings(results)
         n = config.longest + 1
         values = results.by_seed("violation", role="network", task=task, n=n, **labels)
-        return mean_of(values, threshold=0.80, name=f"violation on {task} at n = {n}")
+        return mean_of(values, threshold=0.80, cases=config.probe_lists, name=f"violation on {task} at n = {n}")
 
     return judge
 
@@ -129,7 +139,13 @@ def _networks_refused(role: str, *, refused: bool) -> Test:
                 return unusable(f"the network of seed {row['seed']} has not learned {row['task']}")
         wrong = sum((number(row, "refused") > 0.5) != refused for row in rows)
         what = "passed" if refused else "refused"
-        return exact(holds=wrong == 0, effect=float(wrong), n=len(rows), test=f"tasks and seeds that are {what}")
+        return exact(
+            holds=wrong == 0,
+            effect=float(wrong),
+            n=len(rows),
+            test=f"tasks and seeds that are {what}",
+            failed=results.failed(role=role, **labels),
+        )
 
     return judge
 
@@ -141,7 +157,7 @@ def _distilled(results: Results) -> Evidence:
         results.by_seed("exact", role="network", arm=arm, task="reverse", n=config.twice, **labels)
         for arm in ("distilled", "raw")
     )
-    return paired_difference(*values, names=("distilled", "raw"))
+    return paired_difference(*values, cases=config.lists, names=("distilled", "raw"))
 
 
 _claim = partial(Claim, paper=NO_EXPERIMENT, scale="laptop")

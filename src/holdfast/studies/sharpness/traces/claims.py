@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import sub
 
 from holdfast.lab import Claim, Evidence, Results, paired_difference
 from holdfast.lab.results import Values
@@ -44,9 +45,7 @@ def gains_less_on_long_traces(results: Results, arm: str = "adaptive") -> Eviden
 
     def gain(tasks: Sequence[str]) -> Values:
         treatment, control = (beyond_training(results, "accuracy", name, tasks) for name in (arm, "plain"))
-        gains = Values({seed: treatment[seed] - control[seed] for seed in treatment if seed in control})
-        gains.missing = treatment.missing or control.missing
-        return gains
+        return Values.of(sub, treatment, control)
 
     return paired_difference(
         gain([LONG]),

@@ -19,10 +19,7 @@ def tasks_of(results: Results, but: str = "") -> list[str]:
 
 def mean(tables: Sequence[Values]) -> Values:
     """Mean of several tables, for the seeds that are in all of them."""
-    seeds = set.intersection(*map(set, tables)) if tables else set()
-    means = Values({seed: fmean(table[seed] for table in tables) for seed in sorted(seeds)})
-    means.missing = next((table.missing for table in tables if table.missing), "")
-    return means
+    return Values.of(lambda *values: fmean(values), *tables)
 
 
 def beyond_training(results: Results, metric: str, arm: str, tasks: Sequence[str]) -> Values:
