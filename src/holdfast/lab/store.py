@@ -148,9 +148,14 @@ class Store:
             sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in FILES)
             (temporary / SUMS).write_text(sums, encoding="utf-8")
             target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                self._set_aside(target, "a result appeared while this run held the trial's lock")
-            temporary.rename(target)
+            if target.exists():  # of code that has changed since
+                former = self.root / ".writing" / f"{key}-former"
+                shutil.rmtree(former, ignore_errors=True)
+                target.rename(former)
+                temporary.rename(target)
+                shutil.rmtree(former, ignore_errors=True)
+            else:
+                temporary.rename(target)
             shutil.rmtree(self.root / "failed" / study / key, ignore_errors=True)
 
     def save_failure(self, study: str, document: Mapping[str, Any], reason: str, log: str) -> None:
