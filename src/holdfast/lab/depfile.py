@@ -132,7 +132,20 @@ def parse(data: bytes, name: str, run: FunctionRef, whole: tuple[str, ...]) -> t
         SyntaxError: it is no Python.
     """
     tree = ast.parse(data)
-    return (tree, frozenset()) if name in whole else pruning.prune(tree, run.name if name == RUN else None)
+    if name in whole:
+        return tree, frozenset()
+
+    def of_claims(statement: ast.ImportFrom) -> bool:
+        parts = (run.module if name == RUN else name).split(".")
+        base = parts[: len(parts) - statement.level] if statement.level else []
+        spec = find_module(".".join([*base, *(statement.module or "").split(".")]).strip("."))
+        file = None if spec is None else _file_of(spec)
+        try:
+            return file is not None and file.endswith(".py") and pruning.declares(ast.parse(Path(file).read_bytes()))
+        except (OSError, SyntaxError, ValueError):
+            return False
+
+    return pruning.prune(tree, run.name if name == RUN else None, of_claims)
 
 
 def digest_of_file(path: str | Path) -> str:

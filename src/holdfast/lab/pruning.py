@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _DECLARES = {"Study", "Part", "Claim", "Figure"}
 _LAB = "holdfast.lab"
@@ -39,7 +39,15 @@ def _write(node: object, words: list[str]) -> None:
         words.append(repr(node))
 
 
-def prune(tree: ast.Module, run: str | None) -> tuple[ast.Module, frozenset[str]]:
+def declares(tree: ast.Module) -> bool:
+    """Whether a file declares a study, a part, claims or figures."""
+    names = _declaring(tree)
+    return bool(names) and any(_binds(statement) and _calls(statement) & names for statement in tree.body)
+
+
+def prune(
+    tree: ast.Module, run: str | None, of_claims: Callable[[ast.ImportFrom], bool] = lambda statement: False
+) -> tuple[ast.Module, frozenset[str]]:
     """Leave out of a file what only its claims, figures and study need.
 
     What may have an effect besides binding a name stays: classes, imports, decorated functions, and all statements but
@@ -50,21 +58,27 @@ def prune(tree: ast.Module, run: str | None) -> tuple[ast.Module, frozenset[str]
         tree: the file.
         run: the function that computes a trial, if it is in this file: then functions and plain assignments that
             nothing names are left out, too.
+        of_claims: whether an import is from a file that declares something: it is left out with what is declared here.
 
     Returns:
         What to execute, and the names that it does not bind. A file that declares nothing, or that may reach its own
         names otherwise than by naming them, stays whole.
     """
+    if not declares(tree):
+        return tree, frozenset()
     body = [piece for statement in tree.body for piece in _pieces(statement)]
     names = [_names(statement) for statement in body]
     binds = [_binds(statement) for statement in body]
     calls = [_calls(statement) for statement in body]
-    declarations = {i for i in range(len(body)) if binds[i] and calls[i] & _declaring(tree)}
-    if not declarations:
-        return tree, frozenset()
-    below = _reach(declarations, names, binds)
+    declaring = _declaring(tree)
+    imports = {i: s for i, s in enumerate(body) if isinstance(s, ast.ImportFrom) and not binds[i] and of_claims(s)}
+    for i, statement in imports.items():
+        binds[i] = {alias.asname or alias.name for alias in statement.names} - {"*"}
+    below = _reach({i for i in range(len(body)) if binds[i] and calls[i] & declaring}, names, binds)
     spare = {
-        i for i, bound in enumerate(binds) if bound and run not in bound and (i in below or (run and not calls[i]))
+        i
+        for i, bound in enumerate(binds)
+        if bound and run not in bound and (i in below or (run and not calls[i] and i not in imports))
     }
     kept = _reach(set(range(len(body))) - spare, names, binds)
     if any(names[i] & _DYNAMIC for i in kept):
@@ -166,7 +180,7 @@ def _calls(statement: ast.stmt) -> set[str]:
 def _declaring(tree: ast.Module) -> set[str]:
     """What `Study`, `Part`, `Claim` and `Figure` are called in a file that imports the lab; otherwise nothing."""
     names = set()
-    for node in ast.walk(tree):
+    for node in tree.body:
         if isinstance(node, ast.Import) and any(alias.name.startswith(_LAB) for alias in node.names):
             names |= _DECLARES
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
