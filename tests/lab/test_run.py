@@ -267,31 +267,30 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(command: Command, tmp_p
 
 
 EDITED = """
-from pathlib import Path
+import shutil
 from holdfast.lab import Config, Study, Trial
+VALUE = 1
 def trials(config): return [Trial(s, config) for s in config.seed_range]
 def run(trial):
-    if trial.seed == AT:
-        path = Path(__file__)
-        text = path.read_text() if AT < 0 else TEXT
-        path.write_text(text.replace("VALUE = 1", "VALUE = 1000"))
+    if trial.seed == 1:
+        shutil.copy("OTHER", __file__)
     return {"v": VALUE}
-VALUE = 1
 study = Study("edited", "?", {"quick": Config(seeds=3)}, trials, run, [])
 """
 
 
 def test_what_is_edited_while_a_run_goes_on_is_not_judged(tmp_path: Path) -> None:
-    """The second trial edits the file. What was computed before and after it is code that nobody has now."""
-    path = tmp_path / "edited.py"
-    final = EDITED.replace("AT", "1")
-    final = final.replace("TEXT", repr(final.replace("TEXT", "''")))
-    path.write_text(final, encoding="utf-8")
+    """The second trial edits the file: what was computed before is of code that nobody has now."""
+    path, other = tmp_path / "study" / "edited.py", tmp_path / "other.py"
+    path.parent.mkdir()
+    before = EDITED.replace("OTHER", str(other))
+    path.write_text(before, encoding="utf-8")
+    other.write_text(before.replace("VALUE = 1", "VALUE = 1000"), encoding="utf-8")
     study = find(str(path))
     [result] = run([Job.of(study, "quick")], Store(tmp_path / "s"), LocalEngine(1))
     assert not result.results.outcomes
     assert all("edited.py" in failure.reason for failure in result.results.failures)
-    path.write_text(final, encoding="utf-8")
+    path.write_text(before, encoding="utf-8")
     assert [item.reason for item in forecast([Job.of(study, "quick")], Store(tmp_path / "s"))] == [None] * 3
 
 

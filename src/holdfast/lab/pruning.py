@@ -71,15 +71,18 @@ def prune(
     binds = [_binds(statement) for statement in body]
     calls = [_calls(statement) for statement in body]
     declaring = _declaring(tree)
-    imports = {i: s for i, s in enumerate(body) if isinstance(s, ast.ImportFrom) and not binds[i] and of_claims(s)}
+    imports = {i: s for i, s in enumerate(body) if isinstance(s, ast.ImportFrom) and not binds[i]}
     for i, statement in imports.items():
         binds[i] = {alias.asname or alias.name for alias in statement.names} - {"*"}
     below = _reach({i for i in range(len(body)) if binds[i] and calls[i] & declaring}, names, binds)
-    spare = {
-        i
-        for i, bound in enumerate(binds)
-        if bound and run not in bound and (i in below or (run and not calls[i] and i not in imports))
-    }
+    spare = set()
+    for i, bound in enumerate(binds):
+        if bound and run not in bound:
+            if i in imports:
+                idle = i in below and of_claims(imports[i])
+            else:
+                idle = i in below or (run is not None and not calls[i])
+            spare |= {i} if idle else set()
     kept = _reach(set(range(len(body))) - spare, names, binds)
     if any(names[i] & _DYNAMIC for i in kept):
         return tree, frozenset()
