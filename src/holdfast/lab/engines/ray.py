@@ -70,7 +70,7 @@ class RayEngine(Engine):
                     raise EngineError(f"Ray does not start on this machine: {line}") from error
                 raise _no_cluster(self._address, line) from error
             self._ours = True
-        self._remote = ray.remote(execute).options(num_cpus=1, max_retries=NODE_RETRIES)
+        self._remote = ray.remote(execute)
 
     def _has_room(self, gpu: float) -> bool:
         resources = self._ray.cluster_resources()
@@ -83,10 +83,13 @@ class RayEngine(Engine):
         task = self._with_whole(task)
         # Ray gives no process to another environment than the one that it was started for.
         environment = {**ONE_THREAD, **holdfast_variables(), "_HOLDFAST_CODE": repr(task.code)}
-        options: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
-        if task.trial.gpu:
-            options["num_gpus"] = task.trial.gpu
-        self._running[self._remote.options(**options).remote(*pack(task))] = task
+        remote = self._remote.options(
+            num_cpus=1,
+            num_gpus=task.trial.gpu or None,
+            max_retries=NODE_RETRIES,
+            runtime_env={"env_vars": environment},
+        )
+        self._running[remote.remote(*pack(task))] = task
 
     def _idle(self) -> bool:
         return not self._running
