@@ -20,7 +20,8 @@ from holdfast.cli.reproduce import command_of
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Config, Status, Study, Trial
 from holdfast.lab.engines import LocalEngine
-from holdfast.lab.run import Job, collect, run
+from holdfast.lab.locate import find
+from holdfast.lab.run import Job, collect, forecast, run
 from holdfast.lab.store import Store, StoreWarning
 from tests.lab.conftest import TOY, Command, changed, holdfast, workers_of
 
@@ -145,7 +146,6 @@ def test_a_trial_does_not_see_how_many_seeds_the_study_has(tmp_path: Path) -> No
         "study = Study('greedy', '?', {'quick': Config(seeds=4, first_seed=10)}, trials, run, [])\n",
         encoding="utf-8",
     )
-    from holdfast.lab.locate import find
 
     [result] = run([Job.of(find(str(path)), "quick")], Store(tmp_path / "s"), LocalEngine(2))
     assert [(r["seed"], r["seeds"], r["first"]) for r in result.results.records] == [
@@ -264,3 +264,47 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(command: Command, tmp_p
     assert command(*words)[0] == 0
     assert kept < finished_trials(tmp_path / "s")
     assert len(finished_trials(tmp_path / "s")) == 10
+
+
+EDITED = """
+import shutil
+from holdfast.lab import Config, Study, Trial
+VALUE = 1
+def trials(config): return [Trial(s, config) for s in config.seed_range]
+def run(trial):
+    if trial.seed == 1:
+        shutil.copy("OTHER", __file__)
+    return {"v": VALUE}
+study = Study("edited", "?", {"quick": Config(seeds=3)}, trials, run, [])
+"""
+
+
+def test_what_is_edited_while_a_run_goes_on_is_not_judged(tmp_path: Path) -> None:
+    """The second trial edits the file: what was computed before is of code that nobody has now."""
+    path, other = tmp_path / "study" / "edited.py", tmp_path / "other.py"
+    path.parent.mkdir()
+    before = EDITED.replace("OTHER", str(other))
+    path.write_text(before, encoding="utf-8")
+    other.write_text(before.replace("VALUE = 1", "VALUE = 1000"), encoding="utf-8")
+    study = find(str(path))
+    [result] = run([Job.of(study, "quick")], Store(tmp_path / "s"), LocalEngine(1))
+    assert not result.results.outcomes
+    assert all("edited.py" in failure.reason for failure in result.results.failures)
+    path.write_text(before, encoding="utf-8")
+    assert [item.reason for item in forecast([Job.of(study, "quick")], Store(tmp_path / "s"))] == [None] * 3
+
+
+def test_a_forecast_names_what_has_changed(toy: Study[Any], tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(TOY.read_text(encoding="utf-8"), encoding="utf-8")
+    store, job = Store(tmp_path / "s"), Job.of(find(str(path)), "quick", seeds=1)
+    assert {item.reason for item in forecast([job], store)} == {"not computed yet"}
+    run([job], store, LocalEngine(1))
+    assert {item.reason for item in forecast([job], store)} == {None}
+    path.write_text(TOY.read_text(encoding="utf-8").replace("gauss(1.0", "gauss(2.0"), encoding="utf-8")
+    assert {item.reason for item in forecast([job], store)} == {"mine.py has changed since"}
+    assert [failure.reason for failure in collect([job], store)[0].results.failures] == [
+        "mine.py has changed since"
+    ] * 2
+    run([job], store, LocalEngine(1))
+    assert {item.reason for item in forecast([job], store)} == {None}

@@ -39,7 +39,7 @@ OUTCOME = Outcome(
 def saved(root: Path, trial: Trial[Settings] = TRIAL) -> tuple[Store, dict[str, object], Path]:
     store = Store(root)
     store.check_writable()
-    document = identity("toy", trial, "v1")
+    document = identity("toy", trial)
     store.save("toy", document, OUTCOME, {"python": "3"})
     return store, document, root / "toy" / key_of(document)
 
@@ -144,9 +144,8 @@ def test_checksums_are_those_of_the_standard_tool(tmp_path: Path) -> None:
 
 def test_identity_has_all_that_a_result_depends_on() -> None:
     keys = {
-        key_of(identity(study, trial, version))
+        key_of(identity(study, trial))
         for study in ("toy", "other")
-        for version in ("v1", "v2")
         for trial in (
             TRIAL,
             replace(TRIAL, seed=4),
@@ -156,7 +155,7 @@ def test_identity_has_all_that_a_result_depends_on() -> None:
             replace(TRIAL, config=Settings(sizes=(2, 1))),
         )
     }
-    assert len(keys) == 2 * 2 * 6
+    assert len(keys) == 2 * 6
 
 
 @dataclass(frozen=True)
@@ -180,13 +179,13 @@ def test_identity_has_the_settings_of_a_subclass_in_the_place_of_its_base(wrap: 
     class Whole(Config):
         held: Any
 
-    two, three = (identity("toy", Trial(0, Whole(held=wrap(Gated(gates=gates)))), "v1") for gates in (2, 3))
+    two, three = (identity("toy", Trial(0, Whole(held=wrap(Gated(gates=gates))))) for gates in (2, 3))
     assert key_of(two) != key_of(three)
 
 
 def test_identity_ignores_how_many_seeds_the_study_has_and_what_a_trial_costs() -> None:
     more = replace(TRIAL, config=Settings(seeds=50, first_seed=7), cost=9.0, gpu=0.5)
-    assert identity("toy", more, "v1") == identity("toy", TRIAL, "v1")
+    assert identity("toy", more) == identity("toy", TRIAL)
 
 
 def test_settings_that_are_no_data_are_refused() -> None:
@@ -195,7 +194,7 @@ def test_settings_that_are_no_data_are_refused() -> None:
         function: object = print
 
     with pytest.raises(ArgumentError, match=r"config\.function"):
-        identity("toy", Trial(0, Odd()), "v1")
+        identity("toy", Trial(0, Odd()))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -221,7 +220,7 @@ def test_a_damaged_folder_is_set_aside_and_kept(tmp_path: Path, name: str, damag
 
 def test_a_foreign_folder_at_a_trials_place_is_set_aside(tmp_path: Path) -> None:
     store, document, folder = saved(tmp_path)
-    other = identity("toy", replace(TRIAL, seed=9), "v1")
+    other = identity("toy", replace(TRIAL, seed=9))
     shutil.copytree(folder, tmp_path / "toy" / key_of(other))
     with pytest.warns(StoreWarning, match="describes another trial"):
         assert store.load("toy", other) is None
@@ -278,7 +277,7 @@ def test_what_killed_runs_left_is_cleared_and_what_living_ones_use_is_not(tmp_pa
 def test_failures_are_kept_until_the_trial_succeeds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.check_writable()
-    document = identity("toy", TRIAL, "v1")
+    document = identity("toy", TRIAL)
     store.save_failure("toy", document, "it broke", "a log")
     assert store.load_failure("toy", document) == ("it broke", "a log")
     assert (store.failed_folder("toy", key_of(document)) / "log.txt").read_text(encoding="utf-8") == "a log"
@@ -360,7 +359,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, document, _ = saved(tmp_path)
-    other = identity("toy", replace(TRIAL, seed=9), "v1")
+    other = identity("toy", replace(TRIAL, seed=9))
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")

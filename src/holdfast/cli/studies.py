@@ -24,7 +24,7 @@ from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.lab.engines import Engine
-    from holdfast.lab.run import StudyRun
+    from holdfast.lab.run import Forecast, StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
     from holdfast.lab.verdict import Verdict
@@ -58,6 +58,8 @@ class Run:
     """Trials at a time; by default one a core."""
     store: Path = Path("results")
     """Folder that results are read from and written to."""
+    dry_run: bool = False
+    """Only say which trials would be computed, and why."""
     json: bool = False
     """Print the verdicts as JSON."""
 
@@ -182,7 +184,7 @@ def _named_as_flags() -> Iterator[None]:
 @_named_as_flags()
 def run_studies(options: Run) -> int:
     from holdfast.lab.progress_bar import ProgressBar
-    from holdfast.lab.run import Job, run
+    from holdfast.lab.run import Job, forecast, run
     from holdfast.lab.store import Store
 
     if options.all == bool(options.studies):
@@ -197,6 +199,8 @@ def run_studies(options: Run) -> int:
     if not jobs:
         raise ArgumentError("--scale", "a scale that some study has", options.scale)
     store = Store(options.store)
+    if options.dry_run:
+        return _foretell(forecast(jobs, store), options.json)
     with ProgressBar(sys.stderr) as listener:
         runs = run(jobs, store, _engine(options), listener)
     by_name = {item.job.study.name: item for item in runs}
@@ -204,6 +208,31 @@ def run_studies(options: Run) -> int:
     page = _write_page(shown, options.store / "report.html")
     _conclude(runs, page, options.json, unnamed)
     return FAILED if any(item.results.failures for item in runs) else OK
+
+
+def _foretell(forecasts: Sequence[Forecast], as_json: bool) -> int:
+    """Say for each trial whether it would be computed."""
+    if as_json:
+        rows = [
+            {
+                "study": item.study,
+                "seed": item.trial.seed,
+                "labels": dict(item.trial.labels),
+                "compute": item.reason is not None,
+                "reason": item.reason,
+            }
+            for item in forecasts
+        ]
+        print(jsonlib.dumps({"trials": rows}, indent=1, ensure_ascii=False))
+        return OK
+    for item in forecasts:
+        labels = " ".join(f"{name}={value}" for name, value in item.trial.told_labels.items())
+        seeds = "seed " + " ".join(map(str, item.trial.seeds))
+        what = "reused" if item.reason is None else f"computed: {item.reason}"
+        print(" ".join(word for word in (item.study, labels, seeds) if word) + f"  {what}")
+    missing = sum(item.reason is not None for item in forecasts)
+    print(f"{missing} of {len(forecasts)} trials would be computed")
+    return OK
 
 
 def _engine(options: Run) -> Engine:

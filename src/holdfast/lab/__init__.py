@@ -1,5 +1,6 @@
 """The lab: runs studies in parallel, stores what they measure, judges their claims and writes the report."""
 
+from holdfast.lab.loading import depends_on
 from holdfast.lab.results import Failure, Results
 from holdfast.lab.study import Figure, Paper, Part, Study
 from holdfast.lab.trial import Config, Outcome, Record, RunResult, Scalar, Trial
@@ -32,6 +33,7 @@ __all__ = [
     "Study",
     "Trial",
     "Verdict",
+    "depends_on",
     "equivalent",
     "exact",
     "mean_of",

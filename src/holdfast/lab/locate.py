@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -142,11 +142,16 @@ def find(name: str) -> Study[Any]:
 
 def source_of(study: Study[Any]) -> str | None:
     """The file that a study stands in, where it is no module that can be imported by name; otherwise `None`."""
+    name = next((name for name in modules_with(study) if _is_file(name)), None)
+    source = None if name is None else getattr(sys.modules[name], "__file__", None)
+    return str(Path(source).resolve()) if source else None
+
+
+def modules_with(study: Study[Any]) -> Iterator[str]:
+    """The modules that have a study among their names."""
     for name, module in list(sys.modules.items()):
-        if _is_file(name) and any(value is study for value in vars(module).values()):
-            source = getattr(module, "__file__", None)
-            return str(Path(source).resolve()) if source else None
-    return None
+        if any(value is study for value in list(getattr(module, "__dict__", {}).values())):
+            yield name
 
 
 def _is_file(module: str) -> bool:

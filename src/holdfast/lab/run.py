@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import settings
+from holdfast.lab.depfile import Depfile, Files
 from holdfast.lab.engines import Engine, Failed, Finished, Progress, Task
 from holdfast.lab.environment import git_commit
-from holdfast.lab.identity import code_version, identity, key_of
-from holdfast.lab.locate import FunctionRef, source_of
+from holdfast.lab.identity import identity, key_of
+from holdfast.lab.locate import FunctionRef, modules_with, source_of
 from holdfast.lab.results import Failure, Results
 from holdfast.lab.store import Lock, Store, Stored
 from holdfast.lab.study import Part, Study
-from holdfast.lab.trial import SCALES, Config, Outcome, Trial
+from holdfast.lab.trial import PART, SCALES, Config, Outcome, Trial
 from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_scale, unusable
+
+DEPFILE = "depfile"
+"""Name in a trial's environment under which it is stored what the result depends on."""
 
 
 class Listener:
@@ -123,9 +127,22 @@ class _Item:
     run: FunctionRef
     commit: str | None
     stored: Stored | None = None
+    missing: str = "not computed yet"
     failure: tuple[str, str] | None = None
     computed: bool = False
     lock: Lock | None = field(default=None, repr=False)
+
+    @property
+    def part(self) -> str:
+        """Study and part, as one text."""
+        return f"{self.study}/{self.trial.labels[PART]}"
+
+    def look_up(self, store: Store, files: Files) -> None:
+        """Take the trial's result from the store, if its code and data are still what they were."""
+        stored = store.load(self.study, self.document)
+        change = None if stored is None else _change(stored, self, files)
+        self.stored = None if change else stored
+        self.missing = change or "not computed yet"
 
 
 def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | None = None) -> list[StudyRun]:
@@ -153,15 +170,40 @@ def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | 
         listener.planned(job.study.name, [item.trial for item in plan])
         store.remember(job.study.name, job.scale, job.overrides, source_of(job.study))
     unique = {item.key: item for plan in plans for item in plan}
+    files = Files()
     for item in unique.values():
-        item.stored = store.load(item.study, item.document)
+        item.look_up(store, files)
         if item.stored is not None:
             listener.reused(item.study, item.trial)
     missing = [item for item in unique.values() if item.stored is None]
-    missing.sort(key=lambda item: -item.trial.cost)
     if missing:
-        _compute(missing, unique, store, engine, listener)
+        _compute(_in_order(missing), unique, store, files, engine, listener)
+        _check_again(unique.values())
     return [_conclude(job, [unique[item.key] for item in plan]) for job, plan in zip(jobs, plans, strict=True)]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do with a trial.
+
+    Arguments:
+        study: name of the study.
+        trial: the trial.
+        reason: why it would be computed; `None` if its result would be taken from the store.
+    """
+
+    study: str
+    trial: Trial[Any]
+    reason: str | None
+
+
+def forecast(jobs: Sequence[Job], store: Store) -> list[Forecast]:
+    """What `run` would do, without doing it."""
+    unique = {item.key: item for job in jobs for item in _plan(job)}
+    files = Files()
+    for item in unique.values():
+        item.look_up(store, files)
+    return [Forecast(item.study, item.trial, item.missing if item.stored is None else None) for item in unique.values()]
 
 
 def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
@@ -170,15 +212,13 @@ def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
     Trials that are missing count as failures.
     """
     runs = []
+    files = Files()
     for job in jobs:
         plan = _plan(job)
         for item in plan:
-            item.stored = store.load(item.study, item.document)
+            item.look_up(store, files)
             if item.stored is None:
-                item.failure = store.load_failure(item.study, item.document) or (
-                    "not computed yet, or only by another version of its code",
-                    "",
-                )
+                item.failure = store.load_failure(item.study, item.document) or (item.missing, "")
         runs.append(_conclude(job, plan))
     return runs
 
@@ -204,7 +244,7 @@ def _plan(job: Job) -> list[_Item]:
 
 def _plan_part(study: Study[Any], part: Part[Any], config: Any) -> Iterator[_Item]:
     reference = FunctionRef.of(part.run)
-    version = code_version(reference)
+    at_home = {reference.module, *modules_with(study)}
     source = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
     commit = git_commit(Path(source).resolve().parent) if source else None
     for trial in part.labelled_trials(config):
@@ -212,21 +252,59 @@ def _plan_part(study: Study[Any], part: Part[Any], config: Any) -> Iterator[_Ite
             # How many seeds the study has is no part of a trial: `run` sees only its own.
             settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
             trial = dataclasses.replace(trial, config=settings)
-        document = identity(study.name, trial, version)
+        document = identity(study.name, trial, at_home)
         yield _Item(study.name, trial, document, key_of(document), reference, commit)
 
 
+def _in_order(items: Sequence[_Item]) -> list[_Item]:
+    """Long trials first, and those of a part one after another: a worker computes trials of one part only."""
+    longest: dict[str, float] = {}
+    for item in items:
+        longest[item.part] = max(item.trial.cost, longest.get(item.part, 0.0))
+    return sorted(items, key=lambda item: (-longest[item.part], item.part, -item.trial.cost))
+
+
+def _change(stored: Stored, item: _Item, files: Files) -> str | None:
+    """What has changed since a result was computed, or `None`."""
+    try:
+        depfile = Depfile.from_json(stored.environment[DEPFILE])
+    except (KeyError, TypeError, AttributeError):
+        return "its result does not say what it depends on"
+    return files.changed(depfile, item.run)
+
+
+def _check_again(items: Iterable[_Item]) -> None:
+    """What was edited while the run went on is judged neither as it was nor as it is."""
+    files = Files()
+    for item in items:
+        if item.stored is not None and (change := _change(item.stored, item, files)):
+            item.stored, item.computed = None, False
+            item.failure = (f"{change} it was computed; run it again" if change.endswith("since") else change, "")
+
+
 def _compute(
-    missing: list[_Item], items: Mapping[str, _Item], store: Store, engine: Engine, listener: Listener
+    missing: list[_Item],
+    items: Mapping[str, _Item],
+    store: Store,
+    files: Files,
+    engine: Engine,
+    listener: Listener,
 ) -> None:
-    tasks = _claim(missing, store, listener)
+    """Compute what is missing. `files` are what the plan was made with: no other code's results are stored."""
+    tasks = _claim(missing, store, files, listener)
     try:
         for event in engine.map(tasks):
             item = items[event.task.key]
             if isinstance(event, Progress):
                 listener.advanced(item.study, item.trial, event.fraction, event.metrics)
+            elif isinstance(event, Finished) and (change := files.changed(event.depfile, item.run)):
+                reason = f"the worker had other code than this process: {change}"
+                store.save_failure(item.study, item.document, reason, "")
+                item.failure = (reason, "")
+                _release(item)
+                listener.failed(item.study, item.trial, reason)
             elif isinstance(event, Finished):
-                environment = {**event.environment, "commit": item.commit}
+                environment = {**event.environment, "commit": item.commit, DEPFILE: event.depfile.to_json()}
                 item.stored = store.save(item.study, item.document, event.outcome, environment)
                 item.computed = True
                 _release(item)
@@ -241,7 +319,7 @@ def _compute(
             _release(item)
 
 
-def _claim(missing: Sequence[_Item], store: Store, listener: Listener) -> Iterator[Task | None]:
+def _claim(missing: Sequence[_Item], store: Store, files: Files, listener: Listener) -> Iterator[Task | None]:
     """Tasks whose lock this run holds; `None` while all that is left is computed by other runs."""
     waiting = list(missing)
     while waiting:
@@ -252,12 +330,12 @@ def _claim(missing: Sequence[_Item], store: Store, listener: Listener) -> Iterat
                 busy.append(item)
                 continue
             item.lock = lock
-            item.stored = store.load(item.study, item.document)
+            item.look_up(store, files)
             if item.stored is not None:  # another run has finished it meanwhile
                 _release(item)
                 listener.reused(item.study, item.trial)
                 continue
-            yield Task(item.key, item.run, item.trial)
+            yield Task(item.key, item.run, item.trial, item.part)
         waiting = busy
         if waiting:
             yield None
@@ -280,8 +358,10 @@ def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
     evidence = [_evidence(claim, job, results) for claim in job.study.claims]
     environments: list[Mapping[str, Any]] = []
     for item in items:
-        if item.stored is not None and item.stored.environment not in environments:
-            environments.append(item.stored.environment)
+        if item.stored is not None:
+            environment = {name: value for name, value in item.stored.environment.items() if name != DEPFILE}
+            if environment not in environments:
+                environments.append(environment)
     return StudyRun(
         job,
         results,

@@ -204,3 +204,34 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(children, timeout=10)
     assert len(children) >= 2
     assert not alive
+
+
+def test_a_worker_computes_trials_of_one_part_only(tmp_path: Path) -> None:
+    path = tmp_path / "parts.py"
+    path.write_text("import os\ndef run(trial):\n    return {'pid': os.getpid()}\n", encoding="utf-8")
+    reference = FunctionRef.of(load_file(path).run)
+    work = [Task(f"{part}{i}", reference, Trial(i, Config()), part) for part in "abc" for i in range(3)]
+    processes: dict[str, set[Any]] = {}
+    for event in ended(LocalEngine(1).map(work)).values():
+        assert isinstance(event, Finished)
+        processes.setdefault(event.task.part, set()).add(event.outcome.records[0]["pid"])
+    assert [len(pids) for pids in processes.values()] == [1, 1, 1]
+    assert len(set.union(*processes.values())) == 3
+
+
+def test_a_trial_that_misses_a_name_is_computed_with_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "hidden.py"
+    path.write_text(
+        "import sys\nfrom holdfast.lab import Claim\n"
+        "def one(): return 1\n"
+        "def run(trial): return {'x': getattr(sys.modules[__name__], 'o' + 'ne')()}\n"
+        "CLAIMS = [Claim('a', 'text', one)]\n",
+        encoding="utf-8",
+    )
+    reference = FunctionRef.of(load_file(path).run)
+    found = ended(LocalEngine(1).map([Task(str(i), reference, Trial(i, Config())) for i in range(3)]))
+    assert len(found) == 3
+    for event in found.values():
+        assert isinstance(event, Finished)
+        assert event.outcome.records == ({"x": 1},)
+        assert event.depfile.whole == ("",)

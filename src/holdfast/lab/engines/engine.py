@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import os
 import pickle
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from holdfast.errors import HoldfastError
+from holdfast.lab.depfile import Depfile
 from holdfast.lab.environment import THREAD_VARIABLES, environment
+from holdfast.lab.loading import recorder_of
 from holdfast.lab.locate import FunctionRef
 from holdfast.lab.trial import Outcome, Trial, as_outcome
 
@@ -26,13 +29,32 @@ class EngineError(HoldfastError):
     """The engine itself cannot work: no worker starts, no cluster answers, no GPU is there."""
 
 
+Code: TypeAlias = "tuple[str, FunctionRef, tuple[str, ...]]"
+"""Part, function, and modules executed whole: what a process loads once and for all."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """A trial to compute and the function that computes it."""
+    """A trial to compute and the function that computes it.
+
+    Arguments:
+        key: of the trial.
+        run: the function.
+        trial: the trial.
+        part: the study and part that it belongs to: a process computes trials of one part only.
+        whole: modules to execute whole, see `holdfast.lab.loading`.
+    """
 
     key: str
     run: FunctionRef
     trial: Trial[Any]
+    part: str = ""
+    whole: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> Code:
+        """What a process has loaded that computes it."""
+        return self.part, self.run, self.whole
 
 
 @dataclass(frozen=True)
@@ -46,11 +68,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial ended with a result."""
+    """A trial ended with a result.
+
+    Arguments:
+        task: the trial.
+        outcome: what it measured.
+        environment: where.
+        depfile: what the result depends on.
+    """
 
     task: Task
     outcome: Outcome
     environment: Mapping[str, Any]
+    depfile: Depfile
 
 
 @dataclass(frozen=True)
@@ -65,8 +95,38 @@ class Failed:
 Event: TypeAlias = Progress | Finished | Failed
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a trial.
+
+    Arguments:
+        environment: of the worker.
+        outcome: what was measured; `None` where the trial failed.
+        reason: why it failed, in a line.
+        trace: where it failed.
+        depfile: what the result depends on.
+        whole: modules that the trial needs whole: it is to be computed again so. Empty where the answer stands.
+    """
+
+    environment: Mapping[str, Any]
+    outcome: Outcome | None = None
+    reason: str = ""
+    trace: str = ""
+    depfile: Depfile = field(default_factory=Depfile)
+    whole: tuple[str, ...] = ()
+
+    def event(self, task: Task, log: str = "") -> Finished | Failed:
+        """The end of the trial."""
+        if self.outcome is None:
+            return Failed(task, self.reason, f"{log.rstrip()}\n{self.trace}" if log.strip() else self.trace)
+        return Finished(task, self.outcome, self.environment, self.depfile)
+
+
 class Engine(abc.ABC):
     """Computes tasks, several at once. Subclasses say how to start one and how to wait for news."""
+
+    def __init__(self) -> None:
+        self._whole: dict[tuple[str, FunctionRef], tuple[str, ...]] = {}
 
     def map(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Compute tasks and yield events as they come, in no fixed order.
@@ -101,6 +161,17 @@ class Engine(abc.ABC):
         finally:
             self._close()
 
+    def _again(self, task: Task, answer: Answer) -> Task | None:
+        """The task to compute instead, where a trial needs more of a file than was executed."""
+        if not answer.whole or set(answer.whole) <= set(task.whole):
+            return None
+        self._whole[task.part, task.run] = answer.whole
+        return dataclasses.replace(task, whole=answer.whole)
+
+    def _with_whole(self, task: Task) -> Task:
+        """A task with what the part's other trials have been found to need."""
+        return dataclasses.replace(task, whole=self._whole.get((task.part, task.run), task.whole))
+
     @abc.abstractmethod
     def _open(self) -> None:
         """Get ready; called once before anything else."""
@@ -126,28 +197,27 @@ class Engine(abc.ABC):
         """Stop everything, also what still runs."""
 
 
-def pack(task: Task) -> tuple[FunctionRef, bytes]:
+def pack(task: Task) -> tuple[Code, bytes]:
     """A task for another process: the trial is pickled apart, since it may need the study's module to load."""
     try:
-        return task.run, pickle.dumps(task.trial)
+        return task.code, pickle.dumps(task.trial)
     except Exception as error:
         raise EngineError(f"trial {dict(task.trial.labels)} cannot be pickled: {error}") from error
 
 
-def execute(run: FunctionRef, payload: bytes) -> tuple[Outcome | None, str, str, dict[str, Any]]:
-    """Compute one trial in this process.
-
-    Returns:
-        The outcome, or `None` with a one-line reason and a traceback; and this process's environment.
-    """
+def execute(code: Code, payload: bytes) -> Answer:
+    """Compute one trial in this process."""
+    recorder = None
     try:
-        function = run.load()
+        recorder = recorder_of(*code)
+        function = recorder.load()
         trial = pickle.loads(payload)
         outcome = as_outcome(function(trial), trial)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return None, line[:500], traceback.format_exc(), environment()
-    return outcome, "", "", environment()
+        whole = recorder.missed(error) if recorder is not None else ()
+        return Answer(environment(), reason=line[:500], trace=traceback.format_exc(), whole=whole)
+    return Answer(environment(), outcome, depfile=recorder.depfile(), whole=recorder.missed())
 
 
 def available_cores() -> int:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -26,11 +27,11 @@ from holdfast.lab import progress
 from holdfast.lab.engines.engine import (
     ONE_THREAD,
     RETRIES,
+    Code,
     Engine,
     EngineError,
     Event,
     Failed,
-    Finished,
     Progress,
     Task,
     available_cores,
@@ -58,11 +59,13 @@ class _Worker:
         self.log.touch()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, str(log)), daemon=True)
-        with _variables(ONE_THREAD):  # BLAS libraries read them when they load, so they must be inherited
+        # BLAS libraries read them when they load, so they must be inherited.
+        with _variables(ONE_THREAD), _without_main():
             self.process.start()
         theirs.close()
         self.ready = False
         self.job: _Job | None = None
+        self.code: Code | None = None
 
     def stop(self) -> None:
         self.process.kill()
@@ -85,6 +88,7 @@ class LocalEngine(Engine):
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise ArgumentError("workers", "at least 1", workers)
+        super().__init__()
         self.workers = workers or available_cores()
         self._pool: list[_Worker] = []
         self._retry: list[_Job] = []
@@ -125,19 +129,29 @@ class LocalEngine(Engine):
         gpu = self._free_gpu(task.trial.gpu) if task.trial.gpu else None
         if gpu is not None and self._gpus is not None:
             self._gpus[gpu] -= task.trial.gpu
-        self._assign(_Job(task, 1, gpu))
+        self._assign(_Job(self._with_whole(task), 1, gpu))
 
     def _assign(self, job: _Job) -> None:
         message = (*pack(job.task), job.gpu)
         while True:
-            worker = next((worker for worker in self._pool if worker.job is None), None) or self._spawn()
+            worker = self._worker_for(job.task.code)
             try:
                 worker.connection.send(message)
             except OSError:  # it died while idle; the trial has not begun
                 self._drop(worker)
                 continue
-            worker.job = job
+            worker.job, worker.code = job, job.task.code
             return
+
+    def _worker_for(self, code: Code) -> _Worker:
+        """A worker that has loaded this code, or nothing yet; one that has loaded other code makes room for it."""
+        idle = [worker for worker in self._pool if worker.job is None]
+        for worker in idle:
+            if worker.code in (None, code):
+                return worker
+        if idle and len(self._pool) >= self.workers:
+            self._drop(idle[0])
+        return self._spawn()
 
     def _idle(self) -> bool:
         return not self._retry and all(worker.job is None for worker in self._pool)
@@ -171,12 +185,12 @@ class LocalEngine(Engine):
                     yield Progress(job.task, *content)
                 else:
                     worker.job = None
+                    (answer,) = content
+                    if again := self._again(job.task, answer):
+                        self._retry.append(_Job(again, job.attempt, job.gpu))
+                        continue
                     self._release(job)
-                    outcome, reason, trace, environment = content
-                    if outcome is None:
-                        yield Failed(job.task, reason, _join(_tail(worker.log), trace))
-                    else:
-                        yield Finished(job.task, outcome, environment)
+                    yield answer.event(job.task, "" if answer.outcome else _tail(worker.log))
         except (EOFError, OSError):
             pass
         else:
@@ -230,7 +244,7 @@ def _serve(connection: Connection, log: str) -> None:
     connection.send(("ready",))
     while True:
         try:
-            run, payload, gpu = connection.recv()
+            code, payload, gpu = connection.recv()
         except (EOFError, OSError):
             return
         os.ftruncate(descriptor, 0)
@@ -245,11 +259,11 @@ def _serve(connection: Connection, log: str) -> None:
         progress.listen(tell)
         if gpu is not None:
             _choose_gpu(gpu)
-        result = execute(run, payload)
+        answer = execute(code, payload)
         progress.listen(None)
         sys.stdout.flush()
         sys.stderr.flush()
-        connection.send(("result", *result))
+        connection.send(("answer", answer))
 
 
 def _die_with_parent() -> None:
@@ -275,6 +289,17 @@ def _count_gpus() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in answer.stdout.splitlines()) if answer.returncode == 0 else 0
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a new process from running this one's main file: it would load code that nobody has recorded."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager
@@ -308,7 +333,3 @@ def _tail(path: Path) -> str:
         return path.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
     except OSError:
         return ""
-
-
-def _join(log: str, trace: str) -> str:
-    return f"{log.rstrip()}\n{trace}" if log.strip() else trace

@@ -19,13 +19,12 @@ from holdfast.lab.engines.engine import (
     EngineError,
     Event,
     Failed,
-    Finished,
     Task,
     available_cores,
     execute,
     pack,
 )
-from holdfast.lab.locate import FunctionRef
+from holdfast.lab.identity import holdfast_variables
 
 NODE_RETRIES = 3
 """How often Ray starts a trial again after losing its worker: nodes come and go for no fault of a trial."""
@@ -48,6 +47,7 @@ class RayEngine(Engine):
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise ArgumentError("workers", "at least 1", workers)
+        super().__init__()
         self._ray = require("ray", "ray")
         self._address = address
         self._workers = workers
@@ -70,9 +70,7 @@ class RayEngine(Engine):
                     raise EngineError(f"Ray does not start on this machine: {line}") from error
                 raise _no_cluster(self._address, line) from error
             self._ours = True
-        self._remote = ray.remote(_execute).options(
-            num_cpus=1, max_retries=NODE_RETRIES, runtime_env={"env_vars": ONE_THREAD}
-        )
+        self._remote = ray.remote(execute)
 
     def _has_room(self, gpu: float) -> bool:
         resources = self._ray.cluster_resources()
@@ -82,7 +80,15 @@ class RayEngine(Engine):
         return len(self._running) < 2 * max(1, int(resources.get("CPU", 1)))
 
     def _start(self, task: Task) -> None:
-        remote = self._remote.options(num_gpus=task.trial.gpu) if task.trial.gpu else self._remote
+        task = self._with_whole(task)
+        # Ray gives no process to another environment than the one that it was started for.
+        environment = {**ONE_THREAD, **holdfast_variables(), "_HOLDFAST_CODE": repr(task.code)}
+        remote = self._remote.options(
+            num_cpus=1,
+            num_gpus=task.trial.gpu or None,
+            max_retries=NODE_RETRIES,
+            runtime_env={"env_vars": environment},
+        )
         self._running[remote.remote(*pack(task))] = task
 
     def _idle(self) -> bool:
@@ -97,14 +103,14 @@ class RayEngine(Engine):
         for reference in done:
             task = self._running.pop(reference)
             try:
-                outcome, reason, trace, environment = ray.get(reference)
+                answer = ray.get(reference)
             except ray.exceptions.RayError as error:
                 yield Failed(task, f"its worker was lost {NODE_RETRIES + 1} times", str(error))
                 continue
-            if outcome is None:
-                yield Failed(task, reason, trace)
+            if again := self._again(task, answer):
+                self._start(again)
             else:
-                yield Finished(task, outcome, environment)
+                yield answer.event(task)
 
     def _close(self) -> None:
         for reference in self._running:
@@ -128,7 +134,3 @@ def _check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
         raise _no_cluster(address, error) from error
-
-
-def _execute(run: FunctionRef, payload: bytes) -> Any:
-    return execute(run, payload)
