@@ -43,6 +43,9 @@ class Task:
         trial: the trial.
         part: the study and part that it belongs to: a process computes trials of one part only.
         whole: modules to execute whole, see `holdfast.lab.loading`.
+        timeout: seconds after which it has failed; `None` lets it take as long as it takes.
+        retries: how often it is tried again after its worker died.
+        checkpoints: folder where it may keep a checkpoint until it has a result; `None` where there is none.
     """
 
     key: str
@@ -50,6 +53,9 @@ class Task:
     trial: Trial[Any]
     part: str = ""
     whole: tuple[str, ...] = ()
+    timeout: float | None = None
+    retries: int = RETRIES
+    checkpoints: str | None = None
 
     @property
     def code(self) -> Code:
