@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,12 +82,10 @@ def holdfast(*words: object, cwd: Path, **options: Any) -> subprocess.Popen[str]
 
 
 def workers_of(pid: int | None = None) -> list[psutil.Process]:
-    """Worker processes of a driver (of this process by default)."""
+    """Worker processes of a driver (of this process by default), and their supervisors."""
     found = []
-    for child in psutil.Process(pid).children():
-        try:
-            if "spawn_main" in " ".join(child.cmdline()):
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "engines.supervise" in " ".join(child.cmdline()):
                 found.append(child)
-        except psutil.NoSuchProcess:
-            continue
     return found

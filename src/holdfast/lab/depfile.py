@@ -37,7 +37,7 @@ RUN = ""
 """Name under which the module of `run` is recorded, so that its file may be renamed."""
 
 _NO_PART_OF_A_RESULT = ("holdfast.errors", "holdfast.cli", "holdfast.benches", "holdfast.lab")
-_SEEDS = "holdfast.lab.seeds"
+_PART_OF_A_RESULT = ("holdfast.lab.seeds", "holdfast.lab.process")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Place:
 
     def counts(self, name: str, path: str) -> bool:
         """Whether a module's code is part of a result."""
-        if name == _SEEDS:
+        if name in _PART_OF_A_RESULT:
             return True
         if any(name == other or name.startswith(f"{other}.") for other in _NO_PART_OF_A_RESULT):
             return False

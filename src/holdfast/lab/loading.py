@@ -16,10 +16,10 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import pruning
 from holdfast.lab.depfile import (
@@ -35,6 +35,9 @@ from holdfast.lab.depfile import (
     state_of_module,
 )
 from holdfast.lab.locate import FunctionRef, LocateError
+
+if TYPE_CHECKING:
+    from holdfast.lab.process import Slate
 
 _MAIN = "__mp_main__"
 """What `__main__` of the driver is called in a worker, so that it does not start another run."""
@@ -105,6 +108,7 @@ class Recorder:
         self._strangers: set[str] = set()
         self._executed: set[str] = set()
         self._own = threading.local()
+        self.slate: Slate | None = None
 
     def install(self) -> None:
         """Record from now on. Modules of the project that are loaded already are loaded anew when they are needed."""
@@ -135,6 +139,9 @@ class Recorder:
         if self._function is not None:
             return self._function
         run = self.place.run
+        # Imported only now, so that it is recorded: results depend on it.
+        self.slate = importlib.import_module("holdfast.lab.process").Slate()
+        self.slate.seed(())
         if run.module == "__main__" and run.file is not None:
             spec = importlib.util.spec_from_loader(_MAIN, _Loader(_MAIN, run.file, self))
             assert spec is not None
@@ -144,6 +151,7 @@ class Recorder:
         elif run.file is not None:
             importlib.import_module(run.module)
         self._function = run.load()
+        self.slate.settle()
         return self._function
 
     def depfile(self) -> Depfile:
@@ -173,6 +181,19 @@ class Recorder:
             where = os.path.relpath(os.path.realpath(path), self.place.root)
             self._note(self._files, Path(where).as_posix(), digest_of_file(path))
 
+    def adopt(self, depfile: Depfile, path: str | os.PathLike[str]) -> None:
+        """Note what a checkpoint depends on, instead of the checkpoint itself.
+
+        Arguments:
+            depfile: of the process that kept it.
+            path: the file or folder that will be read.
+        """
+        for name, state in depfile.modules.items():
+            self._note(self._modules, name, state)
+        for name, state in depfile.files.items():
+            self._note(self._files, name, state)
+        self._strangers |= {os.path.realpath(item) for item in (path, *Path(path).rglob("*"))}
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """As a finder of modules, before all others."""
         if name == self.place.run.module and self.place.run.file is not None:
@@ -194,6 +215,7 @@ class Recorder:
                 self._strangers.add(where)
                 if path is None:
                     self._foreign.add(name)
+                    self._watch(spec.loader)
             elif type(spec.loader) is SourceFileLoader:
                 spec.loader = _Loader(name, str(origin), self)
                 self._find_anew(name, where)
@@ -204,6 +226,17 @@ class Recorder:
             if spec.loader is None and spec.submodule_search_locations is not None and self._is_ours(sys._getframe(1)):
                 self._note(self._modules, name, state_of_module(name, self.place, self.whole))
             return spec
+
+    def _watch(self, loader: Any) -> None:
+        """Let a library's import leave the random states alone, and what it sets count as its own."""
+        if self.slate is not None and type(loader) in (SourceFileLoader, ExtensionFileLoader):
+            execute, slate = loader.exec_module, self.slate
+
+            def watched(module: ModuleType) -> None:
+                with slate.importing_library():
+                    execute(module)
+
+            loader.exec_module = watched
 
     def compile(self, name: str, path: str, data: bytes) -> tuple[CodeType, frozenset[str]]:
         """Compile a file of the project, and note what of it will run.
@@ -330,7 +363,9 @@ class _Loader(SourceFileLoader):
 
         if left_out:
             module.__dict__["__getattr__"] = missing
-        exec(code, module.__dict__)
+        slate = self._recorder.slate
+        with slate.importing_project(module.__name__) if slate is not None else contextlib.nullcontext():
+            exec(code, module.__dict__)
 
     def _compile(self, name: str) -> tuple[CodeType, frozenset[str]]:
         with self._recorder.unheard():

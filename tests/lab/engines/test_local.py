@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from holdfast.lab.engines import EngineError, Event, Failed, Finished, LocalEngine, Progress, Task, local
+from holdfast.lab.engines.engine import pack
 from holdfast.lab.locate import FunctionRef, load_file
 from holdfast.lab.study import Study
 from holdfast.lab.trial import Config, Trial
@@ -175,18 +176,16 @@ def test_gpus_are_shared_out(toy: Study[Any], monkeypatch: pytest.MonkeyPatch, t
     """Two GPUs, trials that need half of one: never more than four at a time, two on each."""
     monkeypatch.setattr(local, "_count_gpus", lambda: 2)
     engine = LocalEngine(8)
-    engine._open()
     half = [replace(task, trial=replace(task.trial, gpu=0.5)) for task in tasks(toy)]
-    whole = replace(half[0], trial=replace(half[0].trial, gpu=1.0))
     placed = []
-    monkeypatch.setattr(engine, "_assign", lambda job: placed.append(job.gpu))
+    monkeypatch.setattr(engine._pool, "start", lambda number, parcel, gpu: placed.append(gpu))
     for task in half[:3]:
-        assert engine._has_room(task.trial.gpu)
-        engine._start(task)
+        assert engine._has_room(0.5)
+        engine._start(task, pack(task))
     assert placed == [0, 0, 1]
-    assert not engine._has_room(whole.trial.gpu)
+    assert not engine._has_room(1.0)
     assert engine._has_room(0.5)
-    engine._start(half[3])
+    engine._start(half[3], pack(half[3]))
     assert placed == [0, 0, 1, 1]
     assert not engine._has_room(0.5)
     engine._close()

@@ -6,20 +6,14 @@ import abc
 import dataclasses
 import os
 import pickle
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from holdfast.errors import HoldfastError
 from holdfast.lab.depfile import Depfile
-from holdfast.lab.environment import THREAD_VARIABLES, environment
-from holdfast.lab.loading import recorder_of
 from holdfast.lab.locate import FunctionRef
-from holdfast.lab.trial import Outcome, Trial, as_outcome
-
-ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
-"""Environment of a worker: trials run side by side, and one thread each makes results independent of the machine."""
+from holdfast.lab.trial import Outcome, Trial
 
 RETRIES = 1
 """How often a trial is tried again after its worker died. An exception inside the trial is final at once."""
@@ -103,29 +97,60 @@ Event: TypeAlias = Progress | Finished | Failed
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker says of a trial.
+    """What came of a trial, as its worker or those who watch over it say.
 
     Arguments:
         environment: of the worker.
         outcome: what was measured; `None` where the trial failed.
         reason: why it failed, in a line.
-        trace: where it failed.
+        log: what it printed, and where it failed.
         depfile: what the result depends on.
         whole: modules that the trial needs whole: it is to be computed again so. Empty where the answer stands.
+        spent: why the worker can compute no other trial; empty where it can.
     """
 
-    environment: Mapping[str, Any]
+    environment: Mapping[str, Any] = field(default_factory=dict)
     outcome: Outcome | None = None
     reason: str = ""
-    trace: str = ""
+    log: str = ""
     depfile: Depfile = field(default_factory=Depfile)
     whole: tuple[str, ...] = ()
+    spent: str = ""
 
-    def event(self, task: Task, log: str = "") -> Finished | Failed:
+    def event(self, task: Task) -> Finished | Failed:
         """The end of the trial."""
         if self.outcome is None:
-            return Failed(task, self.reason, f"{log.rstrip()}\n{self.trace}" if log.strip() else self.trace)
+            return Failed(task, self.reason, self.log)
         return Finished(task, self.outcome, self.environment, self.depfile)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A task as other processes get it: the trial is pickled apart, since it may need the study's module to load.
+
+    Arguments:
+        code: what computes it.
+        seeds: of the trial.
+        trial: the trial, pickled.
+        gpu: share of a GPU that it needs.
+        timeout: see `Task`.
+        retries: see `Task`.
+        checkpoints: see `Task`.
+    """
+
+    code: Code
+    seeds: tuple[int, ...]
+    trial: bytes
+    gpu: float
+    timeout: float | None
+    retries: int
+    checkpoints: str | None
+
+
+def pack(task: Task) -> Parcel:
+    """A task for other processes."""
+    trial = task.trial
+    return Parcel(task.code, trial.seeds, pickle.dumps(trial), trial.gpu, task.timeout, task.retries, task.checkpoints)
 
 
 class Engine(abc.ABC):
@@ -159,20 +184,28 @@ class Engine(abc.ABC):
                             break
                     if held is None or not self._has_room(held.trial.gpu):
                         break
-                    self._start(held)
-                    held = None
+                    task, held = self._with_whole(held), None
+                    try:
+                        parcel = pack(task)
+                    except Exception as error:
+                        reason = f"the trial cannot be pickled: {type(error).__name__}: {' '.join(str(error).split())}"
+                        yield Failed(task, reason[:500], "")
+                    else:
+                        self._start(task, parcel)
                 if exhausted and self._idle():
                     return
                 yield from self._wait(0.2)
         finally:
             self._close()
 
-    def _again(self, task: Task, answer: Answer) -> Task | None:
-        """The task to compute instead, where a trial needs more of a file than was executed."""
-        if not answer.whole or set(answer.whole) <= set(task.whole):
-            return None
-        self._whole[task.part, task.run] = answer.whole
-        return dataclasses.replace(task, whole=answer.whole)
+    def _conclude(self, task: Task, answer: Answer) -> Iterator[Event]:
+        """Tell how a task has ended; or compute it again, where it needs more of a file than was executed."""
+        if answer.whole and not set(answer.whole) <= set(task.whole):
+            self._whole[task.part, task.run] = answer.whole
+            task = self._with_whole(task)
+            self._start(task, pack(task))
+        else:
+            yield answer.event(task)
 
     def _with_whole(self, task: Task) -> Task:
         """A task with what the part's other trials have been found to need."""
@@ -187,8 +220,13 @@ class Engine(abc.ABC):
         """Whether a trial with this share of a GPU could start now."""
 
     @abc.abstractmethod
-    def _start(self, task: Task) -> None:
-        """Start a task for which there is room."""
+    def _start(self, task: Task, parcel: Parcel) -> None:
+        """Start a task for which there is room.
+
+        Arguments:
+            task: the task.
+            parcel: the same, for other processes.
+        """
 
     @abc.abstractmethod
     def _idle(self) -> bool:
@@ -201,29 +239,6 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def _close(self) -> None:
         """Stop everything, also what still runs."""
-
-
-def pack(task: Task) -> tuple[Code, bytes]:
-    """A task for another process: the trial is pickled apart, since it may need the study's module to load."""
-    try:
-        return task.code, pickle.dumps(task.trial)
-    except Exception as error:
-        raise EngineError(f"trial {dict(task.trial.labels)} cannot be pickled: {error}") from error
-
-
-def execute(code: Code, payload: bytes) -> Answer:
-    """Compute one trial in this process."""
-    recorder = None
-    try:
-        recorder = recorder_of(*code)
-        function = recorder.load()
-        trial = pickle.loads(payload)
-        outcome = as_outcome(function(trial), trial)
-    except Exception as error:
-        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        whole = recorder.missed(error) if recorder is not None else ()
-        return Answer(environment(), reason=line[:500], trace=traceback.format_exc(), whole=whole)
-    return Answer(environment(), outcome, depfile=recorder.depfile(), whole=recorder.missed())
 
 
 def available_cores() -> int:
