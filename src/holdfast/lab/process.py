@@ -2,9 +2,9 @@
 
 What a process was once the module of `run` had loaded, it is again after each trial: working folder, environment,
 streams, warnings filters, signal handlers, what numpy and torch have been told. Random states come from the trial's
-seed. Where a trial is the first to import numpy or torch, they are to be what their import has made them. What a file of
-the project does to the process while a trial imports it cannot be repeated for the next trial, so that such a process
-computes no other.
+seed. Where a trial is the first to import numpy or torch, they are to be what their import has made them. What a file
+of the project does to the process while a trial imports it cannot be repeated for the next trial, so that such a
+process computes no other.
 """
 
 from __future__ import annotations
