@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from holdfast.errors import ArgumentError, MissingExtraError
-from holdfast.lab.engines import LocalEngine, RayEngine
+from holdfast.lab.engines import EngineError, Finished, LocalEngine, RayEngine, Task
+from holdfast.lab.engines import ray as ray_engine
+from holdfast.lab.locate import FunctionRef, find
 from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
 from holdfast.lab.study import Study
 from holdfast.lab.trial import Outcome, Trial
-from tests.lab.conftest import TOY, Command
+from tests.lab.conftest import TOY, Command, holdfast, workers_of
 
 ray = pytest.importorskip("ray")
 
@@ -63,6 +69,11 @@ def sums(store: Path) -> dict[str, str]:
     }
 
 
+def task_of(study: Study[Any], **changes: Any) -> Task:
+    trial = next(iter(study.trials(replace(study.scales["quick"], **changes))))
+    return Task(str(changes), FunctionRef.of(study.parts[0].run), trial)
+
+
 class KillsANode(Listener):
     """Takes a node away, without grace, once something runs on it."""
 
@@ -95,7 +106,7 @@ def test_results_are_bit_identical_and_a_lost_node_is_survived(toy: Study[Any], 
 def test_an_exception_and_a_dying_worker_fail_only_their_trial(toy: Study[Any], tmp_path: Path, cluster: Any) -> None:
     if len(cluster.worker_nodes) == 0:  # this test alone
         cluster.add_node(num_cpus=2)
-    for how, reason in (("raise", "ValueError: the toy raised"), ("die", "its worker was lost")):
+    for how, reason in (("raise", "ValueError: the toy raised"), ("die", "its worker died 2 times (SIGKILL")):
         job = Job.of(toy, "quick", seeds=2, changes={"misbehave": how})
         [result] = run([job], Store(tmp_path / how), RayEngine(cluster.address))
         [failure] = result.results.failures
@@ -117,6 +128,71 @@ def test_no_cluster_at_the_address_is_one_clear_line(command: Command) -> None:
     assert status == 2
     assert err.startswith("holdfast: error: --address: expected a running Ray cluster, got 127.0.0.1:1")
     assert len(err.splitlines()) == 1
+
+
+def test_an_address_that_is_silent_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, toy: Study[Any]) -> None:
+    """Somebody listens there, and never answers."""
+    monkeypatch.setattr(ray_engine, "CONNECT_S", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ArgumentError, match=r"expected a running Ray cluster, got 127\.0\.0\.1:.* does not answer"):
+            list(RayEngine(address).map([task_of(toy)]))
+    assert not workers_of()
+
+
+def test_a_cluster_that_dies_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, toy: Study[Any]) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setattr(ray_engine, "SILENT_S", 6.0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        events = RayEngine(cluster.address).map([task_of(toy), task_of(toy, sleep_s=600.0)])
+        assert isinstance(next(events), Finished)
+        cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        with pytest.raises(EngineError, match="the Ray cluster is lost"):
+            list(events)
+    finally:
+        cluster.shutdown()
+    assert not workers_of()
+
+
+def test_a_node_with_other_code_is_refused(toy: Study[Any], tmp_path: Path, cluster: Any) -> None:
+    """The file on the node differs from the driver's: what it computes is not stored."""
+    if len(cluster.worker_nodes) == 0:
+        cluster.add_node(num_cpus=2)
+    path = tmp_path / "theirs" / "toy_study.py"
+    path.parent.mkdir()
+    path.write_text(TOY.read_text(encoding="utf-8"), encoding="utf-8")
+    study = find(str(path))
+    job = Job.of(study, "quick", seeds=1)
+
+    class Edits(RayEngine):
+        """Between the plan and the first trial, as another node's disk would."""
+
+        def _open(self) -> None:
+            super()._open()
+            path.write_text(TOY.read_text(encoding="utf-8").replace("gauss(1.0", "gauss(2.0"), encoding="utf-8")
+
+    [result] = run([job], Store(tmp_path / "s"), Edits(cluster.address))
+    assert not result.results.outcomes
+    assert all("toy_study.py has changed" in failure.reason for failure in result.results.failures)
+
+
+def test_sigterm_ends_a_run_on_a_cluster(tmp_path: Path, cluster: Any) -> None:
+    words = ("run", TOY, "--engine", "ray", "--address", cluster.address, "--store", "s", "--config.sleep-s", "600")
+    driver = holdfast(*words, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "s" / ".locks").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2.0)
+    children = workers_of(driver.pid)
+    driver.terminate()
+    _, err = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert "interrupted" in err
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not list((tmp_path / "s" / ".locks").iterdir())
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from holdfast.lab.identity import holdfast_variables
 NODE_RETRIES = 3
 """How often Ray starts a trial again after losing its process: nodes come and go for no fault of a trial."""
 
-CONNECT_S = 35.0
+CONNECT_S = 30.0
 """How long a cluster may take to answer at first."""
 
 START_S = 120.0
@@ -128,14 +128,15 @@ class RayEngine(Engine):
             raise _lost(_last_line(self._agent.log()) or "Ray has ended the process that spoke to it") from error
 
     def _close(self) -> None:
-        self._running.clear()
-        self._resources = {}
-        if self._agent is None:
-            return
         agent, self._agent = self._agent, None
+        listens, self._resources = bool(self._resources), {}
+        self._running.clear()
+        if agent is None:
+            return
         try:
-            with contextlib.suppress(OSError):
-                agent.connection.send(None)
+            if listens and time.monotonic() - self._heard < _GOODBYE_S:
+                with contextlib.suppress(OSError):
+                    agent.connection.send(None)
                 until = time.monotonic() + _GOODBYE_S
                 while not agent.ended() and time.monotonic() < until:
                     time.sleep(0.02)
