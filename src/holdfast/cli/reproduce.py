@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import re
 import shlex
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -111,7 +112,12 @@ def _options(changes: Mapping[str, Any], prefix: str, default: object) -> tuple[
 
     flags: list[str] = []
     choices: list[str] = []
+    chosen: dict[str, dict[str, Any]] = {}
     for setting, value in changes.items():
+        head, _, rest = setting.partition(".")
+        if rest and _is_choice(default, head):
+            chosen.setdefault(head, {})[rest] = value
+            continue
         name = f"{prefix}{setting}".replace("_", "-")
         if is_settings(value):
             inner, further = _options(_of_its_own(value), f"{prefix}{setting}.", None)
@@ -129,7 +135,19 @@ def _options(changes: Mapping[str, Any], prefix: str, default: object) -> tuple[
             flags.append(f"--config.{name}={_text(value)}")
         else:
             flags += [f"--config.{name}", *_words(value)]
+    for head, inner in chosen.items():
+        kind = getattr(default, head)
+        own, further = _options(inner, f"{prefix}{head}.", kind)
+        choices += [f"config.{prefix}{head}:{_hyphenated(type(kind).__name__)}".replace("_", "-"), *own, *further]
     return flags, choices
+
+
+def _is_choice(config: object, name: str) -> bool:
+    """Whether a setting may be one of several dataclasses, or none: its own settings then follow the choice."""
+    from holdfast.lab.settings import hints
+
+    options = typing.get_args(hints(type(config)).get(name))
+    return any(dataclasses.is_dataclass(option) for option in options)
 
 
 def _of_its_own(value: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
     old = getattr(config, path[0])
     if len(path) > 1:
         return dataclasses.replace(config, **{path[0]: _replace(old, path[1:], value, name)})
-    hint = _hints(type(config)).get(path[0], type(old))
+    hint = hints(type(config)).get(path[0], type(old))
     try:
         new = from_json(value, hint)
     except ValueError as error:
@@ -62,7 +62,8 @@ def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
     return dataclasses.replace(config, **{path[0]: new})
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def hints(cls: type) -> dict[str, Any]:
+    """Types that a class's fields are annotated with; none where they cannot be told."""
     try:
         return typing.get_type_hints(cls)
     except NameError:  # a class made inside a function, with names that only that function knew
