@@ -135,9 +135,9 @@ def _options(changes: Mapping[str, Any], prefix: str, default: object) -> tuple[
             flags.append(f"--config.{name}={_text(value)}")
         else:
             flags += [f"--config.{name}", *_words(value)]
-    for head, inner in chosen.items():
+    for head, of_choice in chosen.items():
         kind = getattr(default, head)
-        own, further = _options(inner, f"{prefix}{head}.", kind)
+        own, further = _options(of_choice, f"{prefix}{head}.", kind)
         choices += [f"config.{prefix}{head}:{_hyphenated(type(kind).__name__)}".replace("_", "-"), *own, *further]
     return flags, choices
 
