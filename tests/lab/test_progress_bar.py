@@ -132,6 +132,20 @@ def test_two_percent_of_long_trials_is_enough(bar, clock, stream):
     assert ["left" in line for line in lines(stream)] == [False, True]
 
 
+def test_time_that_other_studies_took_is_no_pace(bar, clock, stream):
+    """The second study waits for an hour until its first trial begins."""
+    first, second = trial(0), [trial(seed) for seed in range(10)]
+    bar.planned("one", [first])
+    bar.planned("two", second)
+    clock.now += 3600
+    bar.finished("one", first, outcome(x=1.0))
+    clock.now += 6
+    bar.finished("two", second[0], outcome(x=1.0))
+    clock.now += 200
+    bar.finished("two", second[1], outcome(x=1.0))
+    assert lines(stream)[-1] == "two: 2/10 trials, 2/10 seeds, x 1, about 14 min left"
+
+
 def test_a_failure_names_its_trial_and_its_log(clock, stream, tmp_path):
     with ProgressBar(stream, Store(tmp_path)) as bar:
         bar.planned("toy", [trial((1, 2), part="main", arm="new"), trial(3)])

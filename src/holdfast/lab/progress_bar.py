@@ -39,6 +39,8 @@ class _Tally:
     running: dict[int, float] = field(default_factory=dict)
     metric: str = ""
     started: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    """When its first trial began, as far as can be told: studies are computed one after another."""
 
     @property
     def seeds_done(self) -> int:
@@ -56,7 +58,7 @@ class _Tally:
         """
         computed = self.computed_cost + sum(self.running.values())
         to_compute = self.cost - self.done_cost + self.computed_cost
-        elapsed = time.monotonic() - self.started
+        elapsed = time.monotonic() - (self.started if self.begun is None else self.begun)
         enough = computed >= _KNOWN_AFTER_SHARE * to_compute or self.computed >= _KNOWN_AFTER_TRIALS
         if elapsed < _KNOWN_AFTER_S or not computed or not enough:
             return None
@@ -86,6 +88,7 @@ class ProgressBar(Listener):
         self._tallies: dict[str, _Tally] = {}
         self._bars: dict[str, TaskID] = {}
         self._last_line = 0.0
+        self._last_news: float | None = None
         self._live = (
             Progress(
                 TextColumn("[bold]{task.description}"),
@@ -124,6 +127,7 @@ class ProgressBar(Listener):
     def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
         """Move the bar within a trial."""
         tally = self._tallies[study]
+        self._note_begin(tally)
         tally.running[id(trial)] = trial.cost * min(1.0, max(0.0, fraction))
         if metrics:
             name, value = next(iter(metrics.items()))
@@ -150,6 +154,8 @@ class ProgressBar(Listener):
 
     def _end(self, study: str, trial: Trial[Any], *, computed: bool) -> None:
         tally = self._tallies[study]
+        if computed:
+            self._note_begin(tally)
         tally.running.pop(id(trial), None)
         tally.ended += 1
         tally.done_cost += trial.cost
@@ -157,6 +163,12 @@ class ProgressBar(Listener):
         tally.computed += computed
         tally.left_by_seed.subtract(trial.seeds)
         self._show(study)
+
+    def _note_begin(self, tally: _Tally) -> None:
+        """The first news of a study come from a trial that began when other studies last had news, or later."""
+        if tally.begun is None:
+            tally.begun = tally.started if self._last_news is None else self._last_news
+        self._last_news = time.monotonic()
 
     def _show(self, study: str) -> None:
         tally = self._tallies[study]

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from holdfast.errors import HoldfastError
 from holdfast.lab.trial import PART, Outcome, Record, Scalar, Trial, check_agrees
 
+T = TypeVar("T")
+
 
 class ResultsError(HoldfastError):
     """A query for results that has no single answer."""
@@ -229,9 +231,6 @@ def _could_have(trial: Trial[Any], labels: Mapping[str, Scalar]) -> bool:
         value in trial.seeds if name == "seed" else name not in trial.labels or trial.labels[name] == value
         for name, value in labels.items()
     )
-
-
-T = TypeVar("T")
 
 
 class _Guarded(Sequence[T]):

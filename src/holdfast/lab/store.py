@@ -129,8 +129,10 @@ class Store:
                 key, _, study = name.partition(".")
                 lock = self.try_lock(key)
                 if lock is not None:
-                    if study and not (self.root / study / key).exists():  # it was to make room for a newer one
-                        (self.root / ".writing" / name).rename(self.root / study / key)
+                    target = self.root / study / key
+                    if re.fullmatch(NAME, study) and not target.exists():  # it was to make room for a newer one
+                        target.parent.mkdir(exist_ok=True)
+                        (self.root / ".writing" / name).rename(target)
                     self._clear(self.root / ".writing" / name)
                     lock.release()
 
