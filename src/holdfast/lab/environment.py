@@ -117,7 +117,14 @@ def merged(environments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 break
         else:
             distinct.append(dict(environment))
-    return distinct
+    # Which worker computed which trial is chance, and no reader shall see it.
+    return [_in_order(environment) for environment in distinct]
+
+
+def _in_order(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _in_order(value) if isinstance(value, Mapping) else value for name, value in sorted(environment.items())
+    }
 
 
 def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
