@@ -199,7 +199,7 @@ def test_a_failed_trial_exits_with_1(tmp_path: Path) -> None:
     status, out, err = ask("run", TOY, "--config.misbehave", "raise", cwd=tmp_path)
     assert status == 1
     assert "1 failed" in out
-    assert "seed=1, arm=new failed: ValueError: the toy raised" in err
+    assert "toy arm=new seed 1 failed: ValueError: the toy raised (log: results/failed/toy/" in err
     assert "Traceback" not in err
     page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
     assert "about to misbehave" in page

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 
+import numpy  # noqa: F401  # a package that is loaded
 import pytest
 
 from holdfast.lab import environment as module
-from holdfast.lab.environment import PACKAGES, THREAD_VARIABLES, environment, git_commit
+from holdfast.lab.environment import THREAD_VARIABLES, environment, git_commit, merged, versions_of
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +30,49 @@ def test_what_stands_in_it():
     assert found["cpu"]
     assert found["platform"]
     assert found["packages"]["numpy"] == version("numpy")
-    assert set(found["packages"]) <= set(PACKAGES)
+    assert "scipy" not in found["packages"] or "scipy" in sys.modules
     assert json.loads(json.dumps(found)) == found
 
 
-def test_packages_that_are_missing_are_left_out(monkeypatch):
-    def only_numpy(name):
-        if name != "numpy":
-            raise PackageNotFoundError(name)
-        return "1.2.3"
+def test_versions_are_those_of_the_distributions_that_modules_come_from():
+    """Also of those that are called otherwise: `yaml` comes from PyYAML."""
+    modules = {"numpy", "yaml", "_yaml", "pytest", "_pytest", "no_such_module", "json"}
+    expected = {name for module in modules for name in packages_distributions().get(module, [])}
+    versions = versions_of(modules)
+    assert {name.replace("_", "-") for name in versions} == {name.lower().replace("_", "-") for name in expected}
+    assert versions["numpy"] == version("numpy")
+    assert versions["pyyaml"] == version("PyYAML")
 
-    monkeypatch.setattr(module, "version", only_numpy)
-    assert environment()["packages"] == {"numpy": "1.2.3"}
+
+def test_a_distribution_is_found_by_the_list_of_its_files(tmp_path, monkeypatch):
+    described = tmp_path / "odd_name-1.5+local.dist-info"
+    described.mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "other.py").touch()
+    (described / "RECORD").write_text("mine/__init__.py,,\nothers/x.py,,\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "gone")])
+    assert versions_of({"mine"}) == {"odd_name": "1.5+local"}
+    assert versions_of({"other"}) == {}
+    (described / "top_level.txt").write_text("other\n")
+    assert versions_of({"other"}) == {"odd_name": "1.5+local"}
+
+
+def test_what_is_loaded_later_is_found_later(tmp_path, monkeypatch):
+    (tmp_path / "lately-2.0.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert "lately" not in environment()["packages"]
+    monkeypatch.setitem(sys.modules, "lately", json)
+    assert environment()["packages"]["lately"] == "2.0"
+
+
+def test_environments_that_contradict_each_other_in_nothing_are_one():
+    plain = {"python": "3.12", "packages": {"numpy": "2.1"}, "gpu": []}
+    torch = {"python": "3.12", "packages": {"numpy": "2.1", "torch": "2.8"}, "gpu": ["H100"], "cuda": "12.8"}
+    mixed = {"python": "3.12", "packages": {"numpy": "1.26"}, "gpu": []}
+    assert merged([plain, torch, plain]) == [torch]
+    assert repr(merged([torch, plain])) == repr(merged([plain, torch]))
+    assert merged([plain, mixed, torch]) == [torch, mixed]
+    assert merged([]) == []
 
 
 def test_threads(monkeypatch):

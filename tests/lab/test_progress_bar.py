@@ -11,6 +11,8 @@ from rich.console import Console
 from holdfast.lab import progress_bar
 from holdfast.lab.progress import listen, report
 from holdfast.lab.progress_bar import ProgressBar, _duration
+from holdfast.lab.results import Failure
+from holdfast.lab.store import Store
 from holdfast.lab.trial import Outcome, Trial
 
 
@@ -79,9 +81,9 @@ def test_a_short_run_off_a_terminal(bar, clock, stream):
 
 def test_no_escape_codes_and_no_wrapping_off_a_terminal(bar, clock, stream):
     bar.planned("toy", [trial(0, arm="[red]x[/red]"), trial(1)])
-    bar.failed("toy", trial(0, arm="[red]x[/red]"), "ValueError: [bold]" + "long " * 100)
+    bar.failed("toy", Failure("key", trial(0, arm="[red]x[/red]"), "ValueError: [bold]" + "long " * 100, "log"))
     first = lines(stream)[0]
-    assert first.startswith("toy: trial seed=0, arm=[red]x[/red] failed: ValueError: [bold]long")
+    assert first.startswith("toy arm=[red]x[/red] seed 0 failed: ValueError: [bold]long")
     assert first.count("long") == 100
     assert "\x1b" not in stream.getvalue()
     assert "\r" not in stream.getvalue()
@@ -108,6 +110,51 @@ def test_reused_trials_say_nothing_about_the_time_left(bar, clock, stream):
     clock.now += 60
     bar.finished("toy", trials[8], outcome(x=1.0))
     assert lines(stream)[-1] == "toy: 9/10 trials, 9/10 seeds, x 1, about 60 s left"
+
+
+def test_no_time_left_is_told_before_there_is_something_to_tell_it_from(bar, clock, stream):
+    """The first of a thousand trials has waited for its worker to start, too."""
+    trials = [trial(seed) for seed in range(1000)]
+    bar.planned("toy", trials)
+    told = []
+    for item in trials[:11]:
+        clock.now += 6
+        bar.finished("toy", item, outcome(x=1.0))
+        told.append("left" in lines(stream)[-1])
+    assert told == [False] * 9 + [True] * 2
+
+
+def test_two_percent_of_long_trials_is_enough(bar, clock, stream):
+    bar.planned("toy", [trial(seed) for seed in range(4)])
+    for elapsed, fraction in ((6, 0.07), (12, 0.09)):  # of four trials
+        clock.now += elapsed
+        bar.advanced("toy", trial(0), fraction, {})
+    assert ["left" in line for line in lines(stream)] == [False, True]
+
+
+def test_time_that_other_studies_took_is_no_pace(bar, clock, stream):
+    """The second study waits for an hour until its first trial begins."""
+    first, second = trial(0), [trial(seed) for seed in range(10)]
+    bar.planned("one", [first])
+    bar.planned("two", second)
+    clock.now += 3600
+    bar.finished("one", first, outcome(x=1.0))
+    clock.now += 6
+    bar.finished("two", second[0], outcome(x=1.0))
+    clock.now += 200
+    bar.finished("two", second[1], outcome(x=1.0))
+    assert lines(stream)[-1] == "two: 2/10 trials, 2/10 seeds, x 1, about 14 min left"
+
+
+def test_a_failure_names_its_trial_and_its_log(clock, stream, tmp_path):
+    with ProgressBar(stream, Store(tmp_path)) as bar:
+        bar.planned("toy", [trial((1, 2), part="main", arm="new"), trial(3)])
+        bar.failed("toy", Failure("key1", trial((1, 2), part="main", arm="new"), "timeout", "some words"))
+        bar.failed("toy", Failure("key2", trial(3), "killed", "\n"))
+    assert f"toy arm=new seed 1 2 failed: timeout (log: {tmp_path / 'failed' / 'toy' / 'key1' / 'log.txt'})" in lines(
+        stream
+    )
+    assert "toy seed 3 failed: killed" in lines(stream)
 
 
 def test_everything_reused(bar, stream):
@@ -150,11 +197,11 @@ def test_a_trial_that_is_tried_again_is_not_counted_twice(bar, clock, stream):
 
 def test_failures_are_counted_and_explained(bar, clock, stream):
     bar.planned("toy", [trial(0, arm="old"), trial(1)])
-    bar.failed("toy", trial(0, arm="old"), "ValueError: no")
+    bar.failed("toy", Failure("key", trial(0, arm="old"), "ValueError: no", ""))
     clock.now += 10
-    bar.failed("toy", trial(1), "worker died")
-    assert "toy: trial seed=0, arm=old failed: ValueError: no" in lines(stream)
-    assert "toy: trial seed=1 failed: worker died" in lines(stream)
+    bar.failed("toy", Failure("key", trial(1), "worker died", ""))
+    assert "toy arm=old seed 0 failed: ValueError: no" in lines(stream)
+    assert "toy seed 1 failed: worker died" in lines(stream)
     assert lines(stream)[-1] == "toy: 2/2 trials, 2/2 seeds, 2 failed, done"
 
 
@@ -197,11 +244,11 @@ def test_on_a_terminal(monkeypatch):
         bar.reused("toy", trials[0])
         bar.advanced("toy", trials[1], 0.5, {"loss[/x]": 0.25})
         bar.finished("toy", trials[1], outcome(**{"acc[/]": 0.5}))
-        bar.failed("toy", trials[2], "ValueError: [/no] markup")
+        bar.failed("toy", Failure("key", trials[2], "ValueError: [/no] markup", ""))
         bar.finished("other", trial(0), outcome(x=1.0))
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "\x1b" in stream.getvalue()
-    assert "toy: trial seed=3 failed: ValueError: [/no] markup" in shown
+    assert "toy seed 3 failed: ValueError: [/no] markup" in shown
     assert "3/3 trials, 4/4 seeds, 1 failed, acc[/] 0.5" in shown
     assert "1/1 trials, 1/1 seeds, x 1" in shown
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h"), "the cursor must come back"

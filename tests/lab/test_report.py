@@ -466,6 +466,36 @@ def test_csv_has_the_columns_of_all_rows() -> None:
     assert text.to_csv([{"a": 1, "b": None}, {"a": 0.5, "c": "x,y"}]) == 'a,b,c\n1,,\n0.5,,"x,y"\n'
 
 
+def test_data_and_picture_of_a_figure_name_no_folder_of_a_machine() -> None:
+    def draw(results: Results, axes: Any) -> list[Any]:
+        axes.set_title("from /home/me/data.csv")
+        axes.plot([0, 1], [0, 1])
+        return [{"/home/me/x": 1, "file": "/home/me/secret plans.csv", "url": "https://a.b/c/d"}, {"file": None}]
+
+    shown = sharpness()
+    study = dataclasses.replace(shown.study, parts=[dataclasses.replace(shown.study.parts[0], figures=[])])
+    figure = Figure("odd", "Odd.", draw)
+    study = dataclasses.replace(study, parts=[dataclasses.replace(study.parts[0], figures=[figure])])
+    html = render([dataclasses.replace(shown, study=study)])
+    page = Page(html)
+    [link] = [str(attrs["href"]) for _, attrs in page.elements if "download" in attrs]
+    table = base64.b64decode(link.split(",", 1)[1]).decode("utf-8")
+    assert table == "…/x,file,url\n1,…/secret plans.csv,https://a.b/c/d\n,,\n"
+    assert "from …/data.csv" in html
+    assert "/home/me" not in html
+
+
+def test_a_mixture_of_versions_is_said() -> None:
+    environments = [
+        {"python": "3.12.1", "packages": {"numpy": "2.1.0", "torch": "2.8"}},
+        {"python": "3.12.1", "packages": {"numpy": "1.26.4"}},
+    ]
+    html = render([dataclasses.replace(sharpness(), environments=environments)])
+    assert "Trials were computed with different versions of numpy: 1.26.4, 2.1.0." in html
+    assert "different versions of torch" not in html
+    assert "different versions of" not in render([dataclasses.replace(sharpness(), environments=environments[:1])])
+
+
 def test_an_empty_report_is_a_page() -> None:
     html = render([])
     Page(html)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.results import Failure, Results, ResultsError, Values
+from holdfast.lab.results import Failure, LeftOut, Results, ResultsError, Values
 from holdfast.lab.trial import Config, Outcome, Trial
 from holdfast.lab.verdict import mean_of
 
@@ -105,6 +105,60 @@ def test_none_is_missing_and_nan_is_a_value():
     found = results((trial(0), Outcome([{"x": None}])), (trial(1), Outcome([{"x": math.nan}])))
     assert list(found.by_seed("x")) == [1]
     assert math.isnan(found.by_seed("x")[1])
+    assert found.by_seed("x").failed == {0: "x is None"}
+    assert results((trial(0), Outcome([{"x": None}]))).by_seed("x").missing == "x is None"
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ([{"n": 1, "x": None}], "x is None"),
+        ([{"n": 1, "y": 2.0}], "no record with x, n = 1"),
+        ([{"n": 2, "x": 2.0}], "no record with x, n = 1"),
+    ],
+)
+def test_a_seed_that_lacks_the_value_of_the_others_is_named(odd, reason):
+    pairs = [(trial(seed, arm="new"), Outcome([{"n": 1, "x": 1.0 + seed / 10}])) for seed in range(4)]
+    values = results(*pairs, (trial(4, arm="new"), Outcome(odd))).by_seed("x", n=1)
+    assert list(values) == [0, 1, 2, 3]
+    assert values.failed == {4: reason}
+    evidence = mean_of(values, threshold=0.0)
+    assert evidence.p_value is None
+    assert evidence.reason == f"seed 4 failed ({reason})"
+
+
+def test_trials_of_another_kind_need_not_have_the_metric():
+    pairs = [(trial(seed, arm="new"), Outcome([{"x": 1.0}])) for seed in range(2)]
+    assert results(*pairs, (trial(7, arm="closed form"), Outcome([{"y": 1.0}]))).by_seed("x").failed == {}
+
+
+def test_none_beside_a_value_of_the_same_seed_is_no_loss():
+    found = results((trial(0), Outcome([{"x": None, "arm": "a"}, {"x": 2.0, "arm": "b"}])))
+    assert found.by_seed("x").failed == {}
+
+
+def test_what_was_left_out_answers_no_query_that_it_could_have_changed():
+    done = [(trial(seed, part="a", arm="new"), Outcome([{"x": 1.0}], {"c": [{"y": 1}]})) for seed in (0, 1)]
+    found = Results(Settings(), done, [], [trial(1, part="b", arm="old"), trial((2, 3), part="c")])
+    assert found.by_seed("x", part="a") == {0: 1.0, 1: 1.0}
+    assert found.levels("x", arm="new", seed=1) == [1.0]
+    queries = [
+        (lambda: found.records, ("b", "c")),
+        (lambda: found.where(arm="new"), ("c",)),
+        (lambda: found.by_seed("x", arm="old"), ("b", "c")),
+        (lambda: found.curve("c", seed=3), ("c",)),
+        (lambda: found.failed(), ("b", "c")),
+        (lambda: found.levels("x", part="b"), ("b",)),
+        (lambda: len(found.guarded().outcomes), ("b", "c")),
+        (lambda: list(found.guarded().failures), ("b", "c")),
+    ]
+    for query, parts in queries:
+        with pytest.raises(LeftOut) as caught:
+            query()
+        assert caught.value.parts == parts
+    assert str(LeftOut(["b", "c", "b"])) == "needs parts b, c, which --only leaves out"
+    assert found.guarded().by_seed("x", part="a") == {0: 1.0, 1: 1.0}
+    assert (len(found.outcomes), len(found.failures)) == (2, 0)
 
 
 def test_whole_numbers_and_truth_values_become_floats():

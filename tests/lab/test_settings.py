@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.cli import parsing, studies
-from holdfast.cli.reproduce import command
+from holdfast.cli.reproduce import command, command_of
 from holdfast.errors import ArgumentError
 from holdfast.lab.locate import find
 from holdfast.lab.run import Job
-from holdfast.lab.settings import apply, flatten, overrides
+from holdfast.lab.settings import apply, overrides
 from holdfast.lab.store import Store
 
 STUDY = """
@@ -105,6 +106,18 @@ def study(path: Path):
     return find(str(path))
 
 
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All settings, those of nested dataclasses under dotted names."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{item.name}.")
+        else:
+            flat[f"{prefix}{item.name}"] = value
+    return flat
+
+
 whole = st.integers(-(2**63), 2**63 - 1)
 real = st.floats(allow_nan=False)
 printable = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")))
@@ -155,16 +168,6 @@ def exact(config) -> str:
 relaxed = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-def test_flatten_names_every_setting_once(study):
-    flat = flatten(study.scales["quick"])
-    assert flat["seeds"] == 5
-    assert flat["network.model.width"] == 8
-    assert flat["network.use_cache"] is False
-    assert "network" not in flat
-    assert "network.model" not in flat
-    assert len(flat) == 25
 
 
 def test_no_change_is_no_override(study):
@@ -337,3 +340,126 @@ def test_a_class_that_only_its_function_knows():
 
     changes = json.loads(json.dumps({"rate": 1, "colour": 1, "sizes": [2, 3]}))
     assert exact(apply(Local(), changes)) == exact(Local(rate=1.0, sizes=(2, 3)))
+
+
+TYPED = """
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.lab import Config, Study, Trial
+
+
+@dataclass(frozen=True)
+class Warmup:
+    steps: int = 10
+
+
+@dataclass(frozen=True)
+class Adam:
+    lr: float = 0.1
+
+
+@dataclass(frozen=True)
+class PlainSGD:
+    lr: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    warmup: Warmup = field(default_factory=Warmup)
+
+
+@dataclass(frozen=True)
+class Needy:
+    lr: float
+    warmup: Warmup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Config):
+    steps: tuple[int, ...] = (1, 2)
+    optimizer: Adam | PlainSGD | Needy = field(default_factory=Adam)
+    network: Warmup | None = None
+    other: Warmup | None = field(default_factory=Warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deep(Config):
+    base: Adam = field(default_factory=Adam)
+    layers: tuple[Adam | Warmup | PlainSGD, ...] = ()
+    by_name: dict[str, Adam | PlainSGD] = field(default_factory=dict)
+    loose: Any = None
+
+
+@dataclass(frozen=True)
+class Derived(Adam):
+    more: int = 1
+
+
+def trials(config):
+    return [Trial(seed, config) for seed in config.seed_range]
+
+
+def run(trial):
+    return {"x": 1.0}
+
+
+study = Study("toy", "Does it?", {"quick": Settings(), "laptop": Settings(seeds=9)}, trials, run, [])
+"""
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("typed") / "typed.py"
+    path.write_text(TYPED, encoding="utf-8")
+    study = find(str(path))
+    return path, study, sys.modules[type(study.scales["quick"]).__module__]
+
+
+def through_the_store(config, base, folder):
+    """The configuration that a report judges."""
+    store = Store(folder)
+    store.check_writable()
+    store.remember("toy", "quick", overrides(config, base))
+    return apply(base, store.runs()["toy"].overrides)
+
+
+def some_types(module) -> list[dict[str, Any]]:
+    warmup = module.Warmup(3)
+    return [
+        {"optimizer": module.PlainSGD()},
+        {"optimizer": module.PlainSGD(0.2, 0.9, True, warmup), "steps": (3, 4)},
+        {"optimizer": module.Needy(1e-5, warmup)},
+        {"optimizer": module.Adam(0.5), "seeds": 2},
+        {"network": module.Warmup()},
+        {"other": warmup},
+        {"network": warmup, "optimizer": module.PlainSGD(warmup=warmup)},
+        {"other": None},
+        {"other": None, "network": warmup, "optimizer": module.Needy(0.1, warmup), "steps": ()},
+    ]
+
+
+@pytest.mark.parametrize("case", range(9))
+def test_the_type_of_a_nested_setting_survives_the_store_and_the_command_line(typed, tmp_path, case):
+    path, study, module = typed
+    base = study.scales["quick"]
+    config = dataclasses.replace(base, **some_types(module)[case])
+    assert overrides(config, base)
+    assert repr(through_the_store(config, base, tmp_path)) == repr(config)
+    line = command_of(Job(study, "quick", config), str(path), ["--only", "main"])
+    assert repr(parsed(shlex.split(line))) == repr(config), line
+
+
+def test_types_within_lists_and_of_subclasses_survive_the_store(typed, tmp_path):
+    _, _, module = typed
+    layers = (module.PlainSGD(), module.Warmup(), module.Adam())
+    config = module.Deep(base=module.Derived(0.3), layers=layers, by_name={"a": module.PlainSGD()})
+    assert repr(through_the_store(config, module.Deep(), tmp_path)) == repr(config)
+
+
+def test_a_type_that_no_annotation_tells_is_an_error_and_no_other_value(typed, tmp_path):
+    _, _, module = typed
+    with pytest.raises(ArgumentError, match=r"^config\.loose: expected an annotation"):
+        through_the_store(module.Deep(loose=module.Adam()), dataclasses.replace(module.Deep()), tmp_path)
+    with pytest.raises(ArgumentError, match=r"^config\.base: expected Adam"):
+        apply(module.Deep(), {"base": {"type": "Gone", "settings": {}}})

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from holdfast.errors import ArgumentError
 from holdfast.lab import files
 from holdfast.lab.identity import identity, key_of
-from holdfast.lab.store import CURVES, FILES, Store, StoreError, StoreWarning
+from holdfast.lab.store import CURVES, FILES, RunRecord, Store, StoreError, StoreWarning
 from holdfast.lab.trial import Config, Outcome, Trial, as_outcome
 
 
@@ -384,3 +384,50 @@ def test_documents_are_readable_json(tmp_path: Path) -> None:
     assert json.loads((folder / "trial.json").read_text(encoding="utf-8"))["identity"] == document
     curves = json.loads(gzip.decompress((folder / CURVES).read_bytes()))
     assert curves["loss"] == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": {"float": "-inf"}}]
+
+
+def test_the_parts_that_were_run_are_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.check_writable()
+    store.remember("toy", "quick", {"seeds": 3}, "/somewhere/toy.py", ("growth",))
+    store.remember("other", "quick", {})
+    assert store.runs()["toy"] == RunRecord("quick", {"seeds": 3}, "toy.py", ("growth",))
+    assert store.runs()["other"].only is None
+
+
+def test_a_result_that_was_to_be_replaced_survives_a_kill_in_between(tmp_path: Path, monkeypatch: Any) -> None:
+    """Between the renames of the old folder and of the new one there is neither under its name."""
+    store, document, folder = saved(tmp_path)
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == folder:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.save("toy", document, Outcome([{"score": 2.0}]), {})
+    monkeypatch.undo()
+    assert not folder.exists()
+    store.check_writable()
+    stored = store.load("toy", document)
+    assert stored is not None
+    assert stored.outcome.records[0]["word"] == "x"
+    assert not list((tmp_path / ".writing").iterdir())
+    store.save("toy", document, Outcome([{"score": 2.0}]), {})
+    store.check_writable()
+    assert [row["score"] for row in store.load("toy", document).outcome.records] == [2.0]  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_goes_with_the_result(tmp_path: Path) -> None:
+    store, document, _ = saved(tmp_path)
+    folder = store.checkpoint_folder(key_of(document))
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    (folder / "half").write_text("way", encoding="utf-8")
+    store.save_failure("toy", document, "killed", "")
+    store.check_writable()
+    assert (folder / "half").exists()
+    store.save("toy", document, OUTCOME, {})
+    assert not folder.exists()

@@ -523,7 +523,10 @@ def test_a_failed_pair_counts_as_its_worst_on_the_arms_that_failed():
     assert (status(found), found.effect) == (Status.SUPPORTED, expected.effect)
     both = paired_difference(lost(new, 4), lost(old, 4), bounds=(0, 1))
     assert both.effect == pytest.approx((sum(new) - new[4] - sum(old) + old[4] - 1) / n)
-    assert both.test.endswith("failed seed 4 counted as 0 less 1")
+    assert found.test.endswith("failed seed 4 of the treatment counted as 0")
+    other = paired_difference(by_seed(new), lost(old, 4), bounds=(0, 1))
+    assert other.test.endswith("failed seed 4 of the control counted as 1")
+    assert both.test.endswith("failed seed 4 of the treatment counted as 0 and seed 4 of the control counted as 1")
     inside = equivalent(lost(new, 4), by_seed(new), margin=0.5, bounds=(0, 1))
     assert status(inside) is Status.SUPPORTED
     assert status(equivalent(lost(new, 4), by_seed(new), margin=0.1, bounds=(0, 1))) is Status.INCONCLUSIVE

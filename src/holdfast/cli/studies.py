@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import json as jsonlib
-import math
 import shlex
 import sys
 import warnings
@@ -18,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.markup import escape
 
+from holdfast.cli.outcome import conclude, foretell
 from holdfast.cli.parsing import FAILED, OK
-from holdfast.cli.reproduce import command, command_of, place, place_of
+from holdfast.cli.reproduce import STORE, Typed
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.lab.engines import Engine
-    from holdfast.lab.run import Forecast, StudyRun
+    from holdfast.lab.run import StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
-    from holdfast.lab.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,23 @@ class Run:
     """How large: quick proves that everything runs, laptop gives honest evidence on small models."""
     seeds: int | None = None
     """Number of seeds, instead of the scale's own."""
+    only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """Compute these parts only: PART, or STUDY/PART."""
+    failed: bool = False
+    """Compute only the trials that failed last time."""
+    fresh: bool = False
+    """Compute all trials anew; an old result gives way once the new one is there."""
+    timeout: float | None = None
+    """Seconds that a trial may take; by default what its part says, or as long as it takes."""
+    retries: int = 1
+    """How often a trial is tried again after its worker died."""
     engine: Literal["local", "ray"] = "local"
     """Where trials run: processes on this machine, or a Ray cluster."""
     address: str | None = None
     """Address of a running Ray cluster; without it one is started on this machine."""
     workers: int | None = None
     """Trials at a time; by default one a core."""
-    store: Path = Path("results")
+    store: Path = STORE
     """Folder that results are read from and written to."""
     dry_run: bool = False
     """Only say which trials would be computed, and why."""
@@ -71,7 +80,7 @@ class Report:
     studies: tyro.conf.Positional[tuple[str, ...]] = ()
     """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
     that were run into the store."""
-    store: Path = Path("results")
+    store: Path = STORE
     """Folder that results are read from."""
     output: Path | None = None
     """The page to write; by default report.html in the store."""
@@ -176,7 +185,7 @@ def _named_as_flags() -> Iterator[None]:
     except StoreError as error:
         raise StoreError(f"--store: {error}") from error
     except ArgumentError as error:
-        if error.argument not in ("scale", "seeds", "workers", "address"):
+        if error.argument not in ("scale", "seeds", "workers", "address", "fresh", "timeout", "retries"):
             raise
         raise ArgumentError(f"--{error.argument}", error.expected, error.got) from error
 
@@ -184,55 +193,74 @@ def _named_as_flags() -> Iterator[None]:
 @_named_as_flags()
 def run_studies(options: Run) -> int:
     from holdfast.lab.progress_bar import ProgressBar
-    from holdfast.lab.run import Job, forecast, run
+    from holdfast.lab.run import Choice, Job, forecast, run
     from holdfast.lab.store import Store
 
     if options.all == bool(options.studies):
         raise ArgumentError("STUDY", "names of studies, or --all", "both" if options.all else "neither")
     config = getattr(options, "config", None)
+    choice = Choice(options.failed, options.fresh, options.timeout, options.retries)
+    studies = _installed() if options.all else find_studies(options.studies)
+    typed = _typed(options, studies)
+    parts = _parts(options, studies)
     jobs = []
-    for study in _installed() if options.all else find_studies(options.studies):
+    for study in studies:
+        if not parts.get(study.name, True):  # none of its parts is named: the study is left as it is
+            continue
         if options.all and options.scale not in study.scales:
             warnings.warn(f"{study.name} has no scale {options.scale}; left out", stacklevel=1)
             continue
-        jobs.append(Job.of(study, options.scale, config=config, seeds=options.seeds))
+        only = parts.get(study.name)
+        jobs.append(Job.of(study, options.scale, config=config, seeds=options.seeds, only=only))
     if not jobs:
         raise ArgumentError("--scale", "a scale that some study has", options.scale)
     store = Store(options.store)
     if options.dry_run:
-        return _foretell(forecast(jobs, store), options.json)
-    with ProgressBar(sys.stderr) as listener:
-        runs = run(jobs, store, _engine(options), listener)
+        foretell(forecast(jobs, store, choice), options.json)
+        return OK
+    with ProgressBar(sys.stderr, store) as listener:
+        runs = run(jobs, store, _engine(options), listener, choice)
     by_name = {item.job.study.name: item for item in runs}
     shown, unnamed = _known_runs(store, by_name, {})
-    page = _write_page(shown, options.store / "report.html")
-    _conclude(runs, page, options.json, unnamed)
-    return FAILED if any(item.results.failures for item in runs) else OK
+    page = _write_page(shown, options.store / "report.html", typed)
+    conclude(runs, page, options.json, unnamed, typed)
+    return FAILED if any(item.failed for item in runs) else OK
 
 
-def _foretell(forecasts: Sequence[Forecast], as_json: bool) -> int:
-    """Say for each trial whether it would be computed."""
-    if as_json:
-        rows = [
-            {
-                "study": item.study,
-                "seed": item.trial.seed,
-                "labels": dict(item.trial.labels),
-                "compute": item.reason is not None,
-                "reason": item.reason,
-            }
-            for item in forecasts
+def _typed(options: Run, studies: Sequence[Study[Any]]) -> Typed:
+    """What the user typed, as far as another try needs it."""
+    words = (
+        {} if options.all else dict(zip([study.name for study in studies], dict.fromkeys(options.studies), strict=True))
+    )
+    flags = []
+    for name in ("engine", "address", "workers", "timeout", "retries"):
+        value = getattr(options, name)
+        if value != getattr(Run, name):
+            flags += [f"--{name}", f"{value:g}" if name == "timeout" else str(value)]
+    return Typed(words, options.store, flags)
+
+
+def _parts(options: Run, studies: Sequence[Study[Any]]) -> dict[str, list[str]]:
+    """The parts that `--only` names, by study; empty where it is not given.
+
+    Errors:
+        ArgumentError: a word names no part.
+    """
+    words = [word for group in options.only for word in group]
+    if options.only and not words:
+        raise ArgumentError("--only", "names of parts", "none")
+    parts: dict[str, list[str]] = {study.name: [] for study in studies} if words else {}
+    for word in words:
+        name, _, part = word.rpartition("/")
+        having = [
+            study for study in studies if name in ("", study.name) and part in [part.name for part in study.parts]
         ]
-        print(jsonlib.dumps({"trials": rows}, indent=1, ensure_ascii=False))
-        return OK
-    for item in forecasts:
-        labels = " ".join(f"{name}={value}" for name, value in item.trial.told_labels.items())
-        seeds = "seed " + " ".join(map(str, item.trial.seeds))
-        what = "reused" if item.reason is None else f"computed: {item.reason}"
-        print(" ".join(word for word in (item.study, labels, seeds) if word) + f"  {what}")
-    missing = sum(item.reason is not None for item in forecasts)
-    print(f"{missing} of {len(forecasts)} trials would be computed")
-    return OK
+        if not having:
+            known = "; ".join(f"{study.name}: {', '.join(part.name for part in study.parts)}" for study in studies)
+            raise ArgumentError("--only", f"PART or STUDY/PART ({known})", word)
+        for study in having:
+            parts[study.name].append(part)
+    return parts
 
 
 def _engine(options: Run) -> Engine:
@@ -254,11 +282,13 @@ def report_studies(options: Report) -> int:
     if not options.store.is_dir():
         raise ArgumentError("--store", "a folder with results", str(options.store))
     words = options.studies
-    files = {study.name: study for study in find_studies([word for word in words if word.endswith(".py")])}
+    paths = [word for word in dict.fromkeys(words) if word.endswith(".py")]
+    files = {study.name: study for study in find_studies(paths)}
+    typed = Typed(dict(zip(files, paths, strict=True)), options.store)
     names = [*files, *(word for word in words if not word.endswith(".py"))]
     runs, unnamed = _known_runs(Store(options.store), {}, files, names)
-    page = _write_page(runs, options.output or options.store / "report.html")
-    _conclude(runs, page, options.json, unnamed)
+    page = _write_page(runs, options.output or options.store / "report.html", typed)
+    conclude(runs, page, options.json, unnamed, typed)
     return OK
 
 
@@ -298,7 +328,7 @@ def _known_runs(
             continue
         try:
             study = files.get(name) or find(name)
-            job = Job.of(study, record.scale, changes=record.overrides)
+            job = Job.of(study, record.scale, changes=record.overrides, only=record.only)
         except (LocateError, ArgumentError) as error:
             left_out.append(f"{name} is left out of the report: {error}")
             continue
@@ -315,91 +345,10 @@ def _known_runs(
     return runs, sentence
 
 
-def _write_page(runs: Sequence[StudyRun], path: Path) -> Path:
+def _write_page(runs: Sequence[StudyRun], path: Path, typed: Typed) -> Path:
     from holdfast.lab.report import Section, write_report
 
     try:
-        return write_report([Section.of(item, command_of(item.job)) for item in runs], path)
+        return write_report([Section.of(item, typed.published(item)) for item in runs], path)
     except OSError as error:
         raise HoldfastError(f"cannot write the report to {path}: {error.strerror or error}") from error
-
-
-def _conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str) -> None:
-    if as_json:
-        summary = {"report": place(page), "studies": [_summary(item) for item in runs]}
-        print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    from holdfast.lab.report import text
-
-    table = Table("study", "claim", "verdict", box=None, pad_edge=False)
-    table.add_column("effect [95 % interval]", no_wrap=True)
-    table.add_column("seeds", justify="right")
-    colours = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
-    for item in runs:
-        for verdict in sorted(item.verdicts, key=lambda verdict: not verdict.headline):
-            evidence = verdict.evidence
-            effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
-            word = f"[{colours[verdict.status]}]{verdict.status}[/]"
-            if verdict.reason:
-                word += f": {escape(_reason(verdict, item.job.study))}"
-            claim = f"[bold]{escape(verdict.claim)}[/]" if verdict.headline else escape(verdict.claim)
-            table.add_row(item.job.study.name, claim, word, escape(effect), str(evidence.n))
-    Console(highlight=False).print(table)
-    for item in runs:
-        failed = f", {len(item.results.failures)} failed" if item.results.failures else ""
-        reused = len(item.results.outcomes) - item.computed
-        print(f"{item.job.study.name} ({item.job.scale}): {item.computed} trials computed, {reused} reused{failed}")
-    print(f"report: {page}")
-    if unnamed:
-        print(f"not in the report: {unnamed}")
-
-
-def _reason(verdict: Verdict, study: Study[Any]) -> str:
-    needs = verdict.evidence.needs
-    return f"needs {command(place_of(study), needs, {})}" if needs else verdict.reason
-
-
-def _summary(item: StudyRun) -> dict[str, Any]:
-    """What is published: it names no folder of this machine."""
-    from holdfast.lab.report.text import without_folders
-
-    return {
-        "study": item.job.study.name,
-        "scale": item.job.scale,
-        "command": without_folders(command_of(item.job)),
-        "environments": list(item.environments),
-        "computed": item.computed,
-        "reused": len(item.results.outcomes) - item.computed,
-        "failed": [
-            {
-                "seed": failure.trial.seed,
-                "labels": dict(failure.trial.labels),
-                "reason": without_folders(failure.reason),
-            }
-            for failure in item.results.failures
-        ],
-        "verdicts": [
-            {
-                "claim": verdict.claim,
-                "text": verdict.text,
-                "status": str(verdict.status),
-                "headline": verdict.headline,
-                "effect": _number(verdict.evidence.effect),
-                "interval": [_number(verdict.evidence.low), _number(verdict.evidence.high)],
-                "n": verdict.evidence.n,
-                "test": verdict.evidence.test,
-                "p_adjusted": verdict.p_adjusted,
-                "reason": without_folders(_reason(verdict, item.job.study)),
-                "paper": verdict.paper,
-            }
-            for verdict in item.verdicts
-        ],
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None

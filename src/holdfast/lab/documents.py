@@ -1,4 +1,8 @@
-"""Settings and records as JSON documents and back, by the types that dataclasses are annotated with."""
+"""Settings and records as JSON documents and back, by the types that dataclasses are annotated with.
+
+A dataclass becomes `{"type": NAME, "settings": {...}}`: where a setting may be one of several, its values alone do not
+say which.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import json
 import math
 import types
 import typing
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +20,10 @@ from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
     from cattrs import Converter
+
+
+TYPE, SETTINGS = "type", "settings"
+"""Names in the document of a dataclass."""
 
 
 def to_json(value: Any, where: str) -> Any:
@@ -55,6 +64,7 @@ def from_json(data: Any, hint: Any) -> Any:
 def _converter() -> Converter:
     """cattrs without its leniency: `int("3")`, `int(3.7)` and `bool("false")` are no ways to read a setting."""
     from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
 
     converter = Converter(
         detailed_validation=False, forbid_extra_keys=True, unstructure_fallback_factory=lambda cls: _refuse
@@ -67,8 +77,14 @@ def _converter() -> Converter:
     converter.register_unstructure_hook_func(
         dataclasses.is_dataclass,
         lambda value: {
-            field.name: converter.unstructure(getattr(value, field.name)) for field in dataclasses.fields(value)
+            TYPE: type(value).__qualname__,
+            SETTINGS: {
+                field.name: converter.unstructure(getattr(value, field.name)) for field in dataclasses.fields(value)
+            },
         },
+    )
+    converter.register_structure_hook_factory(
+        dataclasses.is_dataclass, lambda cls: partial(_as_dataclass, converter, make_dict_structure_fn(cls, converter))
     )
     converter.register_structure_hook(int, _as_plain)
     converter.register_structure_hook(bool, _as_plain)
@@ -84,6 +100,27 @@ def _converter() -> Converter:
 
 def _refuse(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no data")
+
+
+def _as_dataclass(converter: Converter, from_plain: Callable[[Any, Any], Any], value: Any, hint: type) -> Any:
+    """A dataclass of this type, or of one that derives from it, by its name; plain settings are of this type."""
+    if isinstance(value, hint):
+        return value
+    if not (isinstance(value, Mapping) and set(value) == {TYPE, SETTINGS}):
+        return from_plain(value, hint)
+    named = [cls for cls in dict.fromkeys(_with_subclasses(hint)) if cls.__qualname__ == value[TYPE]]
+    if len(named) != 1:
+        raise TypeError(f"{len(named)} types are named {value[TYPE]}")
+    if named[0] is hint:
+        return from_plain(value[SETTINGS], hint)
+    return converter.structure(value, named[0])
+
+
+def _with_subclasses(cls: type) -> Iterator[type]:
+    yield cls
+    subclasses: list[type] = cls.__subclasses__()
+    for subclass in subclasses:
+        yield from _with_subclasses(subclass)
 
 
 def _is_union(hint: Any) -> bool:

@@ -12,10 +12,16 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from holdfast.lab.results import Failure
 from holdfast.lab.run import Listener
+from holdfast.lab.store import Store
 from holdfast.lab.trial import Outcome, Trial
 
 _LINE_EVERY_S = 5.0
+_KNOWN_AFTER_S = 5.0
+"""Before that the time left is not told: workers start, and the first trials are seldom like the others."""
+_KNOWN_AFTER_SHARE = 0.02
+_KNOWN_AFTER_TRIALS = 10
 
 
 @dataclass
@@ -27,11 +33,14 @@ class _Tally:
     left_by_seed: Counter[int]
     ended: int = 0
     failed: int = 0
+    computed: int = 0
     done_cost: float = 0.0
     computed_cost: float = 0.0
     running: dict[int, float] = field(default_factory=dict)
     metric: str = ""
     started: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    """When its first trial began, as far as can be told: studies are computed one after another."""
 
     @property
     def seeds_done(self) -> int:
@@ -43,11 +52,17 @@ class _Tally:
 
     @property
     def remaining_s(self) -> float | None:
-        """Time left at the pace of the trials computed so far; trials found in the store say nothing about it."""
+        """Time left at the pace of the trials computed so far; trials found in the store say nothing about it.
+
+        `None` while too little is done to tell.
+        """
         computed = self.computed_cost + sum(self.running.values())
-        if computed < 1e-3 * self.cost:
+        to_compute = self.cost - self.done_cost + self.computed_cost
+        elapsed = time.monotonic() - (self.started if self.begun is None else self.begun)
+        enough = computed >= _KNOWN_AFTER_SHARE * to_compute or self.computed >= _KNOWN_AFTER_TRIALS
+        if elapsed < _KNOWN_AFTER_S or not computed or not enough:
             return None
-        return (time.monotonic() - self.started) * (self.cost - self.progress) / computed
+        return elapsed * (self.cost - self.progress) / computed
 
     def __str__(self) -> str:
         text = f"{self.ended}/{self.trials} trials, {self.seeds_done}/{len(self.left_by_seed)} seeds"
@@ -64,13 +79,16 @@ class ProgressBar(Listener):
 
     Arguments:
         stream: where to write, usually `sys.stderr`.
+        store: where logs of failed trials are.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], store: Store | None = None) -> None:
+        self._store = store
         self._console = Console(file=stream)
         self._tallies: dict[str, _Tally] = {}
         self._bars: dict[str, TaskID] = {}
         self._last_line = 0.0
+        self._last_news: float | None = None
         self._live = (
             Progress(
                 TextColumn("[bold]{task.description}"),
@@ -109,6 +127,7 @@ class ProgressBar(Listener):
     def advanced(self, study: str, trial: Trial[Any], fraction: float, metrics: Mapping[str, float]) -> None:
         """Move the bar within a trial."""
         tally = self._tallies[study]
+        self._note_begin(tally)
         tally.running[id(trial)] = trial.cost * min(1.0, max(0.0, fraction))
         if metrics:
             name, value = next(iter(metrics.items()))
@@ -124,26 +143,32 @@ class ProgressBar(Listener):
                 break
         self._end(study, trial, computed=True)
 
-    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
-        """Count a failed trial and say why."""
+    def failed(self, study: str, failure: Failure) -> None:
+        """Count a failed trial, and say why it failed and where its log is."""
         self._tallies[study].failed += 1
-        labels = ", ".join(f"{name}={value}" for name, value in trial.told_labels.items())
-        self._console.print(
-            f"{study}: trial seed={trial.seed}{', ' if labels else ''}{labels} failed: {reason}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        self._end(study, trial, computed=True)
+        line = f"{study} {failure.trial.title} failed: {failure.reason}"
+        if self._store is not None and failure.log.strip():
+            line += f" (log: {self._store.log_of(study, failure.key)})"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._end(study, failure.trial, computed=True)
 
     def _end(self, study: str, trial: Trial[Any], *, computed: bool) -> None:
         tally = self._tallies[study]
+        if computed:
+            self._note_begin(tally)
         tally.running.pop(id(trial), None)
         tally.ended += 1
         tally.done_cost += trial.cost
         tally.computed_cost += trial.cost * computed
+        tally.computed += computed
         tally.left_by_seed.subtract(trial.seeds)
         self._show(study)
+
+    def _note_begin(self, tally: _Tally) -> None:
+        """The first news of a study come from a trial that began when other studies last had news, or later."""
+        if tally.begun is None:
+            tally.begun = tally.started if self._last_news is None else self._last_news
+        self._last_news = time.monotonic()
 
     def _show(self, study: str) -> None:
         tally = self._tallies[study]

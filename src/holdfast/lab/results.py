@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from holdfast.errors import HoldfastError
 from holdfast.lab.trial import PART, Outcome, Record, Scalar, Trial, check_agrees
 
+T = TypeVar("T")
+
 
 class ResultsError(HoldfastError):
     """A query for results that has no single answer."""
+
+
+class LeftOut(HoldfastError):
+    """A query that results which a run left out could have answered otherwise.
+
+    Arguments:
+        parts: the parts that they belong to.
+    """
+
+    def __init__(self, parts: Iterable[str]) -> None:
+        self.parts = tuple(dict.fromkeys(parts))
+        super().__init__(f"needs part{'s' * (len(self.parts) > 1)} {', '.join(self.parts)}, which --only leaves out")
 
 
 class Values(dict[int, float]):
@@ -49,27 +63,52 @@ class Values(dict[int, float]):
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial that did not finish, with the log of its last attempt."""
+    """A trial without a result.
+
+    Arguments:
+        key: of the trial.
+        trial: the trial.
+        reason: why it has none.
+        log: of its last attempt.
+        attempted: whether there was one; otherwise it is not computed yet.
+    """
 
     key: str
     trial: Trial[Any]
     reason: str
     log: str
+    attempted: bool = True
 
 
 @dataclass(frozen=True)
 class Results:
     """Everything a study's trials measured, as tidy tables.
 
+    Where a run left trials out, nothing is told of fewer records than there should be: a query that one of them could
+    have had a part in raises `LeftOut`.
+
     Arguments:
         config: the study's configuration.
         outcomes: the finished trials with what they measured.
         failures: the trials that did not finish.
+        left_out: trials of parts that the run left out, and that have no result.
     """
 
     config: Any
     outcomes: Sequence[tuple[Trial[Any], Outcome]]
     failures: Sequence[Failure] = field(default_factory=tuple)
+    left_out: Sequence[Trial[Any]] = field(default_factory=tuple)
+
+    def guarded(self) -> Results:
+        """The same for claims and figures: a look at `outcomes` and `failures` raises, too, if something is left out.
+
+        These are what a study's own code reads; whoever only counts them takes the results as they are.
+        """
+        if not self.left_out:
+            return self
+        return replace(
+            self, outcomes=_Guarded(self.outcomes, self.left_out), failures=_Guarded(self.failures, self.left_out)
+        )
 
     @property
     def records(self) -> list[Record]:
@@ -77,17 +116,21 @@ class Results:
 
         Errors:
             ArgumentError: a record says another seed or label than its trial.
+            LeftOut: the run left something out.
         """
-        return [_labelled(trial, record) for trial, outcome in self.outcomes for record in outcome.records]
+        return self.where()
 
     def where(self, **labels: Scalar) -> list[Record]:
-        """Records that carry all the given labels, for example `where(arm="plain", n=1024)`."""
-        return _select(self.records, labels)
+        """Records that carry all the given labels, for example `where(arm="plain", n=1024)`.
+
+        Errors:
+            LeftOut: a trial that could have some was left out. So is it with all that is asked of results.
+        """
+        return [row for _, row in self._rows(labels)]
 
     def curve(self, name: str, **labels: Scalar) -> list[Record]:
         """Rows of a named curve that carry all the given labels."""
-        rows = [_labelled(trial, row) for trial, outcome in self.outcomes for row in outcome.curves.get(name, ())]
-        return _select(rows, labels)
+        return [row for _, row in self._rows(labels, name)]
 
     def by_seed(self, metric: str, **labels: Scalar) -> Values:
         """A metric by seed: what the tests of `holdfast.lab.verdict` take.
@@ -97,19 +140,24 @@ class Results:
             labels: enough labels to leave one record a seed.
 
         Returns:
-            The values, ordered by seed, with the seeds whose trials failed; empty where no record fits, which the
-            tests call *inconclusive*, with the reason from `missing`.
+            The values, ordered by seed, with the seeds whose trials failed, or finished without the value that others
+            with the same labels have; empty where no record fits, which the tests call *inconclusive*, with the
+            reason from `missing`.
 
         Errors:
             ResultsError: more than one record a seed fits.
         """
         values: dict[int, float] = {}
-        parts: set[Scalar] = set()
-        for record in self.where(**labels):
-            value = record.get(metric)
+        nothing: dict[int, str] = {}
+        kinds: set[frozenset[tuple[str, Scalar]]] = set()
+        for trial, record in self._rows(labels):
+            value, seed = record.get(metric), record.get("seed")
+            if metric in record:
+                kinds.add(frozenset(trial.labels.items()))
             if value is None:
+                if metric in record and isinstance(seed, int):
+                    nothing[seed] = f"{metric} is None"
                 continue
-            seed = record.get("seed")
             if not isinstance(seed, int) or isinstance(value, str):
                 raise ResultsError(f"{metric}: expected a number and a whole-number seed, got {record!r}")
             if seed in values:
@@ -117,19 +165,23 @@ class Results:
                     f"{metric}: more than one record has seed {seed} and labels {labels!r}; name more labels"
                 )
             values[seed] = float(value)
-            parts.add(record.get(PART))
+        for trial, _ in _inside(self.outcomes):
+            if frozenset(trial.labels.items()) in kinds:  # one that lacks what its like have
+                for seed in trial.seeds:
+                    nothing.setdefault(seed, f"no record with {_told(metric, labels)}")
         # Without the label, a failure in another part than the metric's is none of its business.
+        parts = {dict(kind).get(PART) for kind in kinds}
         known = labels | {PART: parts.pop()} if len(parts) == 1 else labels
-        failed = {seed: reason for seed, reason in self.failed(**known).items() if seed not in values}
-        missing = "" if values else self._missing(metric, labels)
-        return Values(dict(sorted(values.items())), missing=missing, failed=failed)
+        lost = {seed: why for seed, why in (nothing | self.failed(**known)).items() if seed not in values}
+        missing = "" if values else next(iter(nothing.values()), "") or self._missing(metric, labels)
+        return Values(dict(sorted(values.items())), missing=missing, failed=dict(sorted(lost.items())))
 
     def failed(self, **labels: Scalar) -> dict[int, str]:
         """Seeds of the failed trials that could have had records with the labels, with the reason."""
+        self._check_complete(labels)
         failed: dict[int, str] = {}
-        for failure in self.failures:
-            fixed = failure.trial.labels
-            if all(name not in fixed or fixed[name] == value for name, value in labels.items()):
+        for failure in _inside(self.failures):
+            if _could_have(failure.trial, labels):
                 failed |= dict.fromkeys(failure.trial.seeds, failure.reason)
         return dict(sorted(failed.items()))
 
@@ -146,13 +198,64 @@ class Results:
             levels = self.levels(name)
             if value not in levels:
                 return f"no record has {name} = {value!r}; there are: {', '.join(map(repr, levels))}"
-        wanted = ", ".join(f"{name} = {value!r}" for name, value in labels.items())
-        return f"no record has {metric!r} with {wanted}"
+        return f"no record with {_told(metric, labels)}"
 
     def levels(self, label: str, **labels: Scalar) -> list[Any]:
         """The distinct values of a label among the records, sorted (numbers before text)."""
-        found = {record[label] for record in self.where(**labels) if record.get(label) is not None}
-        return sorted(found, key=lambda value: (isinstance(value, str), value))
+        levels = {record[label] for record in self.where(**labels) if record.get(label) is not None}
+        return sorted(levels, key=lambda value: (isinstance(value, str), value))
+
+    def _rows(self, labels: Mapping[str, Scalar], curve: str | None = None) -> Iterator[tuple[Trial[Any], Record]]:
+        """Rows of the records or of a curve that carry the labels, each with its trial."""
+        self._check_complete(labels)
+        for trial, outcome in _inside(self.outcomes):
+            for row in outcome.records if curve is None else outcome.curves.get(curve, ()):
+                labelled = _labelled(trial, row)
+                if all(name in labelled and labelled[name] == value for name, value in labels.items()):
+                    yield trial, labelled
+
+    def _check_complete(self, labels: Mapping[str, Scalar]) -> None:
+        """Nothing that was left out could have rows with these labels.
+
+        Errors:
+            LeftOut: something could.
+        """
+        parts = [str(trial.labels.get(PART)) for trial in self.left_out if _could_have(trial, labels)]
+        if parts:
+            raise LeftOut(parts)
+
+
+def _could_have(trial: Trial[Any], labels: Mapping[str, Scalar]) -> bool:
+    """Whether rows of a trial could carry the labels: rows may add to those of their trial, but not change them."""
+    return all(
+        value in trial.seeds if name == "seed" else name not in trial.labels or trial.labels[name] == value
+        for name, value in labels.items()
+    )
+
+
+class _Guarded(Sequence[T]):
+    """What is there of a list of which something was left out: looking at it raises."""
+
+    def __init__(self, items: Sequence[T], left_out: Sequence[Trial[Any]]) -> None:
+        self.items = items
+        self._left_out = left_out
+
+    def _refuse(self) -> LeftOut:
+        return LeftOut(str(trial.labels.get(PART)) for trial in self._left_out)
+
+    def __len__(self) -> int:
+        raise self._refuse()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise self._refuse()
+
+
+def _inside(items: Sequence[T]) -> Sequence[T]:
+    return items.items if isinstance(items, _Guarded) else items
+
+
+def _told(metric: str, labels: Mapping[str, Scalar]) -> str:
+    return ", ".join([metric, *(f"{name} = {value!r}" for name, value in labels.items())])
 
 
 def _labelled(trial: Trial[Any], record: Record) -> Record:
@@ -161,9 +264,3 @@ def _labelled(trial: Trial[Any], record: Record) -> Record:
     if not isinstance(trial.seed, tuple):
         base["seed"] = trial.seed
     return {**base, **record}
-
-
-def _select(records: Sequence[Record], labels: Mapping[str, Scalar]) -> list[Record]:
-    return [
-        record for record in records if all(name in record and record[name] == value for name, value in labels.items())
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,15 @@ from holdfast.errors import ArgumentError
 from holdfast.lab import settings
 from holdfast.lab.depfile import Depfile, Files
 from holdfast.lab.engines import Engine, Failed, Finished, Progress, Task
-from holdfast.lab.environment import git_commit
+from holdfast.lab.engines.engine import RETRIES
+from holdfast.lab.environment import git_commit, merged
 from holdfast.lab.identity import identity, key_of
 from holdfast.lab.locate import FunctionRef, modules_with, source_of
-from holdfast.lab.results import Failure, Results
+from holdfast.lab.results import Failure, LeftOut, Results
 from holdfast.lab.store import Lock, Store, Stored
-from holdfast.lab.study import Part, Study
+from holdfast.lab.study import Part, Study, check_timeout
 from holdfast.lab.trial import PART, SCALES, Config, Outcome, Trial
-from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_scale, unusable
+from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_parts, needs_scale, unusable
 
 DEPFILE = "depfile"
 """Name in a trial's environment under which it is stored what the result depends on."""
@@ -31,7 +33,7 @@ class Listener:
     """Hears how a run goes, and does nothing; `holdfast.lab.progress_bar` shows it to a person."""
 
     def planned(self, study: str, trials: Sequence[Trial[Any]]) -> None:
-        """A study has these trials."""
+        """A study has these trials, but for those that the run leaves out."""
 
     def reused(self, study: str, trial: Trial[Any]) -> None:
         """A trial's result was already in the store."""
@@ -42,7 +44,7 @@ class Listener:
     def finished(self, study: str, trial: Trial[Any], outcome: Outcome) -> None:
         """A trial was computed and stored."""
 
-    def failed(self, study: str, trial: Trial[Any], reason: str) -> None:
+    def failed(self, study: str, failure: Failure) -> None:
         """A trial ended without a result."""
 
 
@@ -54,11 +56,13 @@ class Job:
         study: the study.
         scale: the scale whose configuration was taken.
         config: that configuration, perhaps with settings changed.
+        only: names of the parts to compute; `None`: all. Results of the others are used where they are in the store.
     """
 
     study: Study[Any]
     scale: str
     config: Any
+    only: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -69,6 +73,7 @@ class Job:
         config: Any = None,
         changes: Mapping[str, Any] | None = None,
         seeds: int | None = None,
+        only: Sequence[str] | None = None,
     ) -> Job:
         """A job at one of the study's scales.
 
@@ -78,9 +83,10 @@ class Job:
             config: the whole configuration; by default that of the scale.
             changes: settings to change in it, by dotted name.
             seeds: number of seeds, if not the configuration's own.
+            only: names of the parts to compute, if not all.
 
         Errors:
-            ArgumentError: the study has no such scale or setting, or the number of seeds is below one.
+            ArgumentError: the study has no such scale, setting or part, or the number of seeds is below one.
         """
         if scale not in study.scales:
             raise ArgumentError("scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
@@ -89,12 +95,43 @@ class Job:
             config = dataclasses.replace(config, seeds=seeds)
         if config.seeds < 1:
             raise ArgumentError("seeds", "at least 1", config.seeds)
-        return cls(study, scale, config)
+        parts = [part.name for part in study.parts]
+        for name in only or ():
+            if name not in parts:
+                raise ArgumentError("only", f"parts of {study.name} ({', '.join(parts)})", name)
+        return cls(study, scale, config, None if only is None else tuple(only))
 
     @property
     def overrides(self) -> dict[str, Any]:
         """Settings that differ from those of the scale."""
         return settings.overrides(self.config, self.study.scales[self.scale])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trials to compute, and how patiently.
+
+    Arguments:
+        failed: only those whose last attempt failed; others without a result are left as they are.
+        fresh: also those whose result is in the store; that gives way once the new one is there.
+        timeout: seconds after which a trial has failed; `None`: what its part says.
+        retries: how often a trial is tried again after its worker died.
+
+    Errors:
+        ArgumentError: `failed` contradicts `fresh`, or there are no such seconds or retries.
+    """
+
+    failed: bool = False
+    fresh: bool = False
+    timeout: float | None = None
+    retries: int = RETRIES
+
+    def __post_init__(self) -> None:
+        if self.failed and self.fresh:
+            raise ArgumentError("fresh", "either this or failed, which computes no other trial", "both")
+        check_timeout("timeout", self.timeout)
+        if self.retries < 0:
+            raise ArgumentError("retries", "at least 0", self.retries)
 
 
 @dataclass(frozen=True)
@@ -107,6 +144,7 @@ class StudyRun:
         verdicts: one for each claim.
         environments: the distinct machines and versions that the results come from.
         computed: number of trials computed by this run; the others were in the store.
+        failed: the trials that this run tried in vain, also where the store has an older result, which is used.
     """
 
     job: Job
@@ -114,6 +152,7 @@ class StudyRun:
     verdicts: Sequence[Verdict]
     environments: Sequence[Mapping[str, Any]]
     computed: int
+    failed: Sequence[Failure] = ()
 
 
 @dataclass
@@ -126,9 +165,15 @@ class _Item:
     key: str
     run: FunctionRef
     commit: str | None
+    timeout: float | None = None
+    wanted: bool = True
     stored: Stored | None = None
     missing: str = "not computed yet"
-    failure: tuple[str, str] | None = None
+    reason: str | None = None
+    """Why it is to be computed; `None` if it is not."""
+    anew: bool = False
+    """Whether to compute it though there is a result."""
+    failure: Failure | None = None
     computed: bool = False
     lock: Lock | None = field(default=None, repr=False)
 
@@ -144,8 +189,34 @@ class _Item:
         self.stored = None if change else stored
         self.missing = change or "not computed yet"
 
+    def decide(self, store: Store, choice: Choice) -> None:
+        """Whether to compute the trial, and why, once it was looked up."""
+        if not self.wanted:
+            return
+        if choice.failed:
+            last = store.load_failure(self.study, self.document)
+            self.reason = None if last is None else f"failed last time ({last[0]})"
+            if self.reason is None and self.stored is None:
+                self.fail(self.missing, attempted=False)
+        elif self.stored is None:
+            self.reason = self.missing
+        elif choice.fresh:
+            self.reason = "its result is to be computed anew"
+        self.anew = self.reason is not None and self.stored is not None
 
-def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | None = None) -> list[StudyRun]:
+    def fail(self, reason: str, log: str = "", *, attempted: bool = True) -> Failure:
+        """Note why the trial has no result."""
+        self.failure = Failure(self.key, self.trial, reason, log, attempted)
+        return self.failure
+
+
+def run(
+    jobs: Sequence[Job],
+    store: Store,
+    engine: Engine,
+    listener: Listener | None = None,
+    choice: Choice | None = None,
+) -> list[StudyRun]:
     """Run studies into a store: compute the trials that it lacks, then judge every claim.
 
     Several runs may share a store: a trial that another run computes at the same time is waited for, not repeated.
@@ -155,31 +226,34 @@ def run(jobs: Sequence[Job], store: Store, engine: Engine, listener: Listener | 
         store: where results are, and go.
         engine: where trials are computed.
         listener: hears how it goes.
+        choice: which of their trials to compute; by default those without a result.
 
     Returns:
-        One entry a job, in order. Failed trials are in `results.failures`.
+        One entry a job, in order. Trials without a result are in `results.failures`, or in `results.left_out` if
+        their part was left out.
 
     Errors:
         StoreError: the store cannot be written.
         EngineError: the engine cannot work.
     """
-    listener = listener or Listener()
+    listener, choice = listener or Listener(), choice or Choice()
     store.check_writable()
     plans = [_plan(job) for job in jobs]
-    for job, plan in zip(jobs, plans, strict=True):
-        listener.planned(job.study.name, [item.trial for item in plan])
-        store.remember(job.study.name, job.scale, job.overrides, source_of(job.study))
-    unique = {item.key: item for plan in plans for item in plan}
+    for job in jobs:
+        store.remember(job.study.name, job.scale, job.overrides, source_of(job.study), job.only)
     files = Files()
-    for item in unique.values():
-        item.look_up(store, files)
-        if item.stored is not None:
+    items = _decided(plans, store, files, choice)
+    for job, plan in zip(jobs, plans, strict=True):
+        of_job = [items[item.key] for item in plan]
+        listener.planned(job.study.name, [item.trial for item in of_job if item.reason or item.stored])
+    for item in items.values():
+        if item.reason is None and item.stored is not None:
             listener.reused(item.study, item.trial)
-    missing = [item for item in unique.values() if item.stored is None]
-    if missing:
-        _compute(_in_order(missing), unique, store, files, engine, listener)
-        _check_again(unique.values())
-    return [_conclude(job, [unique[item.key] for item in plan]) for job, plan in zip(jobs, plans, strict=True)]
+    chosen = [item for item in items.values() if item.reason is not None]
+    if chosen:
+        _compute(_in_order(chosen), items, store, files, engine, listener, choice)
+        _check_again(items.values())
+    return [_conclude(job, [items[item.key] for item in plan]) for job, plan in zip(jobs, plans, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -189,27 +263,29 @@ class Forecast:
     Arguments:
         study: name of the study.
         trial: the trial.
-        reason: why it would be computed; `None` if its result would be taken from the store.
+        reason: why it would be computed; `None` if it would not.
+        stored: whether its result would be taken from the store; with neither it would be left out.
     """
 
     study: str
     trial: Trial[Any]
     reason: str | None
+    stored: bool = False
 
 
-def forecast(jobs: Sequence[Job], store: Store) -> list[Forecast]:
+def forecast(jobs: Sequence[Job], store: Store, choice: Choice | None = None) -> list[Forecast]:
     """What `run` would do, without doing it."""
-    unique = {item.key: item for job in jobs for item in _plan(job)}
-    files = Files()
-    for item in unique.values():
-        item.look_up(store, files)
-    return [Forecast(item.study, item.trial, item.missing if item.stored is None else None) for item in unique.values()]
+    items = _decided([_plan(job) for job in jobs], store, Files(), choice or Choice())
+    return [
+        Forecast(item.study, item.trial, item.reason, item.reason is None and item.stored is not None)
+        for item in items.values()
+    ]
 
 
 def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
     """Judge what a store already holds, without computing anything.
 
-    Trials that are missing count as failures.
+    Trials that are missing count as failures, but for those of parts that the job leaves out.
     """
     runs = []
     files = Files()
@@ -217,8 +293,9 @@ def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
         plan = _plan(job)
         for item in plan:
             item.look_up(store, files)
-            if item.stored is None:
-                item.failure = store.load_failure(item.study, item.document) or (item.missing, "")
+            if item.stored is None and item.wanted:
+                last = store.load_failure(item.study, item.document)
+                item.fail(*(last or (item.missing, "")), attempted=last is not None)
         runs.append(_conclude(job, plan))
     return runs
 
@@ -232,7 +309,7 @@ def _plan(job: Job) -> list[_Item]:
     study = job.study
     items = {}
     for part in study.parts:
-        for item in _plan_part(study, part, job.config):
+        for item in _plan_part(study, part, job):
             if item.key in items:
                 expected = "trials that differ in seed, labels or config"
                 raise ArgumentError(f"trials of {study.name}", expected, f"{item.trial} twice")
@@ -242,18 +319,31 @@ def _plan(job: Job) -> list[_Item]:
     return list(items.values())
 
 
-def _plan_part(study: Study[Any], part: Part[Any], config: Any) -> Iterator[_Item]:
+def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
     reference = FunctionRef.of(part.run)
     at_home = {reference.module, *modules_with(study)}
     source = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
     commit = git_commit(Path(source).resolve().parent) if source else None
-    for trial in part.labelled_trials(config):
+    wanted = job.only is None or part.name in job.only
+    for trial in part.labelled_trials(job.config):
         if isinstance(trial.config, Config):
             # How many seeds the study has is no part of a trial: `run` sees only its own.
             settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
             trial = dataclasses.replace(trial, config=settings)
         document = identity(study.name, trial, at_home)
-        yield _Item(study.name, trial, document, key_of(document), reference, commit)
+        yield _Item(study.name, trial, document, key_of(document), reference, commit, part.timeout, wanted)
+
+
+def _decided(plans: Sequence[Sequence[_Item]], store: Store, files: Files, choice: Choice) -> dict[str, _Item]:
+    """The trials of all plans by their keys, looked up, each with the reason to compute it."""
+    items: dict[str, _Item] = {}
+    for item in itertools.chain.from_iterable(plans):
+        known = items.setdefault(item.key, item)
+        known.wanted |= item.wanted
+    for item in items.values():
+        item.look_up(store, files)
+        item.decide(store, choice)
+    return items
 
 
 def _in_order(items: Sequence[_Item]) -> list[_Item]:
@@ -279,7 +369,7 @@ def _check_again(items: Iterable[_Item]) -> None:
     for item in items:
         if item.stored is not None and (change := _change(item.stored, item, files)):
             item.stored, item.computed = None, False
-            item.failure = (f"{change} it was computed; run it again" if change.endswith("since") else change, "")
+            item.fail(f"{change} it was computed; run it again" if change.endswith("since") else change)
 
 
 def _compute(
@@ -289,20 +379,23 @@ def _compute(
     files: Files,
     engine: Engine,
     listener: Listener,
+    choice: Choice,
 ) -> None:
     """Compute what is missing. `files` are what the plan was made with: no other code's results are stored."""
-    tasks = _claim(missing, store, files, listener)
+    tasks = _claim(missing, store, files, listener, choice)
+
+    def fail(item: _Item, reason: str, log: str) -> None:
+        store.save_failure(item.study, item.document, reason, log)
+        _release(item)
+        listener.failed(item.study, item.fail(reason, log))
+
     try:
         for event in engine.map(tasks):
             item = items[event.task.key]
             if isinstance(event, Progress):
                 listener.advanced(item.study, item.trial, event.fraction, event.metrics)
             elif isinstance(event, Finished) and (change := files.changed(event.depfile, item.run)):
-                reason = f"the worker had other code than this process: {change}"
-                store.save_failure(item.study, item.document, reason, "")
-                item.failure = (reason, "")
-                _release(item)
-                listener.failed(item.study, item.trial, reason)
+                fail(item, f"the worker had other code than this process: {change}", "")
             elif isinstance(event, Finished):
                 environment = {**event.environment, "commit": item.commit, DEPFILE: event.depfile.to_json()}
                 item.stored = store.save(item.study, item.document, event.outcome, environment)
@@ -310,16 +403,15 @@ def _compute(
                 _release(item)
                 listener.finished(item.study, item.trial, item.stored.outcome)
             elif isinstance(event, Failed):
-                store.save_failure(item.study, item.document, event.reason, event.log)
-                item.failure = (event.reason, event.log)
-                _release(item)
-                listener.failed(item.study, item.trial, event.reason)
+                fail(item, event.reason, event.log)
     finally:
         for item in missing:
             _release(item)
 
 
-def _claim(missing: Sequence[_Item], store: Store, files: Files, listener: Listener) -> Iterator[Task | None]:
+def _claim(
+    missing: Sequence[_Item], store: Store, files: Files, listener: Listener, choice: Choice
+) -> Iterator[Task | None]:
     """Tasks whose lock this run holds; `None` while all that is left is computed by other runs."""
     waiting = list(missing)
     while waiting:
@@ -331,11 +423,21 @@ def _claim(missing: Sequence[_Item], store: Store, files: Files, listener: Liste
                 continue
             item.lock = lock
             item.look_up(store, files)
-            if item.stored is not None:  # another run has finished it meanwhile
+            if item.stored is not None and not item.anew:  # another run has finished it meanwhile
                 _release(item)
                 listener.reused(item.study, item.trial)
                 continue
-            yield Task(item.key, item.run, item.trial, item.part)
+            if choice.fresh:
+                store.drop_checkpoint(item.key)
+            yield Task(
+                item.key,
+                item.run,
+                item.trial,
+                item.part,
+                timeout=item.timeout if choice.timeout is None else choice.timeout,
+                retries=choice.retries,
+                checkpoints=str(store.checkpoint_folder(item.key).absolute()),
+            )
         waiting = busy
         if waiting:
             yield None
@@ -349,25 +451,19 @@ def _release(item: _Item) -> None:
 
 def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
     outcomes = [(item.trial, item.stored.outcome) for item in items if item.stored is not None]
-    failures = [
-        Failure(item.key, item.trial, *item.failure)
-        for item in items
-        if item.stored is None and item.failure is not None
-    ]
-    results = Results(job.config, outcomes, failures)
-    evidence = [_evidence(claim, job, results) for claim in job.study.claims]
-    environments: list[Mapping[str, Any]] = []
-    for item in items:
-        if item.stored is not None:
-            environment = {name: value for name, value in item.stored.environment.items() if name != DEPFILE}
-            if environment not in environments:
-                environments.append(environment)
+    without = [item for item in items if item.stored is None]
+    failures = [item.failure for item in without if item.failure is not None]
+    left_out = [item.trial for item in without if item.failure is None]
+    results = Results(job.config, outcomes, failures, left_out)
+    evidence = [_evidence(claim, job, results.guarded()) for claim in job.study.claims]
+    stored = [item.stored.environment for item in items if item.stored is not None]
     return StudyRun(
         job,
         results,
         judge(job.study.claims, evidence),
-        environments,
+        merged({name: value for name, value in environment.items() if name != DEPFILE} for environment in stored),
         computed=sum(item.computed for item in items),
+        failed=[item.failure for item in items if item.failure is not None and item.failure.attempted],
     )
 
 
@@ -377,6 +473,8 @@ def _evidence(claim: Claim, job: Job, results: Results) -> Evidence:
         return needs_scale(job.study.scale_for(claim) or claim.scale)
     try:
         evidence = claim.test(results)
+    except LeftOut as left_out:
+        return needs_parts(left_out)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         warnings.warn(f"the test of claim {claim.name!r} raised {line}", RuntimeWarning, 2)

@@ -5,6 +5,7 @@
       failed/STUDY/KEY/    failure.json  log.txt of a trial that did not finish
       set-aside/           what was damaged or foreign: never trusted, never deleted
       runs.json            which studies were run, and how: what `holdfast report` shows
+      .checkpoints/KEY/    where a long trial may keep how far it is; gone once its result is here
       .locks/  .writing/   in use while a run is under way
 
 KEY is a hash of what a result belongs to (`holdfast.lab.identity`). A folder is written under `.writing`, flushed to
@@ -72,11 +73,13 @@ class RunRecord:
         overrides: settings that differ from the scale's, by dotted name.
         source: name of the file that holds the study, without its folder, if it is not an installed one. It is shown
             and never loaded: a store may come from anybody.
+        only: the parts that were run, where others were left out.
     """
 
     scale: str
     overrides: Mapping[str, Any]
     source: str | None = None
+    only: tuple[str, ...] | None = None
 
 
 class Lock:
@@ -122,10 +125,15 @@ class Store:
             probe.unlink()
             left = [path.stem for path in (self.root / ".locks").glob("*.lock")]
             left += [path.name for path in (self.root / ".writing").iterdir()]
-            for key in left:
+            for name in left:
+                key, _, study = name.partition(".")
                 lock = self.try_lock(key)
                 if lock is not None:
-                    self._clear(self.root / ".writing" / key)
+                    target = self.root / study / key
+                    if re.fullmatch(NAME, study) and not target.exists():  # it was to make room for a newer one
+                        target.parent.mkdir(exist_ok=True)
+                        (self.root / ".writing" / name).rename(target)
+                    self._clear(self.root / ".writing" / name)
                     lock.release()
 
     @staticmethod
@@ -190,7 +198,7 @@ class Store:
                 files.write(temporary / name, content)
             target.parent.mkdir(exist_ok=True)
             if target.exists():  # of code that has changed since
-                former = self.root / ".writing" / f"{key}-former"
+                former = self.root / ".writing" / f"{key}.{study}"
                 self._clear(former)
                 target.rename(former)
                 temporary.rename(target)
@@ -198,6 +206,7 @@ class Store:
             else:
                 temporary.rename(target)
             shutil.rmtree(self.root / "failed" / study / key, ignore_errors=True)
+        self.drop_checkpoint(key)
         stored = self.load(study, document)
         if stored is None:
             raise StoreError(f"{target} cannot be read back as it was written")
@@ -214,7 +223,7 @@ class Store:
         failure = {"identity": document, "reason": reason, "log_sha256": files.checksum(content)}
         with _clear_errors("write to", self.root):
             folder.mkdir(parents=True, exist_ok=True)
-            files.write(folder / "log.txt", content)
+            files.write(self.log_of(study, folder.name), content)
             files.write(folder / "failure.json", files.seal(failure))
 
     def load_failure(self, study: str, document: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -238,7 +247,26 @@ class Store:
         """Where the reason and the whole log of a failed trial lie."""
         return self.root / "failed" / study / key
 
-    def remember(self, study: str, scale: str, overrides: Mapping[str, Any], source: str | Path | None = None) -> None:
+    def log_of(self, study: str, key: str) -> Path:
+        """The whole log of a failed trial."""
+        return self.failed_folder(study, key) / "log.txt"
+
+    def checkpoint_folder(self, key: str) -> Path:
+        """Where a trial may keep how far it is until it has a result. The trial makes it, if it needs it."""
+        return self.root / ".checkpoints" / key
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Let a trial begin anew."""
+        shutil.rmtree(self.checkpoint_folder(key), ignore_errors=True)
+
+    def remember(
+        self,
+        study: str,
+        scale: str,
+        overrides: Mapping[str, Any],
+        source: str | Path | None = None,
+        only: Sequence[str] | None = None,
+    ) -> None:
         """Note that a study was run, so that the report shows it. The latest run of a study counts.
 
         Arguments:
@@ -246,6 +274,7 @@ class Store:
             scale: the scale.
             overrides: settings that differ from the scale's, by dotted name.
             source: the file that holds the study, if it is not an installed one; its folder is not noted.
+            only: the parts that were run, if not all.
         """
         with _clear_errors("write to", self.root):
             lock = FileLock(self.root / ".locks" / "runs.lock")
@@ -253,9 +282,10 @@ class Store:
             try:
                 runs = self._runs()
                 name = re.sub(NOT_IN_A_FILE_NAME, "_", Path(source).name) if source else None
-                runs[study] = RunRecord(scale, overrides, name)
+                runs[study] = RunRecord(scale, overrides, name, None if only is None else tuple(only))
+                document = {name: to_json(vars(record), "config") for name, record in runs.items()}
                 temporary = self.root / ".writing" / "runs"
-                files.write(temporary, files.seal({"runs": to_json(runs, "config")}))
+                files.write(temporary, files.seal({"runs": document}))
                 temporary.replace(self.root / "runs.json")
             finally:
                 Lock(lock).release()

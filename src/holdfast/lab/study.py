@@ -15,6 +15,7 @@ plain `.py` file. Import heavy packages inside `run`: `holdfast list` then answe
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,11 @@ class Part(Generic[C]):
             is through `holdfast.lab.progress`.
         claims: what is judged. Claims see the results of all parts.
         figures: what is drawn. Figures see the results of all parts, too.
+        timeout: seconds after which a trial has failed, if the command line does not say otherwise; `None` lets it
+            take as long as it takes.
 
     Errors:
-        ArgumentError: the name is malformed.
+        ArgumentError: the name is malformed, or the timeout is no number of seconds.
     """
 
     name: str
@@ -89,9 +92,11 @@ class Part(Generic[C]):
     run: Callable[[Trial[Any]], RunResult]
     claims: Sequence[Claim] = ()
     figures: Sequence[Figure] = ()
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("Part.name", self.name)
+        check_timeout("Part.timeout", self.timeout)
 
     def labelled_trials(self, config: C) -> Iterator[Trial[Any]]:
         """The part's trials, each with the part's name among its labels.
@@ -227,6 +232,18 @@ class Study(Generic[C]):
     def scale_for(self, claim: Claim) -> str | None:
         """The smallest of the study's scales that can judge a claim, or `None`."""
         return next((scale for scale in SCALES[SCALES.index(claim.scale) :] if scale in self.scales), None)
+
+
+def check_timeout(argument: str, seconds: float | None) -> None:
+    """A trial has some time, or as long as it takes.
+
+    Errors:
+        ArgumentError: it has none, or something else is given.
+    """
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ArgumentError(argument, "a positive number of seconds", seconds)
 
 
 def _check_name(argument: str, name: str) -> None:

@@ -93,6 +93,12 @@ class Trial(Generic[C]):
         """The labels that tell a person something: without the part where a study has no other."""
         return {name: value for name, value in self.labels.items() if (name, value) != (PART, MAIN)}
 
+    @property
+    def title(self) -> str:
+        """What a person calls it, beside the study's name: `arm=new seed 1`."""
+        labels = (f"{name}={value}" for name, value in self.told_labels.items())
+        return " ".join([*labels, "seed", *map(str, self.seeds)])
+
 
 def check_decorated(argument: str, config: object) -> None:
     """Without the decorator a subclass's settings are no fields: they would be missing from a trial's identity."""

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.results import Results
+from holdfast.lab.results import LeftOut, Results
 from holdfast.lab.trial import SCALES
 
 LEVEL = 0.05
@@ -60,6 +60,7 @@ class Evidence:
         reason: why nothing can be said; empty otherwise.
         threshold: what the claim compares the effect with; NaN where there is none.
         needs: the scale that can judge the claim, where the one that was run cannot.
+        left_out: the parts that can judge it, where the run left them out.
     """
 
     effect: float = math.nan
@@ -72,6 +73,7 @@ class Evidence:
     reason: str = ""
     threshold: float = math.nan
     needs: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def unusable(reason: str, n: int = 0) -> Evidence:
 def needs_scale(scale: str) -> Evidence:
     """Evidence that decides nothing since the scale that was run is too small for the claim."""
     return Evidence(reason=f"this scale is too small to judge it; scale={scale!r} can", needs=scale)
+
+
+def needs_parts(left_out: LeftOut) -> Evidence:
+    """Evidence that decides nothing since the run left out what the claim looks at."""
+    return Evidence(reason=str(left_out), left_out=left_out.parts)
 
 
 def _problem(values: BySeed, name: str, bounds: Bounds | None) -> str:
@@ -249,11 +256,22 @@ def _test(arms: tuple[BySeed, ...], question: _Question) -> Evidence:
         for values, value in zip(arms, worst, strict=True)
     ]
     with_failed = _compare(filled, question, skewed_too=True)  # a tail that was put there is none that was seen
-    counted = f"{_seeds(sorted(failed))} counted as {' less '.join(f'{value:g}' for value in worst)}"
+    counted = _counted(arms, worst, sorted(failed), question.names)
     decides = with_failed.p_value is not None and with_failed.p_value < LEVEL
     if decides and with_failed.favours == evidence.favours:
         return replace(with_failed, test=f"{with_failed.test}; failed {counted}")
     return replace(evidence, p_value=None, reason=f"{_failed(failed)}; with {counted}, the data cannot tell")
+
+
+def _counted(arms: tuple[BySeed, ...], worst: tuple[float, ...], failed: Sequence[int], names: tuple[str, ...]) -> str:
+    """Which values stand for those that failed seeds lack; an arm that has its own keeps it."""
+    told = []
+    for values, value, name in zip(arms, worst, names, strict=True):
+        lacking = [seed for seed in failed if seed not in values]
+        if lacking:
+            arm = f" of {name}" if len(arms) > 1 else ""
+            told.append(f"{_seeds(lacking)}{arm} counted as {value:g}")
+    return " and ".join(told)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -46,15 +46,20 @@ def choose(study: str, failures: Sequence[Failure], studies: int) -> list[Failed
         failures: its failed trials.
         studies: how many studies share the page's room for failures.
     """
+    chosen = various(failures)[: max(1, SHOWN // max(1, studies))]
+    room = LOGS // max(1, studies) // max(1, len(chosen))
+    return [_shown(study, failure, room) for failure in chosen]
+
+
+def various(failures: Sequence[Failure]) -> list[Failure]:
+    """Failed trials with one of every reason first, then a second of every reason, and so on."""
     before: Counter[str] = Counter()
     order: list[tuple[int, Failure]] = []
     for failure in sorted(failures, key=lambda failure: failure.key):
         order.append((before[failure.reason], failure))
         before[failure.reason] += 1
     order.sort(key=lambda pair: pair[0])
-    chosen = [failure for _, failure in order[: max(1, SHOWN // max(1, studies))]]
-    room = LOGS // max(1, studies) // max(1, len(chosen))
-    return [_shown(study, failure, room) for failure in chosen]
+    return [failure for _, failure in order]
 
 
 def _shown(study: str, failure: Failure, room: int) -> FailedTrial:
@@ -62,11 +67,11 @@ def _shown(study: str, failure: Failure, room: int) -> FailedTrial:
     labels = ", ".join(f"{name} = {value}" for name, value in trial.told_labels.items())
     seeds = f"seed{'s' * (len(trial.seeds) > 1)} {text.ranges(trial.seeds)}"
     return FailedTrial(
-        title=text.shorten(f"{labels}, {seeds}" if labels else seeds, _TITLE),
+        title=text.shorten(text.without_folders(f"{labels}, {seeds}" if labels else seeds), _TITLE),
         key=failure.key,
         reason=text.shorten(text.without_folders(text.clean(failure.reason)), _REASON),
         log=_fitting_tail(failure.log, room),
-        place=f"failed/{study}/{failure.key}/log.txt" if failure.log else "",
+        place=f"failed/{study}/{failure.key}/log.txt" if failure.log.strip() else "",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import uuid4
 from holdfast import __version__
 from holdfast.lab.report import svg, text
 from holdfast.lab.report.failures import FailedTrial, choose
-from holdfast.lab.results import Results
+from holdfast.lab.results import LeftOut, Results
 from holdfast.lab.run import StudyRun
 from holdfast.lab.study import Figure, Study
 from holdfast.lab.verdict import LEVEL, MIN_SEEDS, Status, Verdict
@@ -107,6 +107,7 @@ class _Chapter:
     environments: list[tuple[str, list[str]]]
     machines: int
     failed: int
+    left_out: int
     failures: list[FailedTrial]
     command: str
     warnings: list[str]
@@ -204,6 +205,7 @@ def _chapter(section: Section, anchor: str, failing: int) -> _Chapter:
         environments=[(name, [each.get(name, text.NOTHING) for each in environments]) for name in names],
         machines=len(environments),
         failed=len(results.failures),
+        left_out=len(results.left_out),
         failures=choose(section.study.name, results.failures, failing),
         command=text.without_folders(section.command),
         warnings=_warnings(section),
@@ -232,8 +234,11 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
     import base64
 
     try:
-        drawn, rows = svg.draw(lambda axes: figure.draw(section.results, axes), prefix, figure.caption)
+        results = section.results.guarded()
+        drawn, rows = svg.draw(lambda axes: figure.draw(results, axes), prefix, figure.caption)
         table = text.to_csv(rows)
+    except LeftOut as left_out:
+        return _Picture(figure.name, figure.caption, error=f"It {left_out}.")
     # A figure is a study's own code: whatever it raises, the verdicts must still be published.
     except Exception as error:
         line = text.without_folders(f"{type(error).__name__}: {text.clean(str(error))}")
@@ -251,23 +256,42 @@ def _picture(section: Section, figure: Figure, prefix: str) -> _Picture:
 
 def _idle_seeds(results: Results) -> int:
     """How many kinds of trial (the same labels) have several seeds and one result."""
-    found: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = {}
     for trial, outcome in results.outcomes:
         rows = [{name: value for name, value in row.items() if name != "seed"} for row in outcome.records]
-        found.setdefault(repr(sorted(trial.labels.items())), []).append(repr(rows))
-    return sum(len(each) > 1 and len(set(each)) == 1 for each in found.values())
+        measured.setdefault(repr(sorted(trial.labels.items())), []).append(repr(rows))
+    return sum(len(results) > 1 and len(set(results)) == 1 for results in measured.values())
+
+
+def _mixed(environments: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Python and distributions of which there is more than one version."""
+    versions: dict[str, set[str]] = {}
+    for environment in environments:
+        packages = environment.get("packages")
+        versions.setdefault("Python", set()).add(str(environment.get("python", "")))
+        for name, version in packages.items() if isinstance(packages, Mapping) else ():
+            versions.setdefault(str(name), set()).add(str(version))
+    for name, different in sorted(versions.items()):
+        if len(different - {""}) > 1:
+            yield name, sorted(different - {""})
 
 
 def _warnings(section: Section) -> list[str]:
     """What a reader must know before believing the verdicts."""
-    found = []
+    cautions = []
     finished, failed = len(section.results.outcomes), len(section.results.failures)
     if not finished:
-        found.append("No trial has finished yet.")
+        cautions.append("No trial has finished yet.")
     if failed:
         verb = "has" if failed == 1 else "have"
         trials = f"{failed} of {text.count(finished + failed, 'trial')}"
-        found.append(f"{trials} {verb} failed: what they would have shown is missing.")
+        cautions.append(f"{trials} {verb} failed: what they would have shown is missing.")
+    if section.results.left_out:
+        trials = text.count(len(section.results.left_out), "trial")
+        verb = "is" if len(section.results.left_out) == 1 else "are"
+        cautions.append(f"{trials} {verb} left out by --only: a claim that needs them is inconclusive.")
+    for name, versions in _mixed(section.environments):
+        cautions.append(f"Trials were computed with different versions of {name}: {', '.join(versions)}.")
     few = [
         verdict.evidence.n
         for verdict in section.verdicts
@@ -276,11 +300,13 @@ def _warnings(section: Section) -> list[str]:
     if few:
         claims = f"{text.count(len(few), 'claim')} {'rests' if len(few) == 1 else 'rest'}"
         seeds = f"{min(few)} to {max(few)} seeds" if min(few) < max(few) else text.count(few[0], "seed")
-        found.append(f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict.")
+        cautions.append(
+            f"{claims} on only {seeds}: intervals are rough, and below {MIN_SEEDS} seeds there is no verdict."
+        )
     idle = _idle_seeds(section.results)
     if idle:
         trials = f"{text.count(idle, 'kind')} of trial measured"
-        found.append(f"{trials} exactly the same with every seed: is the seed used?")
+        cautions.append(f"{trials} exactly the same with every seed: is the seed used?")
     if section.scale == "quick":
-        found.append("The quick scale shows that everything runs; it is weak evidence.")
-    return found
+        cautions.append("The quick scale shows that everything runs; it is weak evidence.")
+    return cautions

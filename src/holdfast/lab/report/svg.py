@@ -121,13 +121,19 @@ def _inline(source: str, prefix: str, label: str) -> str:
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {_local(name): _recolour(value, name) for name, value in element.attrib.items()}
-        if element.tag not in ("text", "tspan") and not (element.text or "").strip():
+        if element.tag in ("text", "tspan"):
+            element.text, element.tail = map(_without_folders, (element.text, element.tail))
+        elif not (element.text or "").strip():
             element.text = None
         if not (element.tail or "").strip() and element.tag != "tspan":
             element.tail = None
     view = root.attrib["viewBox"]
     root.attrib = {"class": "plot", "viewBox": view, "role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _without_folders(words: str | None) -> str | None:
+    return words and text.without_folders(words)
 
 
 def _rename_ids(root: ElementTree.Element, prefix: str) -> None:

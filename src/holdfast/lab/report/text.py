@@ -176,12 +176,17 @@ def log_tail(text: str, limit: int = LOG_LIMIT) -> str:
 
 
 def to_csv(rows: Sequence[Record]) -> str:
-    """Rows as CSV; the columns are those of all rows, in the order in which they first appear."""
+    """Rows as CSV; the columns are those of all rows, in the order in which they first appear.
+
+    Text loses the folders of the machine that it comes from, as everywhere on the page.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([without_folders(column) for column in columns])
+    for row in rows:
+        cells = (row.get(column, "") for column in columns)
+        writer.writerow([without_folders(cell) if isinstance(cell, str) else cell for cell in cells])
     return buffer.getvalue()
 
 

@@ -1,0 +1,172 @@
+"""What came of runs, or would come, as the command line says it: for people and as JSON."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from holdfast.cli.reproduce import Typed, place
+
+if TYPE_CHECKING:
+    from holdfast.lab.run import Forecast, StudyRun
+    from holdfast.lab.verdict import Verdict
+
+SHOWN = 10
+"""Failed trials of a study that are listed at the end of a run."""
+
+
+def foretell(forecasts: Sequence[Forecast], as_json: bool) -> None:
+    """Say for each trial whether it would be computed."""
+    if as_json:
+        rows = [
+            {
+                "study": item.study,
+                "seed": item.trial.seed,
+                "labels": dict(item.trial.labels),
+                "compute": item.reason is not None,
+                "reuse": item.stored,
+                "reason": item.reason,
+            }
+            for item in forecasts
+        ]
+        print(jsonlib.dumps({"trials": rows}, indent=1, ensure_ascii=False))
+        return
+    for item in forecasts:
+        what = f"computed: {item.reason}" if item.reason is not None else "reused" if item.stored else "left out"
+        print(f"{item.study} {item.trial.title}  {what}")
+    missing = sum(item.reason is not None for item in forecasts)
+    print(f"{missing} of {len(forecasts)} trials would be computed")
+
+
+def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, typed: Typed) -> None:
+    """Show the verdicts, the failed trials, and where the report is.
+
+    Arguments:
+        runs: the runs.
+        page: the report.
+        as_json: print JSON instead.
+        unnamed: what to say of studies that are not in the report.
+        typed: what the user typed.
+    """
+    if as_json:
+        summary = {"report": place(page), "studies": [_summary(item, typed) for item in runs]}
+        print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from holdfast.lab.report import text
+
+    table = Table("study", "claim", "verdict", box=None, pad_edge=False)
+    table.add_column("effect [95 % interval]", no_wrap=True)
+    table.add_column("seeds", justify="right")
+    colours = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
+    for item in runs:
+        for verdict in sorted(item.verdicts, key=lambda verdict: not verdict.headline):
+            evidence = verdict.evidence
+            effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
+            word = f"[{colours[verdict.status]}]{verdict.status}[/]"
+            if verdict.reason:
+                word += f": {escape(_reason(verdict, item, typed))}"
+            claim = f"[bold]{escape(verdict.claim)}[/]" if verdict.headline else escape(verdict.claim)
+            table.add_row(item.job.study.name, claim, word, escape(effect), str(evidence.n))
+    Console(highlight=False).print(table)
+    for item in runs:
+        print(f"{item.job.study.name} ({item.job.scale}): {_counts(item)}")
+        _list_failed(item, typed)
+    print(f"report: {page}")
+    if unnamed:
+        print(f"not in the report: {unnamed}")
+
+
+def _counts(item: StudyRun) -> str:
+    """How many trials were computed, and what became of the others."""
+    reused = len(item.results.outcomes) - item.computed
+    missing = sum(not failure.attempted for failure in item.results.failures)
+    left_out = len(item.results.left_out)
+    counts = [f"{item.computed} trials computed", f"{reused} reused"]
+    counts += [f"{len(item.failed)} failed"] if item.failed else []
+    counts += [f"{missing} not computed yet"] if missing else []
+    counts += [f"{left_out} left out by --only"] if left_out else []
+    return ", ".join(counts)
+
+
+def _list_failed(item: StudyRun, typed: Typed) -> None:
+    """Say of some failed trials what happened and where the log is, those with different reasons first."""
+    from holdfast.lab.report.failures import various
+    from holdfast.lab.report.text import clean, shorten
+    from holdfast.lab.store import Store
+
+    study, store = item.job.study.name, Store(typed.store)
+    for failure in various(item.failed)[:SHOWN]:
+        reason = shorten(" ".join(clean(failure.reason).split()), 300)
+        print(f"failed: {study} {failure.trial.title}: {reason}")
+        print(f"  log: {store.log_of(study, failure.key)}" if failure.log.strip() else "  no log: it printed nothing")
+    if len(item.failed) > SHOWN:
+        print(f"and {len(item.failed) - SHOWN} more, with their logs in {store.failed_folder(study, '')}")
+    if item.failed:
+        print(f"to try only {'this' if len(item.failed) == 1 else 'these'} again:  {typed.to_retry(item.job)}")
+
+
+def _reason(verdict: Verdict, item: StudyRun, typed: Typed) -> str:
+    """Why nothing is known about a claim, with the command that can change that."""
+    evidence = verdict.evidence
+    if evidence.needs:
+        return f"needs {typed.to_enlarge(item.job, evidence.needs)}"
+    if evidence.left_out:
+        return f"{verdict.reason}: {typed.to_complete(item.job)}"
+    return verdict.reason
+
+
+def _summary(item: StudyRun, typed: Typed) -> dict[str, Any]:
+    """What is published: it names no folder of this machine."""
+    from holdfast.lab.report.text import without_folders
+
+    failures = {failure.key: failure for failure in (*item.results.failures, *item.failed)}
+    return {
+        "study": item.job.study.name,
+        "scale": item.job.scale,
+        "command": without_folders(typed.published(item)),
+        "environments": list(item.environments),
+        "computed": item.computed,
+        "reused": len(item.results.outcomes) - item.computed,
+        "left_out": len(item.results.left_out),
+        "failed": [
+            {
+                "seed": failure.trial.seed,
+                "labels": {
+                    name: without_folders(value) if isinstance(value, str) else value
+                    for name, value in failure.trial.labels.items()
+                },
+                "reason": without_folders(failure.reason),
+                "log": f"failed/{item.job.study.name}/{failure.key}/log.txt" if failure.log.strip() else "",
+            }
+            for failure in failures.values()
+        ],
+        "verdicts": [
+            {
+                "claim": verdict.claim,
+                "text": verdict.text,
+                "status": str(verdict.status),
+                "headline": verdict.headline,
+                "effect": _number(verdict.evidence.effect),
+                "interval": [_number(verdict.evidence.low), _number(verdict.evidence.high)],
+                "n": verdict.evidence.n,
+                "test": verdict.evidence.test,
+                "p_adjusted": verdict.p_adjusted,
+                "reason": without_folders(_reason(verdict, item, typed)),
+                "paper": verdict.paper,
+            }
+            for verdict in item.verdicts
+        ],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
