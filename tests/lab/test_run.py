@@ -18,7 +18,7 @@ import pytest
 
 from holdfast.cli.reproduce import command_of
 from holdfast.errors import ArgumentError
-from holdfast.lab import Claim, Config, Status, Study, Trial
+from holdfast.lab import Claim, Config, Status, Study, Trial, exact
 from holdfast.lab.engines import LocalEngine
 from holdfast.lab.locate import find
 from holdfast.lab.run import Job, collect, forecast, run
@@ -88,6 +88,30 @@ def test_a_failed_trial_is_reported_and_the_rest_judged(toy: Study[Any], tmp_pat
     assert Counter(ledger())["1 new"] == 2
     assert len(ledger()) == 11
     assert collect([job], Store(tmp_path))[0].results.failures[0].reason == failure.reason
+
+
+def test_a_claim_that_does_not_ask_what_failed_decides_nothing(toy: Study[Any], tmp_path: Path) -> None:
+    """It counts the rows that are there: with those of the failed trial it could come out otherwise."""
+
+    def blind(results: Any) -> Any:
+        return exact(holds=False, effect=len(results.where(arm="new")), n=1, test="count")
+
+    def knowing(results: Any) -> Any:
+        count = len(results.where(arm="new"))
+        return exact(holds=count > 9, effect=count, n=1, test="count", failed=results.failed(arm="new"))
+
+    def elsewhere(results: Any) -> Any:
+        return exact(holds=len(results.where(arm="old")) == 5, effect=0, n=1, test="count")
+
+    claims = [Claim(test.__name__, "x", test) for test in (blind, knowing, elsewhere)]
+    job = Job.of(changed(toy, claims=claims), "quick", changes={"misbehave": "raise"})
+    [result] = run([job], Store(tmp_path), LocalEngine(2))
+    assert [verdict.status for verdict in result.verdicts] == [
+        Status.INCONCLUSIVE,
+        Status.CONTRADICTED,
+        Status.SUPPORTED,
+    ]
+    assert "seed 1 failed (ValueError: the toy raised)" in result.verdicts[0].reason
 
 
 def test_a_damaged_result_is_computed_again(toy: Study[Any], tmp_path: Path) -> None:

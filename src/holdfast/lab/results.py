@@ -92,23 +92,38 @@ class Results:
         outcomes: the finished trials with what they measured.
         failures: the trials that did not finish.
         left_out: trials of parts that the run left out, and that have no result.
+        asked: by its key, whether somebody who asked for rows of a failed trial has also asked for failures.
     """
 
     config: Any
     outcomes: Sequence[tuple[Trial[Any], Outcome]]
     failures: Sequence[Failure] = field(default_factory=tuple)
     left_out: Sequence[Trial[Any]] = field(default_factory=tuple)
+    asked: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def guarded(self) -> Results:
-        """The same for claims and figures: a look at `outcomes` and `failures` raises, too, if something is left out.
+        """The same for a claim or a figure, which reads more than it asks for by name.
 
-        These are what a study's own code reads; whoever only counts them takes the results as they are.
+        A look at `outcomes` and `failures` raises, too, if something is left out. What is asked is noted for
+        `unnoticed`.
         """
         if not self.left_out:
-            return self
+            return replace(self, asked={})
         return replace(
-            self, outcomes=_Guarded(self.outcomes, self.left_out), failures=_Guarded(self.failures, self.left_out)
+            self,
+            outcomes=_Guarded(self.outcomes, self.left_out),
+            failures=_Guarded(self.failures, self.left_out),
+            asked={},
         )
+
+    def unnoticed(self) -> dict[int, str]:
+        """Seeds whose rows were asked for by `where` or `curve` and lost, while nobody asked what has failed."""
+        return {
+            seed: failure.reason
+            for failure in _inside(self.failures)
+            if self.asked.get(failure.key) is False
+            for seed in failure.trial.seeds
+        }
 
     @property
     def records(self) -> list[Record]:
@@ -126,10 +141,12 @@ class Results:
         Errors:
             LeftOut: a trial that could have some was left out. So is it with all that is asked of results.
         """
+        self._note(labels, False)
         return [row for _, row in self._rows(labels)]
 
     def curve(self, name: str, **labels: Scalar) -> list[Record]:
         """Rows of a named curve that carry all the given labels."""
+        self._note(labels, False)
         return [row for _, row in self._rows(labels, name)]
 
     def by_seed(self, metric: str, **labels: Scalar) -> Values:
@@ -179,6 +196,7 @@ class Results:
     def failed(self, **labels: Scalar) -> dict[int, str]:
         """Seeds of the failed trials that could have had records with the labels, with the reason."""
         self._check_complete(labels)
+        self._note(labels, True)
         failed: dict[int, str] = {}
         for failure in _inside(self.failures):
             if _could_have(failure.trial, labels):
@@ -213,6 +231,11 @@ class Results:
                 labelled = _labelled(trial, row)
                 if all(name in labelled and labelled[name] == value for name, value in labels.items()):
                     yield trial, labelled
+
+    def _note(self, labels: Mapping[str, Scalar], noticed: bool) -> None:
+        for failure in _inside(self.failures):
+            if _could_have(failure.trial, labels):
+                self.asked[failure.key] = noticed or self.asked.get(failure.key, False)
 
     def _check_complete(self, labels: Mapping[str, Scalar]) -> None:
         """Nothing that was left out could have rows with these labels.

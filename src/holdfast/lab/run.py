@@ -23,7 +23,7 @@ from holdfast.lab.results import Failure, LeftOut, Results
 from holdfast.lab.store import Lock, Store, Stored
 from holdfast.lab.study import Part, Study, check_timeout
 from holdfast.lab.trial import PART, SCALES, Config, Outcome, Trial
-from holdfast.lab.verdict import Claim, Evidence, Verdict, judge, needs_parts, needs_scale, unusable
+from holdfast.lab.verdict import Claim, Evidence, Verdict, failed_seeds, judge, needs_parts, needs_scale, unusable
 
 DEPFILE = "depfile"
 """Name in a trial's environment under which it is stored what the result depends on."""
@@ -481,4 +481,6 @@ def _evidence(claim: Claim, job: Job, results: Results) -> Evidence:
         return unusable(f"the claim's test raised {line}")
     if not isinstance(evidence, Evidence):
         return unusable(f"the claim's test returned {type(evidence).__name__}, not Evidence")
+    if evidence.p_value is not None and (unnoticed := results.unnoticed()):
+        return unusable(f"{failed_seeds(unnoticed)}, and the claim's test does not ask which did")
     return evidence

@@ -175,7 +175,7 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def _failed(failed: Mapping[int, str]) -> str:
+def failed_seeds(failed: Mapping[int, str]) -> str:
     """Which seeds failed, and why the first of them did."""
     why = textwrap.shorten(failed[min(failed)], 100, placeholder=" ...")
     return f"{_seeds(sorted(failed))} failed ({why}{', ...' * (len(failed) > 1)})"
@@ -238,7 +238,7 @@ def _test(arms: tuple[BySeed, ...], question: _Question) -> Evidence:
         return unusable(f"seeds without a partner: {', '.join(map(str, odd))}", n)
     if n < question.min_seeds:
         effect = _mean([arms[0][seed] - (arms[1][seed] if question.paired else 0.0) for seed in complete])
-        also = f"; {_failed(failed)}" if failed else ""
+        also = f"; {failed_seeds(failed)}" if failed else ""
         return Evidence(
             effect=effect, n=n, reason=f"{n} seed{'s' * (n != 1)}, at least {question.min_seeds} needed{also}"
         )
@@ -246,9 +246,9 @@ def _test(arms: tuple[BySeed, ...], question: _Question) -> Evidence:
     if not failed:
         return evidence
     if evidence.p_value is None:
-        return replace(evidence, reason=f"{evidence.reason}; {_failed(failed)}")
+        return replace(evidence, reason=f"{evidence.reason}; {failed_seeds(failed)}")
     if question.bounds is None:
-        return replace(evidence, p_value=None, reason=_failed(failed))
+        return replace(evidence, p_value=None, reason=failed_seeds(failed))
     # Against what the other seeds say, whichever side of the threshold that is.
     worst = question.worst(above=evidence.effect > question.threshold)
     filled = [
@@ -260,7 +260,7 @@ def _test(arms: tuple[BySeed, ...], question: _Question) -> Evidence:
     decides = with_failed.p_value is not None and with_failed.p_value < LEVEL
     if decides and with_failed.favours == evidence.favours:
         return replace(with_failed, test=f"{with_failed.test}; failed {counted}")
-    return replace(evidence, p_value=None, reason=f"{_failed(failed)}; with {counted}, the data cannot tell")
+    return replace(evidence, p_value=None, reason=f"{failed_seeds(failed)}; with {counted}, the data cannot tell")
 
 
 def _counted(arms: tuple[BySeed, ...], worst: tuple[float, ...], failed: Sequence[int], names: tuple[str, ...]) -> str:
@@ -430,7 +430,7 @@ def exact(*, holds: bool, effect: float, n: int, test: str, failed: Mapping[int,
             them is *inconclusive*, one that does not is contradicted.
     """
     if failed and holds:
-        return unusable(_failed(failed), n)
+        return unusable(failed_seeds(failed), n)
     if n < 1:
         return unusable("no case was checked")
     if not math.isfinite(effect):
