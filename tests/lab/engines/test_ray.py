@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.lab.engines import EngineError, Finished, LocalEngine, RayEngine, Task
 from holdfast.lab.engines import ray as ray_engine
-from holdfast.lab.locate import FunctionRef, find
+from holdfast.lab.locate import FunctionRef
 from holdfast.lab.run import Job, Listener, run
 from holdfast.lab.store import Store
 from holdfast.lab.study import Study
@@ -157,26 +158,27 @@ def test_a_cluster_that_dies_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, 
     assert not workers_of()
 
 
-def test_a_node_with_other_code_is_refused(toy: Study[Any], tmp_path: Path, cluster: Any) -> None:
-    """The file on the node differs from the driver's: what it computes is not stored."""
-    if len(cluster.worker_nodes) == 0:
-        cluster.add_node(num_cpus=2)
-    path = tmp_path / "theirs" / "toy_study.py"
-    path.parent.mkdir()
-    path.write_text(TOY.read_text(encoding="utf-8"), encoding="utf-8")
-    study = find(str(path))
-    job = Job.of(study, "quick", seeds=1)
-
-    class Edits(RayEngine):
-        """Between the plan and the first trial, as another node's disk would."""
-
-        def _open(self) -> None:
-            super()._open()
-            path.write_text(TOY.read_text(encoding="utf-8").replace("gauss(1.0", "gauss(2.0"), encoding="utf-8")
-
-    [result] = run([job], Store(tmp_path / "s"), Edits(cluster.address))
+def test_a_node_with_other_code_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Any, toy: Study[Any]
+) -> None:
+    """The module on the node differs from the driver's of the same name: what it computes is not stored."""
+    for place, mean in (("ours", "1.0"), ("theirs", "2.0")):
+        (tmp_path / place).mkdir()
+        text = TOY.read_text(encoding="utf-8").replace("gauss(1.0", f"gauss({mean}")
+        (tmp_path / place / "carried_study.py").write_text(text, encoding="utf-8")
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    node = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(tmp_path / "theirs")})
+    try:
+        monkeypatch.syspath_prepend(tmp_path / "ours")
+        study = importlib.import_module("carried_study").study
+        [result] = run([Job.of(study, "quick", seeds=1)], Store(tmp_path / "s"), RayEngine(cluster.address))
+    finally:
+        cluster.remove_node(node)
     assert not result.results.outcomes
-    assert all("toy_study.py has changed" in failure.reason for failure in result.results.failures)
+    assert [failure.reason for failure in result.results.failures] == [
+        "the worker had other code than this process: carried_study.py has changed since"
+    ] * 2
 
 
 def test_sigterm_ends_a_run_on_a_cluster(tmp_path: Path, cluster: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ START_S = 120.0
 SILENT_S = 60.0
 """How long a cluster may not answer; then it is lost."""
 
+_KNOCK_S = 5.0
 _GOODBYE_S = 5.0
 _TELL_EVERY_S = 1.0
 
@@ -69,6 +71,7 @@ class RayEngine(Engine):
         address = self._address
         if address is None and self._ray.is_initialized():
             address = self._ray.get_runtime_context().gcs_address
+        _knock(address)
         self._agent = Supervised(f"{__name__}:serve", address, self._workers or available_cores(), holdfast_variables())
         self._heard = time.monotonic()
         patience = START_S if address is None else CONNECT_S
@@ -146,6 +149,17 @@ class RayEngine(Engine):
 
 def _no_cluster(address: str | None, why: str) -> ArgumentError:
     return ArgumentError("address", "a running Ray cluster", f"{address} ({why})")
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody listens at an address: Ray itself takes half a minute to say that nobody does."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from error
 
 
 def _lost(why: str) -> EngineError:
