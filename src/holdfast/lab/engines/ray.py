@@ -26,7 +26,7 @@ from holdfast.lab.identity import holdfast_variables
 NODE_RETRIES = 3
 """How often Ray starts a trial again after losing its process: nodes come and go for no fault of a trial."""
 
-CONNECT_S = 30.0
+CONNECT_S = 36.0
 """How long a cluster may take to answer at first."""
 
 START_S = 120.0
