@@ -6,14 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from holdfast.lab.engines import EngineError, Event, Failed, Finished, LocalEngine, Progress, Task, local
+from holdfast.lab.engines import EngineError, Event, Failed, Finished, LocalEngine, Progress, Task, local, pool
 from holdfast.lab.engines.engine import pack
 from holdfast.lab.locate import FunctionRef, load_file
 from holdfast.lab.study import Study
@@ -234,3 +234,66 @@ def test_a_trial_that_misses_a_name_is_computed_with_the_whole_file(tmp_path: Pa
         assert isinstance(event, Finished)
         assert event.outcome.records == ({"x": 1},)
         assert event.depfile.whole == ("",)
+
+
+def test_a_start_that_fails_is_tried_again_like_a_trial(toy: Study[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it that no process can be made, or that it dies as it starts."""
+    start, starts = pool.Supervised, []
+
+    def sometimes(body: str) -> pool.Supervised:
+        starts.append(body)
+        if len(starts) == 1:
+            raise OSError("no more processes")
+        return start("os:_exit" if len(starts) == 2 else body)
+
+    monkeypatch.setattr(pool, "Supervised", sometimes)
+    found = ended(LocalEngine(2).map(tasks(toy, seeds=2)))
+    assert len(starts) >= 4
+    assert len(found) == 4
+    assert all(isinstance(event, Finished) for event in found.values())
+
+
+def test_workers_that_never_start_are_one_clear_error(toy: Study[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "BODY", "os:abort")
+    with pytest.raises(EngineError, match="workers cannot start"):
+        list(LocalEngine(2).map(tasks(toy)))
+    assert not workers_of()
+
+
+def test_a_trial_that_cannot_be_pickled_fails_alone(toy: Study[Any]) -> None:
+    @dataclass(frozen=True)
+    class Local(Config):
+        """Nobody else can find it."""
+
+    good, other, *_ = tasks(toy)
+    found = ended(LocalEngine(1).map([good, replace(other, trial=Trial(0, Local()))]))
+    assert isinstance(found["0"], Finished)
+    failed = found["1"]
+    assert isinstance(failed, Failed)
+    assert "cannot be pickled" in failed.reason
+
+
+def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    """Not the process, and not what that has started."""
+    path = tmp_path / "parent.py"
+    path.write_text(
+        "import subprocess, time\n"
+        "from holdfast.lab.progress import report\n"
+        "def run(trial):\n"
+        "    subprocess.Popen(['sleep', '7654322'])\n"
+        "    report(0.5)\n"
+        "    time.sleep(600)\n",
+        encoding="utf-8",
+    )
+    task = Task("0", FunctionRef.of(load_file(path).run), Trial(0, Config()), retries=0)
+    for event in LocalEngine(1).map([task]):
+        if isinstance(event, Progress):
+            supervisors = [process for process in workers_of() if process.ppid() == os.getpid()]
+            assert len(supervisors) == 1
+            supervisors[0].kill()
+        else:
+            assert isinstance(event, Failed)
+            assert "its worker died (SIGKILL" in event.reason
+    left = [process for process in psutil.process_iter(["cmdline"]) if "7654322" in (process.info["cmdline"] or [])]
+    assert not left
+    assert not workers_of()
