@@ -13,7 +13,18 @@ from typing import Any
 import psutil
 import pytest
 
-from holdfast.lab.engines import EngineError, Event, Failed, Finished, LocalEngine, Progress, Task, local, pool
+from holdfast.lab.engines import (
+    EngineError,
+    Event,
+    Failed,
+    Finished,
+    LocalEngine,
+    Progress,
+    Task,
+    local,
+    pool,
+    supervise,
+)
 from holdfast.lab.engines.engine import pack
 from holdfast.lab.locate import FunctionRef, load_file
 from holdfast.lab.study import Study
@@ -297,3 +308,27 @@ def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     left = [process for process in psutil.process_iter(["cmdline"]) if "7654322" in (process.info["cmdline"] or [])]
     assert not left
     assert not workers_of()
+
+
+def test_a_log_is_of_its_own_trial_and_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "_LOG_MOST", 1 << 20)
+    path = tmp_path / "talks.py"
+    path.write_text(
+        "import os, time\n"
+        "def run(trial):\n"
+        "    for i in range(40 if trial.seed == 1 else 1):\n"
+        "        print('x' * 100_000, flush=True)\n"
+        "        time.sleep(0.02 if trial.seed == 1 else 0)\n"
+        "    size = os.fstat(1).st_size\n"
+        "    print('the end of', trial.seed)\n"
+        "    raise ValueError(size)\n",
+        encoding="utf-8",
+    )
+    reference = FunctionRef.of(load_file(path).run)
+    found = ended(LocalEngine(1).map(Task(str(i), reference, Trial(i, Config())) for i in range(3)))
+    for key, event in found.items():
+        assert isinstance(event, Failed)
+        assert f"the end of {key}" in event.log
+        assert "\0" not in event.log
+    assert found["2"].reason == "ValueError: 100001"  # type: ignore[union-attr]
+    assert int(found["1"].reason.partition(": ")[2]) < 3_000_000  # type: ignore[union-attr]

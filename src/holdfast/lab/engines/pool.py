@@ -107,6 +107,7 @@ class Pool:
                 yield from self._hear(worker)
         now = time.monotonic()
         for worker in list(self._workers):
+            worker.process.cut_log()
             if worker.process.ended():
                 yield from self._bury(worker)
             elif worker.deadline is not None and now >= worker.deadline:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import os
 import pickle
@@ -35,6 +36,7 @@ so does one order of sets and dictionaries of text."""
 
 _MARK = "_HOLDFAST_PROCESS"
 _LOG_TAIL = 20_000
+_LOG_MOST = 1 << 26
 _STOP_S = 5.0
 _LOOK_S = 1.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
@@ -57,6 +59,7 @@ class Supervised:
         lifeline, self._lifeline = os.pipe()
         # Without a name it needs no clearing up, whoever dies.
         self._log = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115 - as long as the process
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # so that it may be cut
         self._mark = uuid.uuid4().hex
         command = (
             f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; "
@@ -101,6 +104,11 @@ class Supervised:
     def ended(self) -> bool:
         """Whether the process and all below it are gone."""
         return self._process.poll() is not None
+
+    def cut_log(self) -> None:
+        """Forget what it has printed, if that is more than anybody could want."""
+        if os.fstat(self._log.fileno()).st_size > _LOG_MOST:
+            os.ftruncate(self._log.fileno(), 0)
 
     def log(self) -> str:
         """The end of what it has printed."""
