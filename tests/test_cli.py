@@ -293,7 +293,7 @@ def test_a_damaged_store_is_a_warning_and_is_mended(tmp_path: Path) -> None:
     (victim / "metrics.json").write_text("{}", encoding="utf-8")
     status, out, err = ask("run", TOY, cwd=tmp_path)
     assert status == 0
-    assert "1 trials computed, 9 reused" in out
+    assert "1 trial computed, 9 reused" in out
     assert "holdfast: warning:" in err
     assert "set-aside" in err
 

@@ -119,7 +119,7 @@ def test_what_failed_is_listed_with_its_log_and_tried_again(folder: Path) -> Non
     (folder / "decay").unlink()
     status, out, _ = ask(*shlex.split(again)[1:], cwd=folder)
     assert status == 0
-    assert "one (quick): 1 trials computed, 5 reused\n" in out
+    assert "one (quick): 1 trial computed, 5 reused\n" in out
     assert "failed" not in out
 
 

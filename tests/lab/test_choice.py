@@ -93,12 +93,12 @@ STUDY = Study("toy", "?", {"quick": Config(seeds=3), "laptop": Config(seeds=4)},
 EVERY = [(part, seed) for part in ("decay", "growth") for seed in range(3)]
 
 
-def job(*only: str) -> Job:
-    return Job.of(STUDY, "quick", only=only or None)
+def job(*only: str, timeout: float | None = None) -> Job:
+    return Job.of(STUDY, "quick", only=only or None, timeout=timeout)
 
 
-def go(store: Path, engine: Here | None = None, *only: str, **choice: Any) -> StudyRun:
-    [result] = run([job(*only)], Store(store), engine or Here(), choice=Choice(**choice))
+def go(store: Path, engine: Here | None = None, *only: str, timeout: float | None = None, **choice: Any) -> StudyRun:
+    [result] = run([job(*only, timeout=timeout)], Store(store), engine or Here(), choice=Choice(**choice))
     return result
 
 
@@ -248,15 +248,18 @@ def test_a_checkpoint_stays_until_there_is_a_result(tmp_path: Path) -> None:
     ("choice", "message"),
     [
         ({"failed": True, "fresh": True}, r"^fresh: expected either this or failed, .* got both"),
-        ({"timeout": 0}, r"^timeout: expected a positive number of seconds, got 0"),
-        ({"timeout": float("nan")}, r"^timeout: "),
-        ({"timeout": float("inf")}, r"^timeout: "),
         ({"retries": -1}, r"^retries: expected at least 0, got -1"),
     ],
 )
 def test_contradictions_are_named(choice: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Choice(**choice)
+
+
+@pytest.mark.parametrize("seconds", [0, float("nan"), float("inf")])
+def test_the_timeout_of_a_job_is_checked(seconds: float) -> None:
+    with pytest.raises(ArgumentError, match=r"^timeout: expected a positive number of seconds, got "):
+        Job.of(STUDY, "quick", timeout=seconds)
 
 
 def test_the_timeout_of_a_part_is_checked() -> None:
@@ -272,8 +275,8 @@ def test_a_forecast_says_what_the_choice_would_do(tmp_path: Path) -> None:
         items = forecast([job(*only)], Store(tmp_path), Choice(**choice))
         return [item.reason or ("reused" if item.stored else "left out") for item in items]
 
-    assert told() == ["reused", "not computed yet", "reused", *["not computed yet"] * 3]
+    assert told() == ["reused", "failed last time (ValueError: no)", "reused", *["not computed yet"] * 3]
     assert told("decay") == ["reused", "left out", "reused", *["not computed yet"] * 3]
     assert told(failed=True) == ["reused", "failed last time (ValueError: no)", "reused", *["left out"] * 3]
     anew = "its result is to be computed anew"
-    assert told("growth", fresh=True) == [anew, "not computed yet", anew, *["left out"] * 3]
+    assert told("growth", fresh=True) == [anew, "failed last time (ValueError: no)", anew, *["left out"] * 3]

@@ -124,7 +124,7 @@ def test_a_seed_that_lacks_the_value_of_the_others_is_named(odd, reason):
     assert values.failed == {4: reason}
     evidence = mean_of(values, threshold=0.0)
     assert evidence.p_value is None
-    assert evidence.reason == f"seed 4 failed ({reason})"
+    assert evidence.reason == f"no result for seed 4 ({reason})"
 
 
 def test_trials_of_another_kind_need_not_have_the_metric():

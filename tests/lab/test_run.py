@@ -82,7 +82,7 @@ def test_a_failed_trial_is_reported_and_the_rest_judged(toy: Study[Any], tmp_pat
     assert failure.reason == "ValueError: the toy raised"
     assert "about to misbehave" in failure.log
     assert result.verdicts[0].status is Status.INCONCLUSIVE
-    assert result.verdicts[0].reason == "seed 1 failed (ValueError: the toy raised)"
+    assert result.verdicts[0].reason == "no result for seed 1 (ValueError: the toy raised)"
     # A later run tries the failed trial again, and only that.
     run([job], Store(tmp_path), LocalEngine(2))
     assert Counter(ledger())["1 new"] == 2
@@ -111,7 +111,7 @@ def test_a_claim_that_does_not_ask_what_failed_decides_nothing(toy: Study[Any], 
         Status.CONTRADICTED,
         Status.SUPPORTED,
     ]
-    assert "seed 1 failed (ValueError: the toy raised)" in result.verdicts[0].reason
+    assert "no result for seed 1 (ValueError: the toy raised)" in result.verdicts[0].reason
 
 
 def test_a_damaged_result_is_computed_again(toy: Study[Any], tmp_path: Path) -> None:

@@ -489,15 +489,15 @@ def test_a_failed_seed_is_named_and_makes_a_claim_inconclusive():
     found = mean_of(values, threshold=0.1)
     assert (status(found), found.n) == (Status.INCONCLUSIVE, 4)
     assert found.effect == 1.0
-    assert found.reason == "seed 3 failed (ValueError: no)"
+    assert found.reason == "no result for seed 3 (ValueError: no)"
     control = by_seed([0.1, 0.0, 0.1, 0.0, 0.2])
     for pair in ((values, control), (control, values)):
-        assert paired_difference(*pair).reason == "seed 3 failed (ValueError: no)"
-        assert equivalent(*pair, margin=5).reason == "seed 3 failed (ValueError: no)"
+        assert paired_difference(*pair).reason == "no result for seed 3 (ValueError: no)"
+        assert equivalent(*pair, margin=5).reason == "no result for seed 3 (ValueError: no)"
     both = paired_difference(values, lost(list(control.values()), 1))
-    assert "seeds 1, 3 failed" in both.reason
+    assert "no result for seeds 1, 3" in both.reason
     assert both.n == 3
-    assert "seed 0 failed" in mean_of(lost([1.0, 2.0, 3.0], 0), threshold=0.0).reason  # too few are left, too
+    assert "no result for seed 0" in mean_of(lost([1.0, 2.0, 3.0], 0), threshold=0.0).reason  # too few are left, too
 
 
 def test_a_failed_seed_counts_as_its_worst_where_there_is_one():
@@ -511,7 +511,7 @@ def test_a_failed_seed_counts_as_its_worst_where_there_is_one():
     assert status(mean_of(values, threshold=0.5, alternative="less", bounds=(0, 1))) is Status.CONTRADICTED
     closer = mean_of(values, threshold=0.8, bounds=(0, 1))
     assert status(closer) is Status.INCONCLUSIVE
-    assert closer.reason == "seed 4 failed (ValueError: no); with seed 4 counted as 0, the data cannot tell"
+    assert closer.reason == "no result for seed 4 (ValueError: no); with seed 4 counted as 0, the data cannot tell"
     assert closer.effect == pytest.approx(0.91, abs=0.01)  # of the seeds that there are
 
 
@@ -540,7 +540,7 @@ def test_a_failed_share_counts_as_none_of_its_cases():
 def test_exact_claims_need_every_seed_to_hold_and_one_to_fail():
     failed = {3: "killed"}
     found = exact(holds=True, effect=0, n=10, test="exceptions", failed=failed)
-    assert (status(found), found.reason) == (Status.INCONCLUSIVE, "seed 3 failed (killed)")
+    assert (status(found), found.reason) == (Status.INCONCLUSIVE, "no result for seed 3 (killed)")
     assert status(exact(holds=False, effect=1, n=10, test="exceptions", failed=failed)) is Status.CONTRADICTED
 
 

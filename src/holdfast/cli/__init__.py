@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"holdfast: error: {' '.join(str(error).split())}", file=sys.stderr)
         status = USER_MISTAKE
     except KeyboardInterrupt:
-        message = "holdfast: interrupted; finished trials are kept and the same command computes the rest"
-        print(message, file=sys.stderr)
+        then = (
+            "with --fresh the same command begins anew" if "--fresh" in words else "the same command computes the rest"
+        )
+        print(f"holdfast: interrupted; finished trials are kept and {then}", file=sys.stderr)
         status = INTERRUPTED
     except BrokenPipeError:  # whoever read the output has had enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

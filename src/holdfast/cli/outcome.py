@@ -86,14 +86,26 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
 
 def _counts(item: StudyRun) -> str:
     """How many trials were computed, and what became of the others."""
-    reused = len(item.results.outcomes) - item.computed
+    from holdfast.lab.report.text import count
+
+    kept = _kept(item)
     missing = sum(not failure.attempted for failure in item.results.failures)
     left_out = len(item.results.left_out)
-    counts = [f"{item.computed} trials computed", f"{reused} reused"]
+    counts = [
+        f"{count(item.computed, 'trial')} computed",
+        f"{len(item.results.outcomes) - item.computed - kept} reused",
+    ]
     counts += [f"{len(item.failed)} failed"] if item.failed else []
+    counts += [f"for {kept} of them an older result is used"] if kept else []
     counts += [f"{missing} not computed yet"] if missing else []
     counts += [f"{left_out} left out by --only"] if left_out else []
     return ", ".join(counts)
+
+
+def _kept(item: StudyRun) -> int:
+    """How many trials have failed that have an older result."""
+    without = {failure.key for failure in item.results.failures}
+    return sum(failure.key not in without for failure in item.failed)
 
 
 def _list_failed(item: StudyRun, typed: Typed) -> None:
@@ -111,6 +123,10 @@ def _list_failed(item: StudyRun, typed: Typed) -> None:
         print(f"and {len(item.failed) - SHOWN} more, with their logs in {store.failed_folder(study, '')}")
     if item.failed:
         print(f"to try only {'this' if len(item.failed) == 1 else 'these'} again:  {typed.to_retry(item.job)}")
+    missing = [failure for failure in item.results.failures if not failure.attempted]
+    if missing:
+        reasons = "; ".join(dict.fromkeys(shorten(failure.reason, 300) for failure in various(missing)[:3]))
+        print(f"not computed: {reasons}\n  to compute all that is missing:  {typed.to_complete(item.job)}")
 
 
 def _reason(verdict: Verdict, item: StudyRun, typed: Typed) -> str:
@@ -134,7 +150,7 @@ def _summary(item: StudyRun, typed: Typed) -> dict[str, Any]:
         "command": without_folders(typed.published(item)),
         "environments": list(item.environments),
         "computed": item.computed,
-        "reused": len(item.results.outcomes) - item.computed,
+        "reused": len(item.results.outcomes) - item.computed - _kept(item),
         "left_out": len(item.results.left_out),
         "failed": [
             {

@@ -70,6 +70,8 @@ def command_of(job: Job, word: str | None = None, flags: Sequence[str] = ()) -> 
         word: what to call its study; by default its name, or its file as seen from here.
         flags: further options.
     """
+    if job.timeout is not None:
+        flags = [*flags, "--timeout", f"{job.timeout:g}"]
     return command(word or place_of(job.study), job.scale, job.overrides, flags, job.study.scales[job.scale])
 
 

@@ -199,7 +199,7 @@ def run_studies(options: Run) -> int:
     if options.all == bool(options.studies):
         raise ArgumentError("STUDY", "names of studies, or --all", "both" if options.all else "neither")
     config = getattr(options, "config", None)
-    choice = Choice(options.failed, options.fresh, options.timeout, options.retries)
+    choice = Choice(options.failed, options.fresh, options.retries)
     studies = _installed() if options.all else find_studies(options.studies)
     typed = _typed(options, studies)
     parts = _parts(options, studies)
@@ -211,7 +211,8 @@ def run_studies(options: Run) -> int:
             warnings.warn(f"{study.name} has no scale {options.scale}; left out", stacklevel=1)
             continue
         only = parts.get(study.name)
-        jobs.append(Job.of(study, options.scale, config=config, seeds=options.seeds, only=only))
+        job = Job.of(study, options.scale, config=config, seeds=options.seeds, only=only, timeout=options.timeout)
+        jobs.append(job)
     if not jobs:
         raise ArgumentError("--scale", "a scale that some study has", options.scale)
     store = Store(options.store)
@@ -233,10 +234,10 @@ def _typed(options: Run, studies: Sequence[Study[Any]]) -> Typed:
         {} if options.all else dict(zip([study.name for study in studies], dict.fromkeys(options.studies), strict=True))
     )
     flags = []
-    for name in ("engine", "address", "workers", "timeout", "retries"):
+    for name in ("engine", "address", "workers", "retries"):
         value = getattr(options, name)
         if value != getattr(Run, name):
-            flags += [f"--{name}", f"{value:g}" if name == "timeout" else str(value)]
+            flags += [f"--{name}", str(value)]
     return Typed(words, options.store, flags)
 
 
@@ -328,7 +329,7 @@ def _known_runs(
             continue
         try:
             study = files.get(name) or find(name)
-            job = Job.of(study, record.scale, changes=record.overrides, only=record.only)
+            job = Job.of(study, record.scale, changes=record.overrides, only=record.only, timeout=record.timeout)
         except (LocateError, ArgumentError) as error:
             left_out.append(f"{name} is left out of the report: {error}")
             continue

@@ -57,12 +57,14 @@ class Job:
         scale: the scale whose configuration was taken.
         config: that configuration, perhaps with settings changed.
         only: names of the parts to compute; `None`: all. Results of the others are used where they are in the store.
+        timeout: seconds after which a trial has failed; `None`: what its part says.
     """
 
     study: Study[Any]
     scale: str
     config: Any
     only: tuple[str, ...] | None = None
+    timeout: float | None = None
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ class Job:
         changes: Mapping[str, Any] | None = None,
         seeds: int | None = None,
         only: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> Job:
         """A job at one of the study's scales.
 
@@ -84,9 +87,11 @@ class Job:
             changes: settings to change in it, by dotted name.
             seeds: number of seeds, if not the configuration's own.
             only: names of the parts to compute, if not all.
+            timeout: seconds after which a trial has failed, if not what its part says.
 
         Errors:
-            ArgumentError: the study has no such scale, setting or part, or the number of seeds is below one.
+            ArgumentError: the study has no such scale, setting or part, the number of seeds is below one, or there
+                are no such seconds.
         """
         if scale not in study.scales:
             raise ArgumentError("scale", f"a scale that {study.name} has ({', '.join(study.scales)})", scale)
@@ -99,7 +104,8 @@ class Job:
         for name in only or ():
             if name not in parts:
                 raise ArgumentError("only", f"parts of {study.name} ({', '.join(parts)})", name)
-        return cls(study, scale, config, None if only is None else tuple(only))
+        check_timeout("timeout", timeout)
+        return cls(study, scale, config, None if only is None else tuple(only), timeout)
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -109,27 +115,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which trials to compute, and how patiently.
+    """Which trials to compute, and how stubbornly.
 
     Arguments:
         failed: only those whose last attempt failed; others without a result are left as they are.
         fresh: also those whose result is in the store; that gives way once the new one is there.
-        timeout: seconds after which a trial has failed; `None`: what its part says.
         retries: how often a trial is tried again after its worker died.
 
     Errors:
-        ArgumentError: `failed` contradicts `fresh`, or there are no such seconds or retries.
+        ArgumentError: `failed` contradicts `fresh`, or there are no such retries.
     """
 
     failed: bool = False
     fresh: bool = False
-    timeout: float | None = None
     retries: int = RETRIES
 
     def __post_init__(self) -> None:
         if self.failed and self.fresh:
             raise ArgumentError("fresh", "either this or failed, which computes no other trial", "both")
-        check_timeout("timeout", self.timeout)
         if self.retries < 0:
             raise ArgumentError("retries", "at least 0", self.retries)
 
@@ -199,7 +202,8 @@ class _Item:
             if self.reason is None and self.stored is None:
                 self.fail(self.missing, attempted=False)
         elif self.stored is None:
-            self.reason = self.missing
+            last = store.load_failure(self.study, self.document)
+            self.reason = self.missing if last is None else f"failed last time ({last[0]})"
         elif choice.fresh:
             self.reason = "its result is to be computed anew"
         self.anew = self.reason is not None and self.stored is not None
@@ -240,7 +244,7 @@ def run(
     store.check_writable()
     plans = [_plan(job) for job in jobs]
     for job in jobs:
-        store.remember(job.study.name, job.scale, job.overrides, source_of(job.study), job.only)
+        store.remember(job.study.name, job.scale, job.overrides, source_of(job.study), job.only, job.timeout)
     files = Files()
     items = _decided(plans, store, files, choice)
     for job, plan in zip(jobs, plans, strict=True):
@@ -324,6 +328,7 @@ def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
     at_home = {reference.module, *modules_with(study)}
     source = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
     commit = git_commit(Path(source).resolve().parent) if source else None
+    timeout = part.timeout if job.timeout is None else job.timeout
     wanted = job.only is None or part.name in job.only
     for trial in part.labelled_trials(job.config):
         if isinstance(trial.config, Config):
@@ -331,7 +336,7 @@ def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
             settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
             trial = dataclasses.replace(trial, config=settings)
         document = identity(study.name, trial, at_home)
-        yield _Item(study.name, trial, document, key_of(document), reference, commit, part.timeout, wanted)
+        yield _Item(study.name, trial, document, key_of(document), reference, commit, timeout, wanted)
 
 
 def _decided(plans: Sequence[Sequence[_Item]], store: Store, files: Files, choice: Choice) -> dict[str, _Item]:
@@ -434,7 +439,7 @@ def _claim(
                 item.run,
                 item.trial,
                 item.part,
-                timeout=item.timeout if choice.timeout is None else choice.timeout,
+                timeout=item.timeout,
                 retries=choice.retries,
                 checkpoints=str(store.checkpoint_folder(item.key).absolute()),
             )
@@ -482,5 +487,5 @@ def _evidence(claim: Claim, job: Job, results: Results) -> Evidence:
     if not isinstance(evidence, Evidence):
         return unusable(f"the claim's test returned {type(evidence).__name__}, not Evidence")
     if evidence.p_value is not None and (unnoticed := results.unnoticed()):
-        return unusable(f"{failed_seeds(unnoticed)}, and the claim's test does not ask which did")
+        return unusable(f"{failed_seeds(unnoticed)}, and the claim's test does not ask for whom there is none")
     return evidence

@@ -74,12 +74,14 @@ class RunRecord:
         source: name of the file that holds the study, without its folder, if it is not an installed one. It is shown
             and never loaded: a store may come from anybody.
         only: the parts that were run, where others were left out.
+        timeout: the time limit of its trials in seconds, if it was not that of the parts.
     """
 
     scale: str
     overrides: Mapping[str, Any]
     source: str | None = None
     only: tuple[str, ...] | None = None
+    timeout: float | None = None
 
 
 class Lock:
@@ -244,11 +246,11 @@ class Store:
             return None
 
     def failed_folder(self, study: str, key: str) -> Path:
-        """Where the reason and the whole log of a failed trial lie."""
+        """Where the reason and log of a failed trial lie."""
         return self.root / "failed" / study / key
 
     def log_of(self, study: str, key: str) -> Path:
-        """The whole log of a failed trial."""
+        """The log of a failed trial."""
         return self.failed_folder(study, key) / "log.txt"
 
     def checkpoint_folder(self, key: str) -> Path:
@@ -266,6 +268,7 @@ class Store:
         overrides: Mapping[str, Any],
         source: str | Path | None = None,
         only: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Note that a study was run, so that the report shows it. The latest run of a study counts.
 
@@ -275,6 +278,7 @@ class Store:
             overrides: settings that differ from the scale's, by dotted name.
             source: the file that holds the study, if it is not an installed one; its folder is not noted.
             only: the parts that were run, if not all.
+            timeout: the time limit of its trials, if it was not that of the parts.
         """
         with _clear_errors("write to", self.root):
             lock = FileLock(self.root / ".locks" / "runs.lock")
@@ -282,7 +286,7 @@ class Store:
             try:
                 runs = self._runs()
                 name = re.sub(NOT_IN_A_FILE_NAME, "_", Path(source).name) if source else None
-                runs[study] = RunRecord(scale, overrides, name, None if only is None else tuple(only))
+                runs[study] = RunRecord(scale, overrides, name, None if only is None else tuple(only), timeout)
                 document = {name: to_json(vars(record), "config") for name, record in runs.items()}
                 temporary = self.root / ".writing" / "runs"
                 files.write(temporary, files.seal({"runs": document}))

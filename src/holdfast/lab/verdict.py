@@ -176,9 +176,9 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def failed_seeds(failed: Mapping[int, str]) -> str:
-    """Which seeds failed, and why the first of them did."""
+    """Which seeds have no result, and why the first of them has none."""
     why = textwrap.shorten(failed[min(failed)], 100, placeholder=" ...")
-    return f"{_seeds(sorted(failed))} failed ({why}{', ...' * (len(failed) > 1)})"
+    return f"no result for {_seeds(sorted(failed))} ({why}{', ...' * (len(failed) > 1)})"
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,11 @@ class Supervised:
         """The end of what it has printed."""
         try:
             size = os.fstat(self._log.fileno()).st_size
-            return os.pread(self._log.fileno(), _LOG_TAIL, max(0, size - _LOG_TAIL)).decode(errors="replace")
+            text = os.pread(self._log.fileno(), _LOG_TAIL, max(0, size - _LOG_TAIL)).decode(errors="replace")
+            if size <= _LOG_TAIL:
+                return text
+            whole_lines = text.partition("\n")[2] or text
+            return f"[what was printed before is cut]\n{whole_lines}"
         except (OSError, ValueError):
             return ""
 

@@ -28,7 +28,7 @@ class FailedTrial:
         key: its key in the store.
         reason: why it failed.
         log: the end of its log.
-        place: of the whole log in the store, if it has one.
+        place: of the log in the store, if it has one.
     """
 
     title: str

@@ -107,6 +107,7 @@ class _Chapter:
     environments: list[tuple[str, list[str]]]
     machines: int
     failed: int
+    missing: int
     left_out: int
     failures: list[FailedTrial]
     command: str
@@ -130,7 +131,7 @@ def render(sections: Sequence[Section]) -> str:
     )
     environment.filters["count"] = text.count
     anchors = _anchors(sections)
-    failing = sum(bool(section.results.failures) for section in sections)
+    failing = sum(any(failure.attempted for failure in section.results.failures) for section in sections)
     chapters = [_chapter(section, anchor, failing) for section, anchor in zip(sections, anchors, strict=True)]
     statuses = [row.status for chapter in chapters for row in chapter.rows]
     return environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8")).render(
@@ -138,6 +139,7 @@ def render(sections: Sequence[Section]) -> str:
         counts={status.value: statuses.count(status.value) for status in Status},
         level=LEVEL,
         min_seeds=MIN_SEEDS,
+        published=any(section.study.paper for section in sections),
         style=Markup(folder.joinpath("style.css").read_text("utf-8")),
         version=__version__,
     )
@@ -182,9 +184,10 @@ def _anchors(sections: Sequence[Section]) -> list[str]:
 
 def _chapter(section: Section, anchor: str, failing: int) -> _Chapter:
     results = section.results
+    failed = [failure for failure in results.failures if failure.attempted]
     families = {claim.name: claim.family for claim in section.study.claims}
     environments = [
-        {name: text.without_folders(value) for name, value in text.flatten(environment)}
+        {name: text.without_folders(value) for name, value in text.flatten(environment) if value != "None"}
         for environment in section.environments
     ]
     names = dict.fromkeys(name for environment in environments for name in environment)
@@ -204,9 +207,10 @@ def _chapter(section: Section, anchor: str, failing: int) -> _Chapter:
         settings=[(name, text.without_folders(value)) for name, value in text.flatten(section.config)],
         environments=[(name, [each.get(name, text.NOTHING) for each in environments]) for name in names],
         machines=len(environments),
-        failed=len(results.failures),
+        failed=len(failed),
+        missing=len(results.failures) - len(failed),
         left_out=len(results.left_out),
-        failures=choose(section.study.name, results.failures, failing),
+        failures=choose(section.study.name, failed, failing),
         command=text.without_folders(section.command),
         warnings=_warnings(section),
     )
@@ -279,13 +283,20 @@ def _mixed(environments: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, lis
 def _warnings(section: Section) -> list[str]:
     """What a reader must know before believing the verdicts."""
     cautions = []
-    finished, failed = len(section.results.outcomes), len(section.results.failures)
+    results = section.results
+    finished, failed = len(results.outcomes), sum(failure.attempted for failure in results.failures)
+    missing = len(results.failures) - failed
     if not finished:
         cautions.append("No trial has finished yet.")
     if failed:
         verb = "has" if failed == 1 else "have"
-        trials = f"{failed} of {text.count(finished + failed, 'trial')}"
+        trials = f"{failed} of {text.count(finished + failed + missing, 'trial')}"
         cautions.append(f"{trials} {verb} failed: what they would have shown is missing.")
+    if missing:
+        verb = "is" if missing == 1 else "are"
+        reasons = dict.fromkeys(failure.reason for failure in results.failures if not failure.attempted)
+        why = text.shorten(text.without_folders("; ".join(list(reasons)[:3])), 300)
+        cautions.append(f"{text.count(missing, 'trial')} {verb} not computed: {why}.")
     if section.results.left_out:
         trials = text.count(len(section.results.left_out), "trial")
         verb = "is" if len(section.results.left_out) == 1 else "are"
