@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holdfast.nn.attention import plain
-from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.visibility import block as block_of
 from holdfast.nn.attention.visibility import chunks, span
 from holdfast.nn.masking import hidden_keys
@@ -124,7 +124,8 @@ def attention_statistics(
     call = AttentionCall.of(
         query, key, mask=mask, causal=causal, scale=scale, softcap=softcap, window=window, sinks=sinks
     )
-    return row_statistics(call, block)
+    with full_precision(query.device):
+        return row_statistics(call, block)
 
 
 def row_statistics(call: AttentionCall, size: int = 1024) -> RowStatistics:
