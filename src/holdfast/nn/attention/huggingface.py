@@ -17,7 +17,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -108,25 +108,58 @@ def _interfaces() -> tuple[Any, Any]:
 
 
 def refusal(model_class: type) -> str | None:
-    """Why models of a class cannot use a registered attention; `None` where they can.
+    """Why models of a class cannot use a registered attention; `None` where nothing in its files speaks against it.
 
     Arguments:
-        model_class: a `PreTrainedModel`. What its files say of attention decides; a model that is put together from
-            others is judged by each of them, when that is made.
+        model_class: a `PreTrainedModel`. A model that is put together from others is judged by each of them, when that
+            is made.
     """
     files = _files(model_class)
     shown = ", ".join(sorted({file.__name__.rpartition(".")[2] for file in files})) or model_class.__module__
-    if not model_class._can_set_attn_implementation():  # type: ignore[attr-defined]
-        return f"{model_class.__name__}, whose attention ({shown}) is computed without asking the interface"
-    others = [file for value in _globals(files) if (file := sys.modules.get(value.__module__)) is not None]
+    table = any(re.search(r"\[[\w.]*\._attn_implementation\]", _source(file)) for file in files)
+    if table or not model_class._can_set_attn_implementation():  # type: ignore[attr-defined]
+        return f"{model_class.__name__}, whose attention ({shown}) is computed without asking"
+    others = [sys.modules[layer.__module__] for layer in _layers(files) if layer.__module__ in sys.modules]
     asks = any("ALL_ATTENTION_FUNCTIONS" in vars(file) for file in (*files, *others))
-    auto = any(name.startswith("Auto") for file in files for name in vars(file))
-    if not asks and not auto:
+    made_of_others = any(name.startswith("Auto") for file in files for name in vars(file))
+    if not asks and not made_of_others:
         return f"{model_class.__name__}, which has no attention ({shown})"
     flags = ("_supports_sdpa", "_supports_attention_backend")
     if all(any(vars(base).get(flag) is False for base in _bases(model_class)) for flag in flags):
         return f"{model_class.__name__}, which says that it supports no attention but its own ({shown})"
     return None
+
+
+def refusal_of_parts(model: torch.nn.Module) -> str | None:
+    """Why a model that is made cannot: a layer of its own, not of a model within it, computes its attention itself."""
+    shared = require("transformers.modeling_utils", "hf").PreTrainedModel
+    waiting = list(model.children())
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, shared):
+            continue
+        if _computes_itself(type(part)):
+            return f"{type(model).__name__}, whose {type(part).__name__} computes attention without asking"
+        waiting += part.children()
+    return None
+
+
+@functools.cache
+def _computes_itself(layer_class: type) -> bool:
+    """Whether a layer is an attention with a softmax in its own code."""
+    if "Attention" not in layer_class.__name__ or layer_class.__module__.partition(".")[0] == "torch":
+        return False
+    own = "".join(_source(base) for base in layer_class.__mro__ if base.__module__ == layer_class.__module__)
+    return "softmax(" in own and "get_interface(" not in own and "attention_interface" not in own
+
+
+@functools.cache
+def _source(thing: Any) -> str:
+    """The code of a class or a module; nothing where it has no file."""
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return ""
 
 
 def _bases(model_class: type) -> list[type]:
@@ -141,19 +174,21 @@ def _files(model_class: type) -> list[ModuleType]:
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
-def _globals(files: list[ModuleType]) -> Iterator[type]:
+def _layers(files: list[ModuleType]) -> Iterator[type]:
     """Layers that the files name, defined there or imported from other models."""
+    shared = "transformers.modeling_utils"
     for file in files:
-        yield from (value for value in vars(file).values() if inspect.isclass(value) and issubclass(value, torch.nn.Module))
+        for value in vars(file).values():
+            if inspect.isclass(value) and issubclass(value, torch.nn.Module) and value.__module__ != shared:
+                yield value
 
 
-def check_model_class(model_class: type) -> None:
-    """Refuse a class of models that does not ask for its attention.
+def _check(reason: str | None) -> None:
+    """Refuse a model for a reason.
 
     Errors:
-        ArgumentError: it does not; names the class, and what it would need.
+        ArgumentError: there is one; names the class of the model, and what it would need.
     """
-    reason = refusal(model_class)
     if reason is not None:
         expected = "a model that calls ALL_ATTENTION_FUNCTIONS.get_interface(...) of transformers for its attention"
         raise ArgumentError("attn_implementation", expected, reason)
@@ -165,7 +200,7 @@ def _guard(modeling: Any) -> None:
     if hasattr(model.get_correct_attn_implementation, GUARDED):
         return
     functions = modeling.ALL_ATTENTION_FUNCTIONS
-    choose, switch = model.get_correct_attn_implementation, model.set_attn_implementation
+    choose, switch, finish = model.get_correct_attn_implementation, model.set_attn_implementation, model.post_init
 
     def ours(name: Any) -> bool:
         return isinstance(name, str) and isinstance(functions.get(name), RegisteredAttention)
@@ -173,8 +208,14 @@ def _guard(modeling: Any) -> None:
     @functools.wraps(choose)
     def guarded_choose(self: Any, requested_attention: str | None, *args: Any, **options: Any) -> Any:
         if ours(requested_attention):
-            check_model_class(type(self))
+            _check(refusal(type(self)))
         return choose(self, requested_attention, *args, **options)
+
+    @functools.wraps(finish)
+    def guarded_finish(self: Any) -> Any:
+        if ours(self.config._attn_implementation):
+            _check(refusal_of_parts(self))
+        return finish(self)
 
     @functools.wraps(switch)
     def guarded_switch(self: Any, attn_implementation: Any, *args: Any, **options: Any) -> Any:
@@ -182,12 +223,12 @@ def _guard(modeling: Any) -> None:
         wanted = {id(config): name for config, name in _wanted(self.config, attn_implementation)}
         for part in self.modules():
             if isinstance(part, model) and ours(wanted.get(id(part.config), wanted[id(self.config)])):
-                check_model_class(type(part))
+                _check(refusal(type(part)) or refusal_of_parts(part))
         return switch(self, attn_implementation, *args, **options)
 
-    for guarded, name in ((guarded_choose, choose.__name__), (guarded_switch, switch.__name__)):
+    for guarded in (guarded_choose, guarded_finish, guarded_switch):
         setattr(guarded, GUARDED, True)
-        setattr(model, name, guarded)
+        setattr(model, guarded.__name__, guarded)
 
 
 def _wanted(config: Any, implementation: Any) -> Iterator[tuple[Any, Any]]:
