@@ -7,11 +7,13 @@ writes what came of it to `architectures.json` beside this file, and the table o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -45,7 +47,16 @@ LARGEST = 3_000_000
 """Parameters; a model that stays larger with the sizes below is left out."""
 
 WIDTHS = ("hidden_size", "d_model", "n_embd", "n_embed", "dim", "embed_dim", "embedding_size", "word_embed_proj_dim")
-INNER = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim", "mlp_dim")
+INNER = (
+    "intermediate_size",
+    "ffn_dim",
+    "d_ff",
+    "n_inner",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "hidden_dim",
+    "mlp_dim",
+)
 INNER += ("ffn_hidden_size", "ffn_config_hidden_size")
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers")
 DEPTHS += ("decoder_layers", "num_encoder_layers")
@@ -69,7 +80,9 @@ SIZES: dict[str, object] = {
     **dict.fromkeys(("decoder_start_token_id", "mamba_n_groups", "n_groups", "num_codebooks"), 1),
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "linear_num_key_heads", "linear_num_value_heads"), 4),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "patch_size"), 8),
-    **dict.fromkeys(("hidden_dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0),
+    **dict.fromkeys(
+        ("hidden_dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0
+    ),
     "vocab_size": 97,
     "d_inner": 64,
     "sliding_window": 6,
@@ -108,7 +121,17 @@ TOGETHER: dict[str, dict[str, object]] = {
     "wav2vec2": {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2},
 }
 """Settings that fit each other, by model."""
-AUDIO = ("wav2vec2", "hubert", "sew", "sew-d", "unispeech", "unispeech-sat", "wavlm", "data2vec-audio", "wav2vec2-conformer")
+AUDIO = (
+    "wav2vec2",
+    "hubert",
+    "sew",
+    "sew-d",
+    "unispeech",
+    "unispeech-sat",
+    "wavlm",
+    "data2vec-audio",
+    "wav2vec2-conformer",
+)
 for audio in AUDIO:
     TOGETHER[audio] = {**TOGETHER["wav2vec2"], "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
 
@@ -158,7 +181,9 @@ def built(model_type: str, kind: str, implementation: str) -> torch.nn.Module:
     auto = KINDS[kind][1]
     config = tiny_config(model_type, kind)
     with torch.device("meta"):
-        size = sum(weight.numel() for weight in auto.from_config(config, attn_implementation=implementation).parameters())
+        size = sum(
+            weight.numel() for weight in auto.from_config(config, attn_implementation=implementation).parameters()
+        )
     if size > LARGEST:
         raise NotBuilt(f"{size} parameters")
     torch.manual_seed(0)
@@ -239,7 +264,9 @@ def _wrong(eager: torch.nn.Module, model: torch.nn.Module, kind: str, ids: torch
     if kind == "decoder":
         future = ids.clone()
         future[:, 15:] = (future[:, 15:] + 1) % 85 + 5
-        seen = [distance(answer(m, kind, future)[:, :15], own[:, :15]) for m, own in ((model, found), (eager, expected))]
+        seen = [
+            distance(answer(m, kind, future)[:, :15], own[:, :15]) for m, own in ((model, found), (eager, expected))
+        ]
         if not seen[0] <= seen[1] + 1e-4:
             return f"the future changes logits by {seen[0]:.2g}"
     padding = slice(0, 6) if kind == "decoder" else slice(18, 24)
@@ -260,15 +287,69 @@ def _wrong(eager: torch.nn.Module, model: torch.nn.Module, kind: str, ids: torch
     return ""
 
 
-def sweep() -> dict[str, dict[str, dict[str, str]]]:
-    """All verdicts by outcome, then `kind/model type`; what was not built has only its reason."""
-    verdicts: dict[str, dict[str, dict[str, str]]] = {"works": {}, "refused": {}, "wrong": {}, "not built": {}}
+def sweep() -> dict[str, dict[str, Verdict]]:
+    """All verdicts, by kind, then model type; without what was not built."""
+    verdicts: dict[str, dict[str, Verdict]] = {kind: {} for kind in KINDS}
     for kind, model_type in architectures():
-        try:
-            verdict = judged(model_type, kind)
-        except NotBuilt as error:
-            verdicts["not built"][f"{kind}/{model_type}"] = {"reason": str(error)[:160]}
-        else:
-            reason = {"reason": verdict.reason} if verdict.reason else {}
-            verdicts[verdict.outcome][f"{kind}/{model_type}"] = {"model": verdict.model, **reason}
+        with contextlib.suppress(NotBuilt):
+            verdicts[kind][model_type] = judged(model_type, kind)
     return verdicts
+
+
+def recorded() -> dict[str, dict[str, Verdict]]:
+    """The verdicts of the last sweep."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    return {
+        kind: {model_type: Verdict(**verdict) for model_type, verdict in of_kind.items()}
+        for kind, of_kind in record["verdicts"].items()
+    }
+
+
+def table() -> str:
+    """The record as the page shows it."""
+    verdicts, version = recorded(), json.loads(RECORD.read_text(encoding="utf-8"))["transformers"]
+    lines = [f"| with transformers {version} | works | refused |", "|---|---|---|"]
+    for kind, of_kind in verdicts.items():
+        cells = []
+        for outcome in ("works", "refused"):
+            names = [f"`{name}`" for name, verdict in sorted(of_kind.items()) if verdict.outcome == outcome]
+            cells.append(f"{len(names)}: {', '.join(names)}" if names else "0")
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    lines += ["", "| refused | because of |", "|---|---|"]
+    reasons: dict[str, set[str]] = {}
+    for of_kind in verdicts.values():
+        for name, verdict in of_kind.items():
+            if verdict.outcome == "refused":
+                model, _, reason = verdict.reason.partition(", ")
+                reason = re.sub(r"whose (\w+) computes", r"`\1` computes", reason)
+                reason = re.sub(r" \(modeling_\w+\)|^which |^whose ", "", reason)
+                whose = reason if model == verdict.model else f"`{model}`: {reason}"
+                reasons.setdefault(whose.replace("(modeling_", "("), set()).add(f"`{name}`")
+    lines += [
+        f"| {', '.join(sorted(names))} | {reason} |"
+        for reason, names in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    return "\n".join(lines)
+
+
+def page_with(text: str, rows: str) -> str:
+    """A page with the table in its place."""
+    head, opening, rest = text.partition("<!-- table: architectures -->\n")
+    _, closing, tail = rest.partition("<!-- /table -->")
+    return f"{head}{opening}\n{rows}\n\n{closing}{tail}"
+
+
+def main() -> None:
+    """Sweep, then write the record and the page."""
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    verdicts = {kind: {name: asdict(v) for name, v in sorted(found.items())} for kind, found in sweep().items()}
+    document = {"transformers": transformers.__version__, "verdicts": verdicts}
+    RECORD.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), table()), encoding="utf-8")
+    outcomes = Counter(verdict["outcome"] for of_kind in verdicts.values() for verdict in of_kind.values())
+    print(dict(outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -98,7 +98,7 @@ def attend(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim"
     """The output of a call, in the dtype of its query."""
     with full_precision(call.query.device):
         if torch.compiler.is_exporting():  # one graph stands for all lengths, so that none may decide
-            return plain.compute(call).to(call.query.dtype)
+            return plain.compute(call.without_groups()).to(call.query.dtype)
         for way in WAYS:
             if way.refusal(call) is None:
                 try:

@@ -20,7 +20,6 @@ from holdfast.nn.masking import hidden_by, masked_bias
 from holdfast.nn.normalisers import Adaptive, Normaliser, Rows, SSMax
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
-
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -47,8 +46,8 @@ class AttentionCall:
         window: a query sees keys less than this many positions away.
         scale: of the products.
         softcap: logits become softcap x tanh(logit / softcap), before mask and normaliser.
-        first_query: position of the first query in the sequence; a tensor where a compiled model keeps it on the device,
-            which needs a mask and neither `causal` nor `window`.
+        first_query: position of the first query in the sequence; a tensor where a compiled model keeps it on the
+            device, which needs a mask and neither `causal` nor `window`.
         first_key: position of the first key, where a cache has forgotten the ones before.
     """
 
@@ -129,8 +128,8 @@ class AttentionCall:
             key: with the slots of a static cache that are still empty, which are left out.
             value: likewise.
             attention_mask: none, bool or additive. One that is there is complete: causality and window are in it. Where
-                it stands in the sequence is noted in its attribute `OFFSETS`; without, its last query stands at the last
-                key, and the first key is the first of the sequence.
+                it stands in the sequence is noted in its attribute `OFFSETS`; without, its last query stands at the
+                last key, and the first key is the first of the sequence.
             normaliser: turns logits into weights.
             options: the others by the names of transformers. `scaling`, `softcap`, `sliding_window`, `s_aux`,
                 `is_causal`, `position_bias` and `cache` are read.
@@ -240,6 +239,14 @@ class AttentionCall:
             return self
         value = None if self.value is None else self.value.to(self.dtype)
         return replace(self, query=self.query.to(self.dtype), key=self.key.to(self.dtype), value=value)
+
+    def without_groups(self) -> AttentionCall:
+        """The same with a key head for each query head: copies, where a view cannot share them."""
+        if self.groups == 1:
+            return self
+        key, value = (None if t is None else t.repeat_interleave(self.groups, dim=1) for t in (self.key, self.value))
+        assert key is not None
+        return replace(self, key=key, value=value)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

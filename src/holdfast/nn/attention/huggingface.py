@@ -232,7 +232,7 @@ def _guard(modeling: Any) -> None:
 
 
 def _wanted(config: Any, implementation: Any) -> Iterator[tuple[Any, Any]]:
-    """A configuration and all in it, each with the name that is wanted for it: one for all, or a dict of them by part."""
+    """A configuration and all in it, each with the name that is wanted for it: one, or a dict by part."""
     by_part = isinstance(implementation, dict)
     yield config, implementation.get("", config._attn_implementation) if by_part else implementation
     for key in config.sub_configs:
