@@ -228,7 +228,7 @@ def test_without_a_sequence_a_head_or_a_number_there_is_one_clear_error(shapes):
 
 def test_float8_is_refused():
     query = torch.zeros(1, 2, 3, 8).to(torch.float8_e4m3fn)
-    with pytest.raises(ArgumentError, match="query: expected float16, bfloat16, float32 or float64, got torch.float8"):
+    with pytest.raises(ArgumentError, match=r"query: expected float16, .* or float64, got torch\.float8"):
         inspect.unwrap(adaptive_attention)(query, query, query)
 
 

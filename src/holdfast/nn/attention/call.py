@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
@@ -46,7 +46,7 @@ class AttentionCall:
         window: a query sees keys less than this many positions away.
         scale: of the products.
         softcap: logits become softcap x tanh(logit / softcap), before mask and normaliser.
-        first_query: position of the first query in the sequence; a tensor where a compiled model keeps it on the
+        first_query: position of the first query in the sequence, an int; a tensor where a compiled model keeps it on the
             device, which needs a mask and neither `causal` nor `window`.
         first_key: position of the first key, where a cache has forgotten the ones before.
     """
@@ -61,7 +61,7 @@ class AttentionCall:
     window: int | None
     scale: float
     softcap: float | None
-    first_query: int | Int[Tensor, ""]
+    first_query: Any
     first_key: int = 0
 
     @classmethod

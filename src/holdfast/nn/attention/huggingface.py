@@ -136,16 +136,17 @@ def refusal_of_parts(model: torch.nn.Module) -> str | None:
     waiting = list(model.children())
     while waiting:
         part = waiting.pop()
-        if isinstance(part, shared):
+        kind: Any = type(part)
+        if issubclass(kind, shared):
             continue
-        if _computes_itself(type(part)):
-            return f"{type(model).__name__}, whose {type(part).__name__} computes attention without asking"
+        if _computes_itself(kind):
+            return f"{type(model).__name__}, whose {kind.__name__} computes attention without asking"
         waiting += part.children()
     return None
 
 
 @functools.cache
-def _computes_itself(layer_class: type) -> bool:
+def _computes_itself(layer_class: Any) -> bool:
     """Whether a layer is an attention with a softmax in its own code."""
     if "Attention" not in layer_class.__name__ or layer_class.__module__.partition(".")[0] == "torch":
         return False
