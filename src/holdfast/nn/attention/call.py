@@ -46,8 +46,8 @@ class AttentionCall:
         window: a query sees keys less than this many positions away.
         scale: of the products.
         softcap: logits become softcap x tanh(logit / softcap), before mask and normaliser.
-        first_query: position of the first query in the sequence, an int; a tensor where a compiled model keeps it on the
-            device, which needs a mask and neither `causal` nor `window`.
+        first_query: position of the first query in the sequence, an int; a tensor where a compiled model keeps it on
+            the device, which needs a mask and neither `causal` nor `window`.
         first_key: position of the first key, where a cache has forgotten the ones before.
     """
 
