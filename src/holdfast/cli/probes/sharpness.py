@@ -35,8 +35,8 @@ class SharpnessProbe(ReportOptions):
     exclude_first_keys: int | None = None
     """For a model: measure attention conditional on not being at this many first tokens; none unless given."""
     sizes: tuple[int, ...] | None = None
-    """For a function: input sizes to measure at, 16 64 256 1024 4096 unless given. If it has a function correct(n, weights) -> bools (rows,), errors are
-    split in ordering and dispersion."""
+    """For a function: input sizes to measure at, 16 64 256 1024 4096 unless given. If it has a function
+    correct(n, weights) -> bools (rows,), errors are split in ordering and dispersion."""
     compare: tuple[str, ...] = ()
     """Normalisers to compare: plain, adaptive, hard, sparsemax, and with a number log-n:16, ssmax:0.43, yarn:4,
     llama4:8192, scale-invariant:10, entmax:1.5."""
@@ -75,8 +75,11 @@ def _probe_function(options: SharpnessProbe) -> int:
     normalisers = _normalisers(options.compare)
     logits_of = function_at(options.target)
     correct = getattr(logits_of, "correct", None)
+    sizes = SIZES if options.sizes is None else options.sizes
     try:
-        report = probe_sharpness(logits_of, options.sizes or SIZES, normalisers=normalisers, correct=correct)
+        report = probe_sharpness(
+            logits_of, SIZES if options.sizes is None else options.sizes, normalisers=normalisers, correct=correct
+        )
     except (HoldfastError, KeyboardInterrupt):
         raise
     except Exception as error:

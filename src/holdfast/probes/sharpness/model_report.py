@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +123,7 @@ class ModelSharpnessReport:
 
     Arguments:
         heads: one entry a head, by part, layer, then head.
-        length: tokens in the longest sequence; for images and sound the most queries of any attention.
+        length: tokens in the longest sequence that any attention sees.
         interval: entropies, in nats, between which the law acts; `None` for a law that never acts.
         excluded: how many first keys of each sequence the attention is conditional on not being at.
         own: the model as it is.
@@ -207,7 +206,7 @@ class ModelSharpnessReport:
         law = "never" if self.interval is None else f"for {self.interval[0]:.4f} < H < {self.interval[1]:.4f} nats"
         return "\n".join(
             [
-                *textwrap.wrap(self.verdict, width=100),
+                self.verdict,
                 "",
                 f"{len(self.heads)} heads at {self.length} tokens{self._condition}, the most dispersed first",
                 *self._table_of_attention(),

@@ -8,7 +8,6 @@ normalisers would make of the same logits, and which errors no normaliser can me
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -253,7 +252,7 @@ class SharpnessReport:
         sizes = ", ".join(map(str, self.slope_sizes))
         return "\n".join(
             [
-                *textwrap.wrap(self.verdict, width=100),
+                self.verdict,
                 "",
                 *self._table_of_heads(),
                 f"the law acts {law}",

@@ -75,10 +75,10 @@ class _Inputs:
 
     values: dict[str, Any]
     both: bool
-    encoder: Bool[Tensor, "batch time"] | None
+    encoder: Bool[Tensor, "batch source"] | None
     decoder: Bool[Tensor, "batch time"] | None
     tokens: Int[Tensor, "batch time"] | None
-    positions: Int[Tensor, "batch time"] | None
+    positions: Tensor | None
     excluded: int
 
     @classmethod
@@ -200,9 +200,7 @@ def probe_model_sharpness(
             remedies.append(ModelRemedy(name, loss(output), _share(shares)))
         ordered = sorted(seen, key=lambda one: (PARTS.index(one.part), one.layer))
         heads = [_head(one, head, law) for one in ordered for head in range(one.bound.shape[1])]
-    length = max(one.bound.shape[2] for one in seen) if given.tokens is None else given.tokens.shape[1]
-    if given.tokens is not None and given.values.get("input_ids") is not None:
-        length = max(length, given.values["input_ids"].shape[1])
+    length = max(max(one.bound.shape[2], int(one.keys.visible.max())) for one in seen)
     return ModelSharpnessReport(
         tuple(heads), length, law.active_interval, exclude_first_keys, unchanged, tuple(remedies)
     )
