@@ -196,10 +196,10 @@ def test_report_as_a_dict_is_json(report):
 def test_report_as_a_table(report):
     lines = str(report).splitlines()
     assert len({len(line) for line in lines[2:9]}) == 1
-    assert lines[0].split()[:5] == ["n", "head", "rows", "NaN", "H"]
-    assert lines[1].split()[:3] == ["16", "0", "4"]
-    assert "0.8486 < H < 5.9445 nats" in lines[7]
-    assert lines[8].startswith("dH/d ln n, by head, over n = 16, 256, 1024: 1.000, 0.5")
+    assert lines[2].split()[:5] == ["n", "head", "rows", "NaN", "H"]
+    assert lines[3].split()[:3] == ["16", "0", "4"]
+    assert "0.8486 < H < 5.9445 nats" in lines[9]
+    assert lines[10].startswith("dH/d ln n, by head, over n = 16, 256, 1024: 1.000, 0.5")
 
 
 def test_report_as_a_figure(report):
@@ -443,8 +443,8 @@ def test_the_report_begins_with_a_sentence(report):
     assert str(report).startswith(report.verdict + "\n")
     assert report.verdict == (
         "Attention is dispersed at n = 1024: 1 of 2 heads spreads almost evenly (H / ln n above 0.8), and the entropy "
-        "of 2 of 2 heads grows with ln n at a slope above 0.5; the law does not reach 100% of their rows, so fit one that "
-        "does (fit_temperature), or try LogN."
+        "of 2 of 2 heads grows with ln n at a slope above 0.5; the law does not reach 100% of their rows, so fit one "
+        "that does (fit_temperature), or try LogN."
     )
     assert report.to_dict()["verdict"] == report.verdict
     header = str(report).splitlines()[2]

@@ -544,7 +544,7 @@ def test_the_report_begins_with_a_sentence_and_explains_its_columns():
     flat = probe_model_sharpness(llama(std=1e-4), tokens(300))
     assert str(flat).startswith(flat.verdict + "\n")
     assert flat.verdict.startswith("Attention is dispersed in this decoder at 300 tokens: 12 of 12 heads")
-    assert "adaptive temperature acts on 99% of their rows" in flat.verdict
+    assert "adaptive temperature acts on 100% of their rows" in flat.verdict
     assert flat.to_dict()["verdict"] == flat.verdict
     sharp = probe_model_sharpness(llama(std=1.0), tokens(300), normalisers={"plain": Plain()})
     assert "none of the normalisers compared lowers the loss on this text." in sharp.verdict

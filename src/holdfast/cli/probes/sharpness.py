@@ -77,9 +77,7 @@ def _probe_function(options: SharpnessProbe) -> int:
     correct = getattr(logits_of, "correct", None)
     sizes = SIZES if options.sizes is None else options.sizes
     try:
-        report = probe_sharpness(
-            logits_of, SIZES if options.sizes is None else options.sizes, normalisers=normalisers, correct=correct
-        )
+        report = probe_sharpness(logits_of, sizes, normalisers=normalisers, correct=correct)
     except (HoldfastError, KeyboardInterrupt):
         raise
     except Exception as error:
