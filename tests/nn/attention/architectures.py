@@ -36,6 +36,10 @@ KINDS = {
         modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         transformers.AutoModelForSeq2SeqLM,
     ),
+    "speech": (
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        transformers.AutoModelForSpeechSeq2Seq,
+    ),
     "image": (
         modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
         transformers.AutoModelForImageClassification,
@@ -118,6 +122,13 @@ TOGETHER: dict[str, dict[str, object]] = {
     "ibert": {"quant_mode": False},
     "longcat_flash": {"zero_expert_num": 2},
     "deit": {"image_size": 32, "patch_size": 8},
+    "whisper": {"max_source_positions": 64, "max_target_positions": 64},
+    "speech_to_text": {
+        "max_source_positions": 64,
+        "max_target_positions": 64,
+        "conv_channels": 32,
+        "input_feat_per_channel": 16,
+    },
     "wav2vec2": {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2},
 }
 """Settings that fit each other, by model."""
@@ -201,6 +212,12 @@ def answer(model: torch.nn.Module, kind: str, ids: torch.Tensor, mask: torch.Ten
     inputs: dict[str, torch.Tensor] = {"input_ids": ids}
     if kind == "encoder-decoder":
         inputs["decoder_input_ids"] = ids.flip(1)
+    if kind == "speech":
+        # Whisper wants two frames for each position of its encoder.
+        frames = 2 * getattr(model.config, "max_source_positions", 64)
+        sound = torch.randn(2, 16, frames, generator=torch.Generator().manual_seed(1))
+        features = sound if type(model).__name__.startswith("Whisper") else sound.mT
+        inputs = {model.main_input_name: features, "decoder_input_ids": ids}
     if kind == "image":
         inputs = {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
     if kind == "audio":
@@ -259,7 +276,7 @@ def _wrong(eager: torch.nn.Module, model: torch.nn.Module, kind: str, ids: torch
     found = answer(model, kind, ids)
     if not distance(found, expected) < 1e-4:
         return f"logits differ by {distance(found, expected):.2g}"
-    if kind in ("image", "audio"):
+    if kind in ("image", "audio", "speech"):
         return ""
     if kind == "decoder":
         future = ids.clone()

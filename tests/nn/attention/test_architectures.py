@@ -10,6 +10,7 @@ from holdfast.nn import Plain
 
 transformers = pytest.importorskip("transformers")
 
+from holdfast.nn.attention.huggingface import refusal  # noqa: E402
 from holdfast.nn.huggingface import register  # noqa: E402
 from tests.nn.attention import architectures  # noqa: E402
 from tests.nn.attention.architectures import NotBuilt, built, judged, recorded, sweep  # noqa: E402
@@ -132,9 +133,20 @@ def test_parts_of_a_model_can_be_named():
         transformers.EncoderDecoderModel._from_config(config, attn_implementation=name)
 
 
-def test_what_cannot_be_built_says_so():
+def test_what_cannot_be_built_says_so(monkeypatch):
+    monkeypatch.setattr(architectures, "LARGEST", 10)
     with pytest.raises(NotBuilt, match="parameters"):
-        built("fuyu", "decoder", "eager")
+        judged("llama", "decoder")
+
+
+def test_a_model_whose_code_cannot_be_read_is_refused():
+    """As one that is defined at a prompt."""
+    space = {"__name__": "at_a_prompt"}
+    exec(  # no file stands behind it
+        "import transformers\nclass Mine(transformers.PreTrainedModel):\n    config_class = transformers.LlamaConfig\n",
+        space,
+    )
+    assert refusal(space["Mine"]) == "Mine, whose code (at_a_prompt) cannot be read"
 
 
 def test_no_other_attention_is_touched():

@@ -43,7 +43,7 @@ def test_importing_loads_little_and_traces_hold_on_to_no_value():
 
 TRACED = """
 import torch, transformers
-from holdfast.nn import Adaptive, Entmax, Llama4, Sparsemax, adaptive_attention
+from holdfast.nn import Entmax, Llama4, Sparsemax, adaptive_attention, attention_statistics, attention_weights
 from holdfast.nn.huggingface import register
 
 class Attention(torch.nn.Module):
@@ -64,6 +64,22 @@ for options in ({}, {"window": 5, "softcap": 2.0, "normaliser": Entmax()}):
     for time in (24, 3, 700):
         inputs = heads(time)
         torch.testing.assert_close(program(*inputs), layer(*inputs), atol=1e-4, rtol=1e-4)
+
+class Rows(torch.nn.Module):
+    def forward(self, query, key):
+        sinks = torch.ones(query.shape[1])
+        return (
+            attention_weights(query, key, causal=True),
+            attention_statistics(query, key, causal=True, sinks=sinks).entropy,
+        )
+
+def grouped(time):
+    return torch.randn(1, 4, time, 8), torch.randn(1, 2, time, 8)
+
+program = torch.export.export(Rows(), grouped(24), dynamic_shapes=dict.fromkeys(("query", "key"), {2: length})).module()
+for time in (3, 700):
+    inputs = grouped(time)
+    torch.testing.assert_close(program(*inputs), Rows()(*inputs), atol=1e-4, rtol=1e-4)
 
 for normaliser in (Entmax(), Sparsemax(), Entmax(1.3)):
     logits = torch.randn(3, 9, requires_grad=True)

@@ -151,4 +151,4 @@ def attention_weights(
         detach=detach,
     )
     with full_precision(query.device):
-        return plain.weights(call)
+        return plain.weights(call.without_groups() if torch.compiler.is_exporting() else call)

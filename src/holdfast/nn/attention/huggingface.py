@@ -116,6 +116,8 @@ def refusal(model_class: type) -> str | None:
     """
     files = _files(model_class)
     shown = ", ".join(sorted({file.__name__.rpartition(".")[2] for file in files})) or model_class.__module__
+    if not files or not all(_source(file) for file in files):
+        return f"{model_class.__name__}, whose code ({shown}) cannot be read"
     table = any(re.search(r"\[[\w.]*\._attn_implementation\]", _source(file)) for file in files)
     if table or not model_class._can_set_attn_implementation():  # type: ignore[attr-defined]
         return f"{model_class.__name__}, whose attention ({shown}) is computed without asking"

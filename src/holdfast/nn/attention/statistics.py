@@ -125,6 +125,11 @@ def attention_statistics(
         query, key, mask=mask, causal=causal, scale=scale, softcap=softcap, window=window, sinks=sinks
     )
     with full_precision(query.device):
+        if torch.compiler.is_exporting():  # one graph stands for all lengths, which loops over blocks would fix
+            z = plain.logits(call.without_groups())
+            if sinks is not None:
+                z = torch.cat([z, sinks.to(z.dtype)[:, None, None].expand(*z.shape[:-1], 1)], -1)
+            return RowStatistics.of(z)
         return row_statistics(call, block)
 
 

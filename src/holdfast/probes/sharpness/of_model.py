@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from holdfast.errors import ArgumentError
 from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.statistics import RowStatistics
+from holdfast.nn.attention.visibility import block
 from holdfast.nn.huggingface import register, unregister
 from holdfast.nn.masking import hidden_by
 from holdfast.nn.normalisers import Normaliser
@@ -49,6 +50,9 @@ SHORTEST = 64
 
 WIDER = 1.5
 """A slope needs rows that see this many times as many keys as others."""
+
+ROWS = 1024
+"""Rows of a mask that are looked at together."""
 
 REMEDY = "holdfast_probe_remedy"
 
@@ -195,7 +199,7 @@ def probe_model_sharpness(
         del output
         remedies = []
         for name, normaliser in compared.items():
-            output, entropies = _with_normaliser(model, name, normaliser, given)
+            output, entropies = _with_normaliser(model, name, normaliser, given, [one.part for one in seen])
             shares = [(entropy, usable, n) for entropy, (_, usable, n) in zip(entropies, last, strict=True)]
             remedies.append(ModelRemedy(name, loss(output), _share(shares)))
         ordered = sorted(seen, key=lambda one: (PARTS.index(one.part), one.layer))
@@ -322,12 +326,20 @@ def _side(part: str, of: str, given: _Inputs) -> str:
 
 
 def _with_normaliser(
-    model: nn.Module, name: str, normaliser: Normaliser, given: _Inputs
+    model: nn.Module, name: str, normaliser: Normaliser, given: _Inputs, parts: Sequence[str]
 ) -> tuple[Any, list[Float[Tensor, "batch heads sample"]]]:
-    """Run the model with a normaliser in all heads; its output, and the entropy of each attention's last rows."""
+    """Run the model with a normaliser in all heads; its output, and the entropy of each attention's last rows.
+
+    Arguments:
+        model: the model.
+        name: what errors call the normaliser.
+        normaliser: in the place of the model's own.
+        given: what the model reads.
+        parts: of each attention in the order of the run, what kind it is.
+    """
     from transformers import AttentionInterface
 
-    layers, entropies = _Layers(model), list[Tensor]()
+    entropies = list[Tensor]()
     register(REMEDY, normaliser, replace=True)
     attention: Any = AttentionInterface._global_mapping[REMEDY]
 
@@ -335,15 +347,13 @@ def _with_normaliser(
         check_heads(name, normaliser, query.shape[1])
         with full_precision(query.device):
             call = AttentionCall.of_transformers(module, query, key, None, mask, **options)
-            cross = layers.is_cross(module, query, key)
-            part = "cross" if cross else "decoder" if _sees_no_future(call) else "encoder"
-            excluded = given.excluded_keys(_side(part, "key", given), key)
+            excluded = given.excluded_keys(_side(parts[len(entropies)], "key", given), key)
             weights = MeasuredCall.of(call, excluded).last_weights(SAMPLE, normaliser)
         entropies.append(torch.special.entr(weights).sum(-1))
         return attention(module, query, key, value, mask, **options)
 
     try:
-        with layers.watched(model), attention_replaced(model, attend, REMEDY):
+        with attention_replaced(model, attend, REMEDY):
             return _run(model, given), entropies
     finally:
         unregister(REMEDY)
@@ -355,9 +365,14 @@ def _sees_no_future(call: AttentionCall) -> bool:
         return True
     if call.mask is None:
         return False
-    hidden = hidden_by(call.mask).expand(-1, -1, call.queries, call.keys)
-    ahead = torch.ones(call.queries, call.keys, dtype=torch.bool, device=hidden.device).triu(1)
-    return bool((hidden | ~ahead).all())
+    key = torch.arange(call.keys, device=call.mask.device)
+    for start in range(0, call.queries, ROWS):  # a mask may be large, and needs no copies of itself
+        mask = block(call, start, min(call.queries, start + ROWS), 0, call.keys).mask
+        assert mask is not None
+        ahead = key > torch.arange(start, min(call.queries, start + ROWS), device=key.device)[:, None]
+        if bool((ahead & ~hidden_by(mask)).any()):
+            return False
+    return True
 
 
 def _loss_of(seen: list[_Seen], given: _Inputs) -> Callable[[Any], float]:
