@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from holdfast.errors import ArgumentError, HoldfastError
+from holdfast.errors import ArgumentError
 from holdfast.nn import (
     NORMALISERS,
     Adaptive,
@@ -44,11 +44,6 @@ ALL = [
 each = pytest.mark.parametrize("normaliser", ALL, ids=repr)
 
 
-def needs(normaliser):
-    if isinstance(normaliser, Entmax):
-        pytest.importorskip("entmax")
-
-
 def factor(normaliser, visible=1, position=0):
     one = torch.zeros(1, 1, dtype=torch.float64)
     return normaliser.factor(one, torch.tensor([[visible]]), torch.tensor([[position]])).item()
@@ -75,7 +70,6 @@ def test_figures_of_the_papers():
 
 
 def test_figures_of_entmax():
-    pytest.importorskip("entmax")
     short = torch.tensor([[-2.0, 0.0, 0.5]])
     assert Sparsemax().weights(short)[0].tolist() == pytest.approx([0, 0.25, 0.75], abs=1e-6)
     assert Entmax().weights(short)[0].tolist() == pytest.approx([0, 0.32600736, 0.67399264], abs=1e-6)
@@ -118,7 +112,6 @@ def test_scale_invariant_reads_positions():
 
 @each
 def test_rows_sum_to_one_and_masked_keys_get_nothing(normaliser):
-    needs(normaliser)
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 3, 5, 9, dtype=torch.float64)
     logits[..., 2:5, 4] = -math.inf
@@ -135,7 +128,6 @@ def test_rows_sum_to_one_and_masked_keys_get_nothing(normaliser):
 @each
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_low_precision_stays_close_and_finite(normaliser, dtype):
-    needs(normaliser)
     torch.manual_seed(1)
     logits = (3 * torch.randn(4, 33)).to(dtype)
     logits[1, :20] = torch.finfo(dtype).min
@@ -148,7 +140,6 @@ def test_low_precision_stays_close_and_finite(normaliser, dtype):
 
 @each
 def test_nan_stays_in_its_row(normaliser):
-    needs(normaliser)
     logits = torch.randn(3, 6)
     clean = normaliser.weights(logits)
     logits[1, 2] = math.nan
@@ -173,9 +164,43 @@ def test_bad_settings_are_refused(make):
         make()
 
 
-def test_a_missing_package_says_how_to_get_it(monkeypatch):
-    import sys
+def test_scale_invariant_at_the_ends_of_the_range():
+    """A factor above 1 carries such logits out of float32; the weights are those of float64."""
+    torch.manual_seed(0)
+    for logits in (torch.full((1, 50), 3e38), torch.full((1, 50), -1.5e38), 3e38 * torch.randn(4, 50).clamp(-1, 1)):
+        weights = ScaleInvariant().weights(logits)
+        torch.testing.assert_close(weights, ScaleInvariant().weights(logits.double()).float(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(len(logits)))
+    wide = torch.full((1, 50), 1.5e308, dtype=torch.float64)
+    assert ScaleInvariant().weights(wide).isfinite().all()
 
-    monkeypatch.setitem(sys.modules, "entmax", None)
-    with pytest.raises(HoldfastError, match=r"holdfast\[entmax\]"):
-        Entmax().weights(torch.randn(1, 3))
+
+@pytest.mark.parametrize("alpha", [1.05, 1.3, 1.5, 2.0, 3.0])
+def test_entmax_is_that_of_its_authors(alpha):
+    entmax = pytest.importorskip("entmax")
+    torch.manual_seed(0)
+    logits = (5 * torch.randn(6, 40, dtype=torch.float64)).requires_grad_()
+    expected = entmax.entmax_bisect(logits, alpha=alpha, n_iter=80)
+    weights = Entmax(alpha).weights(logits)
+    torch.testing.assert_close(weights, expected, atol=1e-9, rtol=1e-6)
+    value = torch.randn(40, dtype=torch.float64)
+    gradients = [torch.autograd.grad((w @ value).sum(), logits)[0] for w in (weights, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0])
+def test_entmax_can_be_differentiated_twice(alpha):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, dtype=torch.float64)
+    logits[0, 2] = -math.inf
+    logits = logits.requires_grad_()
+    assert torch.autograd.gradcheck(Entmax(alpha).weights, (logits,))
+    assert torch.autograd.gradgradcheck(Entmax(alpha).weights, (logits,))
+
+
+def test_entmax_of_ties_and_of_one_key():
+    for normaliser in (Entmax(), Sparsemax(), Entmax(1.3), Entmax(3.0)):
+        one = normaliser.weights(torch.zeros(1, 7))
+        torch.testing.assert_close(one, torch.full((1, 7), 1 / 7))
+        assert normaliser.weights(torch.tensor([[3.0]])).tolist() == [[1.0]]
+        assert normaliser.weights(torch.tensor([[1e30, 0.0, -1e30]])).tolist() == [[1.0, 0.0, 0.0]]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holdfast.errors import ArgumentError, require
+from holdfast.errors import ArgumentError
 from holdfast.nn.masking import hidden_keys
 from holdfast.nn.softmax import row_entropy, shifted_rows
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
@@ -251,9 +251,15 @@ class ScaleInvariant(Normaliser):
         if rows.sink:
             raise ArgumentError("sinks", "none with ScaleInvariant, since a sink has no distance", "some")
         hidden = hidden_keys(logits)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(hidden, 0.0)
-        a, m = self.coefficients((rows.query[:, None] - rows.key).abs().to(wide.dtype))
-        return Plain().weights((a * wide + m).masked_fill(hidden, -math.inf)).to(logits.dtype)
+        z = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(hidden, 0.0)
+        a, m = self.coefficients((rows.query[:, None] - rows.key).abs().to(z.dtype))
+        # Logits that a would carry beyond the dtype's range are made smaller by a number of their row for as long as it
+        # takes to subtract the largest.
+        size = z.detach().abs().amax(-1, keepdim=True) * (16 / torch.finfo(z.dtype).max)
+        size = size.clamp(min=1.0)
+        small = (a * (z / size) + m / size).masked_fill(hidden, -math.inf)
+        top = small.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+        return Plain().weights((small - top) * size).to(logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -276,9 +282,10 @@ class Entmax(Normaliser):
     """alpha-entmax: a normaliser that gives low logits a weight of exactly zero.
 
     Arguments:
-        alpha: 1.5, or any number above 1 (2 is sparsemax). Other values are found by bisection, slower.
+        alpha: 1.5, or any number above 1 (2 is sparsemax). The threshold of other values is found by bisection, slower.
 
-    Source: arXiv 1905.05702; for length generalisation arXiv 2506.16640. Computed by the package `entmax`.
+    Source: arXiv 1905.05702, algorithms 1 (bisection) and 2 (1.5) and, for 2, arXiv 1602.02068; for length
+    generalisation arXiv 2506.16640.
     """
 
     alpha: float = 1.5
@@ -291,19 +298,45 @@ class Entmax(Normaliser):
         self, logits: Float[Tensor, "*batch query key"], rows: Rows | None = None
     ) -> Float[Tensor, "*batch query key"]:
         """See `Normaliser.weights`."""
-        package = require("entmax", "entmax")
-        # Half precision gives NaN in the package, and so do rows of -inf.
         shifted, hidden, empty = shifted_rows(logits)
         broken = shifted.isnan().any(-1, keepdim=True) & ~empty
-        lowered = shifted.masked_fill(hidden, -1e4).masked_fill(broken, 0.0)
-        weight: Tensor
-        if self.alpha == 1.5:
-            weight = package.entmax15(lowered, dim=-1)
-        elif self.alpha == 2.0:
-            weight = package.sparsemax(lowered, dim=-1)
-        else:
-            weight = package.entmax_bisect(lowered, alpha=self.alpha, dim=-1)
-        return weight.masked_fill(hidden, 0.0).masked_fill(broken, math.nan).to(logits.dtype)
+        # The threshold lies between -1 and 0, so that nothing below -1 has weight.
+        z = ((self.alpha - 1) * shifted).clamp(min=-1.0).masked_fill(hidden, -1.0).masked_fill(broken, 0.0)
+        power = 1 / (self.alpha - 1)
+        with torch.no_grad():
+            threshold = self._threshold(z)
+            support = (z > threshold) & ~hidden
+        # Two steps of Newton's method for sum w = 1 leave the threshold where it is, and make it a function of the
+        # logits whose first and second derivatives are exact.
+        for _ in range(2):
+            gap = torch.where(support, z - threshold, 1.0)
+            total = torch.where(support, gap**power, 0.0).sum(-1, keepdim=True)
+            slope = power * torch.where(support, gap ** (power - 1), 0.0).sum(-1, keepdim=True)
+            threshold = threshold + (total - 1) / slope.masked_fill(empty, 1.0)
+        gap = torch.where(support, z - threshold, 1.0).clamp(min=0.0)
+        weight = torch.where(support, gap**power, 0.0)
+        return weight.masked_fill(broken, math.nan).to(logits.dtype)
+
+    def _threshold(self, z: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch query 1"]:
+        """The t with sum max(0, z - t)^(1 / (alpha - 1)) = 1, for z of at most 0 with a 0 in each row."""
+        count = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)
+        if self.alpha == 2.0 or self.alpha == 1.5:
+            ordered = z.sort(-1, descending=True).values
+            mean = ordered.cumsum(-1) / count
+            if self.alpha == 2.0:
+                candidates = mean - 1 / count
+            else:
+                spread = count * ((ordered * ordered).cumsum(-1) / count - mean * mean)
+                candidates = mean - ((1 - spread) / count).clamp(min=0.0).sqrt()
+            last = (candidates <= ordered).sum(-1, keepdim=True) - 1
+            return candidates.gather(-1, last)
+        low = torch.full_like(z[..., :1], -1.0)
+        high = torch.full_like(low, -(float(z.shape[-1]) ** (1 - self.alpha)))
+        for _ in range(30 if z.dtype == torch.float32 else 60):
+            middle = (low + high) / 2
+            above = (z - middle).clamp(min=0.0).pow(1 / (self.alpha - 1)).sum(-1, keepdim=True) >= 1
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return low
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -32,7 +33,8 @@ def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Mo
             "TARGET", "file.py:name, module:name, or a transformers model", f"{target}, which is no folder"
         )
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+        config = transformers.AutoConfig.from_pretrained(target)
+        model = _auto_class(transformers, config).from_pretrained(target, config=config).eval()
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArgumentError(
@@ -60,3 +62,12 @@ def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Mo
     if len(tokens) < 2:
         raise ArgumentError("--text", "at least two tokens", len(tokens))
     return model, torch.tensor([tokens[:length]]), read
+
+
+def _auto_class(transformers: Any, config: Any) -> Any:
+    """What loads a model whole: an encoder as one, and with its decoder where it has one."""
+    if config.is_encoder_decoder:
+        return transformers.AutoModelForSeq2SeqLM
+    if any(name.endswith("ForMaskedLM") for name in config.architectures or ()):
+        return transformers.AutoModelForMaskedLM
+    return transformers.AutoModelForCausalLM

@@ -147,8 +147,6 @@ NORMALISERS = [
 @pytest.mark.parametrize("normaliser", NORMALISERS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("options", [{"causal": True}, {"mask": "bool"}, {"window": 5, "causal": True}], ids=str)
 def test_every_normaliser_runs_chunked(normaliser, options, chunk):
-    if isinstance(normaliser, Entmax):
-        pytest.importorskip("entmax")
     shape = (2, 4, 2, 9, 21, 8)
     q, k, v = inputs(shape)
     settled = settle(options, shape)
@@ -210,9 +208,50 @@ def test_vmap_goes_through():
     torch.testing.assert_close(found[:, 0], adaptive_attention(q[:, 0], k[:, 0], v[:, 0], causal=True))
 
 
-def test_an_empty_batch_has_an_empty_output():
-    q, k, v = (each[:0] for each in inputs((1, 2, 1, 300, 300, 8)))
-    assert adaptive_attention(q, k, v, causal=True).shape == (0, 2, 300, 8)
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((0, 2, 3, 8), (0, 2, 3, 8)),
+        ((1, 0, 3, 8), (1, 0, 3, 8)),
+        ((1, 2, 3, 8), (1, 0, 3, 8)),
+        ((1, 2, 3, 0), (1, 2, 3, 0)),
+    ],
+)
+def test_without_a_sequence_a_head_or_a_number_there_is_one_clear_error(shapes):
+    query, key = (torch.zeros(shape) for shape in shapes)
+    words = "at least one sequence, head and number in each, got shapes"
+    with pytest.raises(ArgumentError, match=words):
+        adaptive_attention(query, key, key)
+    with pytest.raises(ArgumentError, match=words):
+        attention_statistics(query, key)
+
+
+def test_float8_is_refused():
+    query = torch.zeros(1, 2, 3, 8).to(torch.float8_e4m3fn)
+    with pytest.raises(ArgumentError, match=r"query: expected float16, .* or float64, got torch\.float8"):
+        inspect.unwrap(adaptive_attention)(query, query, query)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("queries", [128, 1])
+def test_autocast_leaves_statistics_in_float32(gradient, queries):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 128, 32) for _ in range(3))
+    q, k, v = (6 * q[:, :, -queries:]).bfloat16(), (2 * k).bfloat16(), v.bfloat16()
+    exact = adaptive_attention(q.double(), k.double(), v.double(), causal=True)
+    entropy = attention_statistics(q.double(), k.double(), causal=True).entropy
+    q.requires_grad_(gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = adaptive_attention(q, k, v, causal=True)
+        mixed = adaptive_attention(q.float(), k.float(), v, causal=True)
+        weights = attention_weights(q, k, causal=True, normaliser=Plain())
+        statistics = attention_statistics(q, k, causal=True)
+    assert (mixed.dtype, weights.dtype, statistics.entropy.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    # The output is rounded to bfloat16; a product in bfloat16 would be off by several nats here.
+    assert (output.double() - exact).abs().max() < 2**-7 * exact.abs().max()
+    torch.testing.assert_close(mixed, output.detach(), atol=0.0, rtol=0.0)
+    torch.testing.assert_close(statistics.entropy.double(), entropy, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.special.entr(weights.double()).sum(-1), entropy, atol=1e-4, rtol=0)
 
 
 def test_inside_vmap_and_with_fake_tensors_nothing_is_looked_at():

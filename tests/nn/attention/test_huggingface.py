@@ -15,7 +15,9 @@ transformers = pytest.importorskip("transformers")
 from holdfast.nn import (  # noqa: E402
     Adaptive,
     AdaptiveTemperature,
+    Llama4,
     Plain,
+    ScaleInvariant,
     SSMax,
     adaptive_softmax,
 )
@@ -246,3 +248,54 @@ def test_masks_of_both_kinds_and_none():
         torch.testing.assert_close(found, expected)
     one, _ = attend(torch.nn.Module(), query[:, :, -1:], key, key, None)
     torch.testing.assert_close(one, expected[:, -1:])
+
+
+def mistral(implementation):
+    config = transformers.MistralConfig(**COMMON, **HEADS, **IDS, sliding_window=8)
+    torch.manual_seed(0)
+    made = transformers.MistralForCausalLM._from_config(config, attn_implementation=implementation).eval()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(4)
+    return made
+
+
+@pytest.mark.parametrize("normaliser", [Llama4(attn_scale=0.5, floor_scale=4.0), ScaleInvariant(3.0)])
+@pytest.mark.parametrize("kind", ["sliding window", "full"])
+def test_positions_are_those_of_the_sequence(kind, normaliser):
+    """A cache forgets what is out of the window, or has room that is still empty; both move its first slot."""
+    name = register("holdfast_positions", normaliser, replace=True)
+    made = mistral(name) if kind == "sliding window" else model("llama", name).float()
+    ids = tokens(time=30)
+    with torch.no_grad():
+        full = made(ids, use_cache=False).logits
+        for first in (1, 12):
+            for cache in (None, transformers.StaticCache(made.config, max_cache_len=40)):
+                parts = []
+                for start, stop in ((0, first), *((t, t + 1) for t in range(first, 30))):
+                    output = made(ids[:, start:stop], past_key_values=cache, use_cache=True)
+                    cache = output.past_key_values
+                    parts.append(output.logits)
+                torch.testing.assert_close(torch.cat(parts, 1), full, atol=2e-4, rtol=1e-4)
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    without = made.generate(ids, use_cache=False, **options)
+    static = made.generate(ids, cache_implementation="static", disable_compile=True, **options)
+    assert torch.equal(static, without)
+
+
+def test_autocast():
+    """Queries and keys leave their rotation in float32 and values come in bfloat16; statistics stay exact."""
+    made = model("llama", "holdfast_adaptive").float()
+    with torch.no_grad():
+        exact = made(tokens()).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made(tokens(), labels=tokens())
+    assert (found.logits.float() - exact).abs().max() < 0.1 * exact.abs().max()
+    found.loss.backward()
+    assert all(weight.grad.isfinite().all() for weight in made.parameters())
+
+
+def test_sinks_of_another_kind_are_refused():
+    query = torch.randn(1, 2, 4, 8)
+    with pytest.raises(ArgumentError, match="sinks"):
+        RegisteredAttention(Plain())(torch.nn.Module(), query, query, query, None, sinks=torch.zeros(1, 2, 4, 1))

@@ -110,7 +110,7 @@ def test_bad_and_empty_rows_are_counted_and_left_out():
     assert math.isnan(second.entropy)
     assert math.isnan(second.spread)
     assert math.isnan(probe_sharpness(dirty, (8, 16)).slopes[1])
-    assert str(probe_sharpness(dirty, (8,))).splitlines()[2].split()[4] == "-"
+    assert str(probe_sharpness(dirty, (8,))).splitlines()[4].split()[4] == "-"
 
 
 def test_one_key_and_half_precision():
@@ -195,11 +195,11 @@ def test_report_as_a_dict_is_json(report):
 
 def test_report_as_a_table(report):
     lines = str(report).splitlines()
-    assert len({len(line) for line in lines[:7]}) == 1
-    assert lines[0].split()[:5] == ["n", "head", "rows", "NaN", "H"]
-    assert lines[1].split()[:3] == ["16", "0", "4"]
-    assert "0.8486 < H < 5.9445 nats" in lines[7]
-    assert lines[8].startswith("dH/d ln n, by head, over n = 16, 256, 1024: 1.000, 0.5")
+    assert len({len(line) for line in lines[2:9]}) == 1
+    assert lines[2].split()[:5] == ["n", "head", "rows", "NaN", "H"]
+    assert lines[3].split()[:3] == ["16", "0", "4"]
+    assert "0.8486 < H < 5.9445 nats" in lines[9]
+    assert lines[10].startswith("dH/d ln n, by head, over n = 16, 256, 1024: 1.000, 0.5")
 
 
 def test_report_as_a_figure(report):
@@ -271,7 +271,7 @@ def test_normalisers_are_compared_on_the_same_rows():
             assert found.entropy == pytest.approx(math.log(n))  # all tie, and share
     text = str(report)
     assert "mean entropy in nats, by normaliser and n" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines()[1:])) <= 100
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -437,3 +437,30 @@ def test_the_picture_has_a_line_for_each(normalisers, heads):
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     wanted = [f"head {i}" for i in range(heads)] if heads <= 10 else [f"{heads} heads"]
     assert labels == ["uniform, ln n", *(wanted if normalisers is None else NORMALISERS), "the law acts"]
+
+
+def test_the_report_begins_with_a_sentence(report):
+    assert str(report).startswith(report.verdict + "\n")
+    assert report.verdict == (
+        "Attention is dispersed at n = 1024: 1 of 2 heads spreads almost evenly (H / ln n above 0.8), and the entropy "
+        "of 2 of 2 heads grows with ln n at a slope above 0.5; the law does not reach 100% of their rows, so fit one "
+        "that does (fit_temperature), or try LogN."
+    )
+    assert report.to_dict()["verdict"] == report.verdict
+    header = str(report).splitlines()[2]
+    for column in sharpness.MEANINGS:
+        assert column in header or column in ("ordering", "dispersion")
+    assert report.explain().count("\n") == len(sharpness.MEANINGS) - 1
+
+
+def test_sentences():
+    sharp = probe_sharpness(lambda n: torch.eye(4, n) * 50, (16, 64))
+    assert sharp.verdict.startswith("Attention is not dispersed at n = 64: 0 of 1 head spread almost evenly")
+    one = probe_sharpness(two_heads, (64,))
+    assert "whether it grows with the input cannot be told at one size" in one.verdict
+    assert "adaptive temperature acts on" in one.verdict
+    nothing = probe_sharpness(lambda n: torch.full((3, n), math.nan), (16, 64))
+    assert nothing.verdict.startswith("Nothing can be said about dispersion at n = 64")
+    assert "6 rows are NaN" in nothing.verdict
+    wrong = probe_sharpness(two_heads, (16, 64), correct=lambda n, w: (w.amax(-1) > 0.9).all(0))
+    assert "100% of the answers there are wrong, most by ordering" in wrong.verdict

@@ -272,7 +272,7 @@ def test_remedies_are_compared_by_the_loss_of_the_model(kind):
     assert shares["adaptive"] < shares["plain"]
     assert shares["hard"] == pytest.approx(0, abs=1e-6)
     assert "nats/token" in str(report)
-    assert max(map(len, str(report).splitlines())) <= 100
+    assert max(map(len, str(report).splitlines()[1:])) <= 100
     json.dumps(report.to_dict(), allow_nan=False)
     for name in ("holdfast_probe", "holdfast_probe_remedy"):
         assert name not in transformers.AttentionInterface._global_mapping
@@ -387,3 +387,215 @@ def test_critical_beta_and_onset_of_heads():
 def test_two_keys_must_be_left(keys):
     with pytest.raises(ArgumentError, match="exclude_first_keys"):
         probe_model_sharpness(llama(), tokens(20), exclude_first_keys=keys)
+
+
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+BOTH = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+
+
+def attentions_of(report):
+    return [(head.part, head.layer, head.name) for head in report.heads if head.head == 0]
+
+
+def bart():
+    torch.manual_seed(0)
+    config = transformers.BartConfig(
+        vocab_size=97, d_model=32, encoder_layers=2, decoder_layers=2, **BOTH, pad_token_id=0, init_std=0.3
+    )
+    return transformers.BartForConditionalGeneration(config).eval()
+
+
+def test_every_attention_of_an_encoder_decoder_has_its_row():
+    """Numbers of each are those of the attention weights that the model itself returns."""
+    model, ids, target = bart(), tokens(120), tokens(110)[:, 10:]
+    mask = torch.ones_like(ids)
+    mask[1, 90:] = 0
+    report = probe_model_sharpness(model, ids, mask, inputs={"decoder_input_ids": target}, normalisers={"x": Plain()})
+    layers = "model.decoder.layers"
+    assert attentions_of(report) == [
+        ("encoder", 0, "model.encoder.layers.0.self_attn"),
+        ("encoder", 1, "model.encoder.layers.1.self_attn"),
+        ("decoder", 0, f"{layers}.0.self_attn"),
+        ("decoder", 1, f"{layers}.1.self_attn"),
+        ("cross", 0, f"{layers}.0.encoder_attn"),
+        ("cross", 1, f"{layers}.1.encoder_attn"),
+    ]
+    assert len(report.heads) == 24
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = model(ids, mask, decoder_input_ids=target, output_attentions=True)
+    weights = {"encoder": out.encoder_attentions, "decoder": out.decoder_attentions, "cross": out.cross_attentions}
+    for head in report.heads:
+        entropy = torch.special.entr(weights[head.part][head.layer][:, head.head].double()).sum(-1)
+        kept = torch.ones_like(entropy, dtype=torch.bool)
+        if head.part == "encoder":
+            kept = mask.bool()
+        if head.part == "decoder":
+            kept[:, 0] = False  # sees one key
+        assert head.rows == kept.sum()
+        assert head.entropy == pytest.approx(entropy[kept].mean().item(), abs=1e-4)
+        assert math.isnan(head.slope) == (head.part != "decoder")
+    logits = out.logits[:, :-1].flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(logits, target[:, 1:].flatten()).item()
+    assert report.own.cross_entropy == pytest.approx(loss, abs=1e-4)
+    assert report.remedies[0].cross_entropy == pytest.approx(loss, abs=1e-4)
+    assert "encoder-decoder" in report.verdict
+    assert "part" in str(report)
+    # By default the decoder reads what the encoder reads.
+    assert len(probe_model_sharpness(model, ids).heads) == 24
+
+
+def test_keys_are_taken_out_on_their_side_of_a_cross_attention():
+    model, ids = bart(), tokens(40)
+    padded = torch.cat([torch.zeros(2, 5, dtype=torch.long), ids], 1)
+    mask = (torch.arange(45) >= 5).long().expand(2, 45)
+    target = tokens(30)
+    report = probe_model_sharpness(model, padded, mask, inputs={"decoder_input_ids": target}, exclude_first_keys=3)
+    assert {head.part: head.keys for head in report.heads}["cross"] == 37
+    assert {head.part: head.keys for head in report.heads}["encoder"] == 37
+
+
+def test_an_encoder_is_called_one():
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=97, **SHAPE))
+    report = probe_model_sharpness(model, tokens(100))
+    assert report.parts == ("encoder",)
+    assert "in this encoder at 100 tokens" in report.verdict
+    assert "cannot be told at one size" in report.verdict
+    assert all(math.isnan(head.slope) for head in report.heads)
+    assert "nats/token" not in str(report)
+    # Rows of nearly the same number of keys have no slope either.
+    mask = torch.ones(2, 100, dtype=torch.long)
+    mask[0, 97:] = 0
+    assert all(math.isnan(head.slope) for head in probe_model_sharpness(model, tokens(100), mask).heads)
+    assert all(math.isnan(head.slope) for head in probe_model_sharpness(llama(), tokens(70)).heads)
+
+
+def test_a_layer_that_runs_several_times_has_a_row_for_each():
+    config = transformers.AlbertConfig(vocab_size=97, embedding_size=16, **SHAPE)
+    report = probe_model_sharpness(transformers.AlbertModel(config), tokens(20))
+    assert [(part, layer) for part, layer, _ in attentions_of(report)] == [("encoder", 0), ("encoder", 1)]
+
+
+def test_images_and_sound():
+    vision = transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=4, **SHAPE))
+    report = probe_model_sharpness(vision, inputs={"pixel_values": torch.randn(2, 3, 32, 32)})
+    assert (report.parts, report.length, len(report.heads)) == (("encoder",), 65, 8)
+    assert report.heads[0].rows == 2 * 65
+    config = transformers.WhisperConfig(
+        vocab_size=97,
+        num_mel_bins=16,
+        max_source_positions=50,
+        max_target_positions=40,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        **BOTH,
+        **{f"{name}_token_id": i for i, name in enumerate(("pad", "bos", "eos", "decoder_start"))},
+    )
+    sound = {"input_features": torch.randn(1, 16, 100), "decoder_input_ids": tokens(20, 1)}
+    report = probe_model_sharpness(transformers.WhisperForConditionalGeneration(config), inputs=sound)
+    assert [part for part, _, _ in attentions_of(report)] == ["encoder", "decoder", "cross"]
+    assert [head.keys for head in report.heads if head.head == 0] == [50, 11, 50]  # 11 = mean of 2 to 20
+    text = transformers.LlamaConfig(vocab_size=97, **SHAPE)
+    clip = transformers.CLIPVisionConfig(image_size=32, patch_size=8, **SHAPE)
+    llava = transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(text_config=text, vision_config=clip, image_token_index=96, vision_feature_layer=-1)
+    )
+    ids = tokens(60, 1) % 96
+    ids[0, 3:19] = 96
+    report = probe_model_sharpness(llava, ids, inputs={"pixel_values": torch.randn(1, 3, 32, 32)})
+    assert [part for part, _, _ in attentions_of(report)] == ["encoder", "encoder", "decoder", "decoder"]
+    assert math.isfinite(report.own.cross_entropy)  # the text of the model is causal, though its images are not
+
+
+def test_packed_documents_are_probed_as_documents():
+    ids, model = tokens(120, 1), llama()
+    position_ids = torch.cat([torch.arange(70), torch.arange(50)])[None]
+    options = {"normalisers": {"adaptive": Adaptive()}, "exclude_first_keys": 1}
+    packed = probe_model_sharpness(model, ids, inputs={"position_ids": position_ids}, **options)
+    parts = [probe_model_sharpness(model, part, **options) for part in (ids[:, :70], ids[:, 70:])]
+    for index, head in enumerate(packed.heads):
+        one, other = (part.heads[index] for part in parts)
+        assert head.rows == one.rows + other.rows
+        for name in ("entropy", "keys", "largest", "spread"):
+            together = (getattr(one, name) * one.rows + getattr(other, name) * other.rows) / head.rows
+            assert getattr(head, name) == pytest.approx(together, rel=1e-3)
+    for whole, (one, other) in (
+        (packed.own, [part.own for part in parts]),
+        (packed.remedies[0], [part.remedies[0] for part in parts]),
+    ):
+        together = (69 * one.cross_entropy + 49 * other.cross_entropy) / 118
+        assert whole.cross_entropy == pytest.approx(together, rel=1e-4)
+
+
+def test_broken_weights_are_counted_and_said():
+    model = llama()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] = math.nan
+    report = probe_model_sharpness(model, tokens(30))
+    # One number breaks all rows of one head, and through the values after it every row of the next layer.
+    assert [report.heads[i].nan_rows for i in (0, 4, 5, 8)] == [0, 58, 0, 58]
+    assert report.nan_rows == 5 * 58
+    assert f"{report.nan_rows} rows are NaN" in report.verdict
+    assert math.isnan(report.heads[4].weight_bound)
+
+
+def test_the_report_begins_with_a_sentence_and_explains_its_columns():
+    flat = probe_model_sharpness(llama(std=1e-4), tokens(300))
+    assert str(flat).startswith(flat.verdict + "\n")
+    assert flat.verdict.startswith("Attention is dispersed in this decoder at 300 tokens: 12 of 12 heads")
+    assert "adaptive temperature acts on 100% of their rows" in flat.verdict
+    assert flat.to_dict()["verdict"] == flat.verdict
+    sharp = probe_model_sharpness(llama(std=1.0), tokens(300), normalisers={"plain": Plain()})
+    assert "none of the normalisers compared lowers the loss on this text." in sharp.verdict
+    header = str(flat).replace("H/ln n, last 32 rows", "").splitlines()
+    words = " ".join(line for line in header if "head  " in line or line.startswith("normaliser"))
+    for column in (
+        "layer",
+        "head",
+        "H",
+        "H/ln n",
+        "slope",
+        "n*",
+        "b_crit",
+        "weight bound/spread",
+        "nats/token",
+        "change",
+    ):
+        assert column in words
+        assert f"\n{column}  " in "\n" + flat.explain().replace("   ", "  ")
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    model, ids = llama(), tokens(20)
+    with pytest.raises(ArgumentError, match=r"inputs: expected what LlamaForCausalLM takes .*, got pixels"):
+        probe_model_sharpness(model, ids, inputs={"pixels": ids})
+    with pytest.raises(ArgumentError, match="inputs: expected input_ids once"):
+        probe_model_sharpness(model, ids, inputs={"input_ids": ids})
+    with pytest.raises(ArgumentError, match="input_ids: expected tokens"):
+        probe_model_sharpness(model)
+    bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4))
+    with pytest.raises(ArgumentError, match=r"model: .*, got BloomForCausalLM"):
+        probe_model_sharpness(bloom, ids)
+
+
+def test_the_command_line_refuses_what_does_not_apply_and_loads_models_whole(tmp_path: Path):
+    bart().save_pretrained(tmp_path / "model")
+    words = ("probe", "sharpness", "model")
+    status, out, err = ask(*words, "--length", "40", "--explain", cwd=tmp_path)
+    assert status == 0, err
+    assert "encoder-decoder at 40 tokens" in out.splitlines()[0]
+    assert "24 heads" in out
+    assert "mean Shannon entropy" in out
+    status, _, err = ask(*words, "--sizes", "16", "32", cwd=tmp_path)
+    assert status == 2
+    assert "--sizes: expected a function" in err
+    assert ask(*words, "--json", "--explain", cwd=tmp_path)[0] == 2
+    (tmp_path / "f.py").write_text("import torch\n\n\ndef z(n):\n    return torch.zeros(2, n)\n", encoding="utf-8")
+    for option in (("--length", "64"), ("--exclude-first-keys", "1"), ("--text", "f.py")):
+        status, _, err = ask("probe", "sharpness", "f.py:z", *option, cwd=tmp_path)
+        assert status == 2
+        assert f"{option[0]}: expected a model" in err
+    status, out, _ = ask("probe", "sharpness", "f.py:z", "--sizes", "16", "64", "--explain", cwd=tmp_path)
+    assert status == 0
+    assert out.startswith("Attention is dispersed at n = 64: 1 of 1 head spread")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from holdfast.errors import ArgumentError, MissingExtraError
+from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Outcome, Results, Trial, progress
 from holdfast.lab.seeds import rng_for
 from holdfast.lab.verdict import judge
@@ -162,7 +161,7 @@ def test_scores(change, accuracy, trace_accuracy):
     assert (found["prefix"] == 1) == (accuracy == trace_accuracy == 1)
 
 
-def test_bad_settings(monkeypatch):
+def test_bad_settings():
     with pytest.raises(ArgumentError, match="arms"):
         TracesConfig(arms=("softest",))
     with pytest.raises(ArgumentError, match="steps"):
@@ -171,9 +170,6 @@ def test_bad_settings(monkeypatch):
         TracesConfig(test_sizes=(1, 4))
     with pytest.raises(ArgumentError, match="train_tokens"):
         measured(TracesConfig(device="cpu", train_tokens=10, steps=1), 0)
-    monkeypatch.setitem(sys.modules, "entmax", None)
-    with pytest.raises(MissingExtraError, match="entmax"):
-        measured(TOY, 0)
 
 
 def made(gain=0.0, long_gain=0.0, share=0.0, long_share=0.0, seeds=5, sizes=(8, 16, 32)) -> Results:

@@ -15,6 +15,10 @@ from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.nn import Normaliser
+    from holdfast.probes.sharpness import ModelSharpnessReport, SharpnessReport
+
+LENGTH = 1024
+SIZES = (16, 64, 256, 1024, 4096)
 
 
 @dataclass(frozen=True)
@@ -26,23 +30,43 @@ class SharpnessProbe(ReportOptions):
     (heads, rows, n), as file.py:name or module:name."""
     text: Path | None = None
     """For a model: a text file to read; by default random tokens."""
-    length: int = 1024
-    """For a model: tokens to read."""
-    exclude_first_keys: int = 0
-    """For a model: measure attention conditional on not being at this many first tokens."""
-    sizes: tuple[int, ...] = (16, 64, 256, 1024, 4096)
-    """For a function: input sizes to measure at. If it has a function correct(n, weights) -> bools (rows,), errors are
-    split in ordering and dispersion."""
+    length: int | None = None
+    """For a model: tokens to read, 1024 unless given."""
+    exclude_first_keys: int | None = None
+    """For a model: measure attention conditional on not being at this many first tokens; none unless given."""
+    sizes: tuple[int, ...] | None = None
+    """For a function: input sizes to measure at, 16 64 256 1024 4096 unless given. If it has a function
+    correct(n, weights) -> bools (rows,), errors are split in ordering and dispersion."""
     compare: tuple[str, ...] = ()
     """Normalisers to compare: plain, adaptive, hard, sparsemax, and with a number log-n:16, ssmax:0.43, yarn:4,
     llama4:8192, scale-invariant:10, entmax:1.5."""
     fail_above: float | None = None
     """Exit with status 1 if the mean H / ln n of some head is above this: of a function at its largest size."""
+    explain: bool = False
+    """Say after the report what each column means."""
+
+
+FOR_MODELS = ("text", "length", "exclude_first_keys")
+FOR_FUNCTIONS = ("sizes",)
 
 
 def run(options: SharpnessProbe) -> int:
     """Probe a function, which has a colon in its name, or a model."""
-    return _probe_function(options) if ":" in options.target else _probe_model(options)
+    function = ":" in options.target
+    for name in FOR_MODELS if function else FOR_FUNCTIONS:
+        if getattr(options, name) is not None:
+            wanted, got = ("a model", "a function") if function else ("a function", "a model")
+            flag = f"--{name.replace('_', '-')}"
+            raise ArgumentError(flag, f"{wanted}, which alone has such an option", f"{got}, {options.target}")
+    if options.json and options.explain:
+        raise ArgumentError("--explain", "a report for people", "--json")
+    return _probe_function(options) if function else _probe_model(options)
+
+
+def _show(options: SharpnessProbe, report: SharpnessReport | ModelSharpnessReport) -> None:
+    options.show(report)
+    if options.explain:
+        print(f"\n{report.explain()}")
 
 
 def _probe_function(options: SharpnessProbe) -> int:
@@ -51,13 +75,14 @@ def _probe_function(options: SharpnessProbe) -> int:
     normalisers = _normalisers(options.compare)
     logits_of = function_at(options.target)
     correct = getattr(logits_of, "correct", None)
+    sizes = SIZES if options.sizes is None else options.sizes
     try:
-        report = probe_sharpness(logits_of, options.sizes, normalisers=normalisers, correct=correct)
+        report = probe_sharpness(logits_of, sizes, normalisers=normalisers, correct=correct)
     except (HoldfastError, KeyboardInterrupt):
         raise
     except Exception as error:
         raise ArgumentError("TARGET", "a function from a size to logits", f"{type(error).__name__}: {error}") from error
-    options.show(report)
+    _show(options, report)
     spread = [] if options.fail_above is None else report.violations(options.fail_above)
     if spread:
         worst = f"at n = {spread[0].size}, the worst head {spread[0].head}: {spread[0].entropy_share:.3f}"
@@ -73,15 +98,15 @@ def _probe_model(options: SharpnessProbe) -> int:
     normalisers = _normalisers(options.compare)
     if not sys.stderr.isatty():
         require("transformers.utils.logging", "hf").disable_progress_bar()
-    model, tokens, read = load_model(options.target, options.text, options.length)
+    model, tokens, read = load_model(options.target, options.text, LENGTH if options.length is None else options.length)
     print(f"{read}, {tokens.shape[1]} of them", file=sys.stderr)
     report = probe_model_sharpness(
-        model, tokens, normalisers=normalisers, exclude_first_keys=options.exclude_first_keys
+        model, tokens, normalisers=normalisers, exclude_first_keys=options.exclude_first_keys or 0
     )
-    options.show(report)
+    _show(options, report)
     spread = [] if options.fail_above is None else report.violations(options.fail_above)
     if spread:
-        worst = f"layer {spread[0].layer}, head {spread[0].head}: {spread[0].entropy_share:.3f}"
+        worst = f"{spread[0].part} layer {spread[0].layer}, head {spread[0].head}: {spread[0].entropy_share:.3f}"
         print(f"{_count(len(spread))} a mean H / ln n above {options.fail_above} ({worst})", file=sys.stderr)
     return FAILED if spread else OK
 

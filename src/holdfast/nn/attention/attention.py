@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from holdfast.nn.attention import checkpointed, fused, plain, streamed
-from holdfast.nn.attention.call import AttentionCall, Declined
+from holdfast.nn.attention.call import AttentionCall, Declined, full_precision
 from holdfast.nn.attention.triton import host as triton
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import AdaptiveTemperature
@@ -95,12 +96,15 @@ def adaptive_attention(
 
 def attend(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim"]:
     """The output of a call, in the dtype of its query."""
-    for way in WAYS:
-        if way.refusal(call) is None:
-            try:
-                return way.compute(call).to(call.query.dtype)
-            except Declined:
-                continue
+    with full_precision(call.query.device):
+        if torch.compiler.is_exporting():  # one graph stands for all lengths, so that none may decide
+            return plain.compute(call.without_groups()).to(call.query.dtype)
+        for way in WAYS:
+            if way.refusal(call) is None:
+                try:
+                    return way.compute(call).to(call.query.dtype)
+                except Declined:
+                    continue
     raise AssertionError("the last way takes every call")
 
 
@@ -134,17 +138,17 @@ def attention_weights(
     Returns:
         The weights, in float32 or better.
     """
-    return plain.weights(
-        AttentionCall.of(
-            query,
-            key,
-            mask=mask,
-            causal=causal,
-            scale=scale,
-            softcap=softcap,
-            window=window,
-            sinks=sinks,
-            normaliser=normaliser,
-            detach=detach,
-        )
+    call = AttentionCall.of(
+        query,
+        key,
+        mask=mask,
+        causal=causal,
+        scale=scale,
+        softcap=softcap,
+        window=window,
+        sinks=sinks,
+        normaliser=normaliser,
+        detach=detach,
     )
+    with full_precision(query.device):
+        return plain.weights(call.without_groups() if torch.compiler.is_exporting() else call)

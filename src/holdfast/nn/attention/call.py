@@ -6,6 +6,7 @@ a call is taken as it is, whole or in parts (`visibility.py`).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -19,9 +20,15 @@ from holdfast.nn.masking import hidden_by, masked_bias
 from holdfast.nn.normalisers import Adaptive, Normaliser, Rows, SSMax
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class Declined(Exception):
     """A way to compute a call sees, while it computes, that its numbers would be wrong: another one takes over."""
+
+
+OFFSETS = "holdfast_offsets"
+"""Attribute of a mask: the positions of its first query and of its first key in the sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +46,9 @@ class AttentionCall:
         window: a query sees keys less than this many positions away.
         scale: of the products.
         softcap: logits become softcap x tanh(logit / softcap), before mask and normaliser.
-        first_query: position of the first query.
-        first_key: position of the first key.
+        first_query: position of the first query in the sequence, an int; a tensor where a compiled model keeps it on
+            the device, which needs a mask and neither `causal` nor `window`.
+        first_key: position of the first key, where a cache has forgotten the ones before.
     """
 
     query: Float[Tensor, "batch heads queries dim"]
@@ -53,7 +61,7 @@ class AttentionCall:
     window: int | None
     scale: float
     softcap: float | None
-    first_query: int
+    first_query: Any
     first_key: int = 0
 
     @classmethod
@@ -77,6 +85,7 @@ class AttentionCall:
         Errors:
             ArgumentError: shapes, dtypes, devices or options that do not fit.
         """
+        query, key, value = _of_one_dtype(query, key, value)
         _check_tensors(query, key, value, mask, sinks)
         for name, number in (("scale", scale), ("softcap", softcap)):
             if number is not None and not isinstance(number, Real | torch.SymFloat):
@@ -118,16 +127,21 @@ class AttentionCall:
             query: of all heads.
             key: with the slots of a static cache that are still empty, which are left out.
             value: likewise.
-            attention_mask: none, bool or additive. One that is there is complete: causality and window are in it.
+            attention_mask: none, bool or additive. One that is there is complete: causality and window are in it. Where
+                it stands in the sequence is noted in its attribute `OFFSETS`; without, its last query stands at the
+                last key, and the first key is the first of the sequence.
             normaliser: turns logits into weights.
             options: the others by the names of transformers. `scaling`, `softcap`, `sliding_window`, `s_aux`,
                 `is_causal`, `position_bias` and `cache` are read.
 
         Errors:
-            ArgumentError: a paged cache, or arguments that do not fit.
+            ArgumentError: a paged cache, sinks of another kind, or arguments that do not fit.
         """
         if options.get("cache") is not None:
             raise ArgumentError("attn_implementation", "sdpa or flash attention for a paged cache", "this one")
+        if options.get("sinks") is not None:
+            got = "sinks that each query computes"
+            raise ArgumentError("attn_implementation", "eager, or a model whose sinks are one number a head", got)
         if attention_mask is not None and attention_mask.ndim != 4:
             raise ArgumentError("attention_mask", "four dimensions (batch, heads, queries, keys)", attention_mask.ndim)
         causal = options.get("is_causal")
@@ -138,7 +152,7 @@ class AttentionCall:
             mask = mask[..., :keys] if mask.shape[-1] > 1 else mask
             mask = mask if mask.is_floating_point() else mask.bool()
         bias, sinks = options.get("position_bias"), options.get("s_aux")
-        return cls.of(
+        call = cls.of(
             query,
             key[:, :, :keys],
             None if value is None else value[:, :, :keys],
@@ -150,6 +164,8 @@ class AttentionCall:
             sinks=None if sinks is None else sinks.reshape(-1).to(query.dtype),
             normaliser=normaliser,
         )
+        offsets = getattr(attention_mask, OFFSETS, None)
+        return call if offsets is None else replace(call, first_query=offsets[0], first_key=offsets[1])
 
     @property
     def queries(self) -> int:
@@ -181,8 +197,8 @@ class AttentionCall:
         """Positions of queries and keys."""
         device = self.query.device
         return Rows(
-            torch.arange(self.first_query, self.first_query + self.queries, device=device),
-            torch.arange(self.first_key, self.first_key + self.keys, device=device),
+            torch.arange(self.queries, device=device) + self.first_query,
+            torch.arange(self.keys, device=device) + self.first_key,
         )
 
     @property
@@ -224,6 +240,33 @@ class AttentionCall:
         value = None if self.value is None else self.value.to(self.dtype)
         return replace(self, query=self.query.to(self.dtype), key=self.key.to(self.dtype), value=value)
 
+    def without_groups(self) -> AttentionCall:
+        """The same with a key head for each query head: copies, where a view cannot share them."""
+        if self.groups == 1:
+            return self
+        key, value = (None if t is None else t.repeat_interleave(self.groups, dim=1) for t in (self.key, self.value))
+        assert key is not None
+        return replace(self, key=key, value=value)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast off: it would take products of logits in half precision, and every number that follows from them."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def _of_one_dtype(*tensors: Any) -> tuple[Any, ...]:
+    """Query, key and value as they are; under autocast, where they may differ in dtype, in that of autocast."""
+    given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+    kind = given[0].device.type if given else "cpu"
+    mixed = len({tensor.dtype for tensor in given}) > 1 and all(tensor.dtype in DTYPES[:3] for tensor in given)
+    if not mixed or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(tensor.to(dtype) if isinstance(tensor, Tensor) else tensor for tensor in tensors)
+
 
 def _check_tensors(query: Any, key: Any, value: Any, mask: Any, sinks: Any) -> None:
     """Refuse what is no tensor, stands elsewhere or does not fit in shape and dtype."""
@@ -238,8 +281,11 @@ def _check_tensors(query: Any, key: Any, value: Any, mask: Any, sinks: Any) -> N
             raise ArgumentError(name, "four dimensions (batch, heads, tokens, width)", f"shape {tuple(tensor.shape)}")
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]
-    if not query.is_floating_point():
-        raise ArgumentError("query", "a floating-point dtype", str(query.dtype))
+    if query.dtype not in DTYPES:
+        raise ArgumentError("query", "float16, bfloat16, float32 or float64", str(query.dtype))
+    if 0 in (batch, heads, dim, key.shape[1]):
+        expected = "at least one sequence, head and number in each"
+        raise ArgumentError("query, key", expected, f"shapes {tuple(query.shape)}, {tuple(key.shape)}")
     dtypes = [tensor.dtype for tensor in (key, value) if tensor is not None]
     if any(dtype != query.dtype for dtype in dtypes):
         raise ArgumentError("key, value", f"the dtype of query, {query.dtype}", ", ".join(map(str, dtypes)))

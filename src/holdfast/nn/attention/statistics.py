@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holdfast.nn.attention import plain
-from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.visibility import block as block_of
 from holdfast.nn.attention.visibility import chunks, span
 from holdfast.nn.masking import hidden_keys
@@ -124,7 +124,13 @@ def attention_statistics(
     call = AttentionCall.of(
         query, key, mask=mask, causal=causal, scale=scale, softcap=softcap, window=window, sinks=sinks
     )
-    return row_statistics(call, block)
+    with full_precision(query.device):
+        if torch.compiler.is_exporting():  # one graph stands for all lengths, which loops over blocks would fix
+            z = plain.logits(call.without_groups())
+            if sinks is not None:
+                z = torch.cat([z, sinks.to(z.dtype)[:, None, None].expand(*z.shape[:-1], 1)], -1)
+            return RowStatistics.of(z)
+        return row_statistics(call, block)
 
 
 def row_statistics(call: AttentionCall, size: int = 1024) -> RowStatistics:

@@ -34,7 +34,7 @@ def span(call: AttentionCall, start: int, stop: int) -> tuple[int, int]:
 
 def hides(call: AttentionCall) -> bool:
     """Whether a key may be hidden from a query."""
-    ahead = call.causal and call.first_query + 1 < call.first_key + call.keys
+    ahead = call.causal and bool(call.first_query + 1 < call.first_key + call.keys)
     return ahead or call.mask is not None or call.window is not None
 
 

@@ -1,7 +1,8 @@
 """How far attention has dispersed: in any function that yields logits, and in whole models of transformers."""
 
+from holdfast.probes.sharpness.model_report import ModelHead, ModelRemedy, ModelSharpnessReport
 from holdfast.probes.sharpness.of_function import Answers, HeadSharpness, Remedy, SharpnessReport, probe_sharpness
-from holdfast.probes.sharpness.of_model import ModelHead, ModelRemedy, ModelSharpnessReport, probe_model_sharpness
+from holdfast.probes.sharpness.of_model import probe_model_sharpness
 
 __all__ = [
     "Answers",

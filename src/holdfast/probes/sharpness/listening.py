@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, require
 from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.huggingface import refusal
 from holdfast.nn.attention.plain import logits, weights
 from holdfast.nn.attention.statistics import RowStatistics, row_statistics
 from holdfast.nn.attention.visibility import block
@@ -38,6 +39,9 @@ def model_implementation(model: nn.Module) -> str:
     name = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if name is None or name not in AttentionMaskInterface._global_mapping:
         raise ArgumentError("model", "a transformers model with eager or sdpa attention", f"attention {name!r}")
+    reason = refusal(type(model))
+    if reason is not None:
+        raise ArgumentError("model", "one that asks transformers' registry for its attention", reason)
     return str(name)
 
 
@@ -213,8 +217,10 @@ class Projection:
         return torch.allclose(made, _norms(heads), rtol=rounding, atol=1e-6, equal_nan=True)
 
     def gain(self, heads: int) -> Float[Tensor, " heads"]:
-        """Largest singular value of each head's rows of the weight."""
+        """Largest singular value of each head's rows of the weight; NaN where that is broken."""
         rows = self.weight.double().view(heads, -1, self.weight.shape[1])
+        if not bool(rows.isfinite().all()):
+            return rows.new_full((heads,), math.nan)
         squared: Tensor = torch.linalg.eigvalsh(rows @ rows.mT)[:, -1]
         return squared.clamp(min=0).sqrt()
 

@@ -31,9 +31,21 @@ from holdfast.probes.sharpness.dispersion import (
     median,
     onset,
 )
+from holdfast.probes.sharpness.verdict import COLUMNS, HeadSummary, explained, sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MEANINGS = {
+    "n": "number of keys",
+    "head": "index of the head",
+    "rows": "number of rows",
+    "NaN": "rows with NaN or infinity among their visible logits, left out of all else",
+    **COLUMNS,
+    "ordering": "share of answers that argmax attention gets wrong too: the largest logit is on the wrong key",
+    "dispersion": "share of answers that argmax attention would get right: the weight is spread too thin",
+}
+"""What each column of the tables means."""
 
 Correct = Callable[[int, Tensor], Tensor]
 """Size and attention weights -> for each row, whether the answer that these weights give is right."""
@@ -171,9 +183,30 @@ class SharpnessReport:
         above = [entry for entry in last if not entry.entropy_share <= limit]
         return tuple(sorted(above, key=lambda entry: -entry.entropy_share))
 
+    @property
+    def verdict(self) -> str:
+        """One sentence: is attention dispersed at the largest size, how badly, and what to try."""
+        last = [entry for entry in self.entries if entry.size == self.sizes[-1]]
+        summaries = [
+            HeadSummary(entry.entropy_share, slope, entry.acting, entry.above)
+            for entry, slope in zip(last, self.slopes, strict=True)
+        ]
+        broken = sum(entry.nan_rows for entry in self.entries)
+        text = sentence(summaries, f"at n = {self.sizes[-1]}", broken=broken, compared=bool(self.remedies))
+        if not self.answers:
+            return text
+        worst = self.answers[-1]
+        ordering = worst.ordering_error > worst.dispersion_error
+        cause = f", most by {'ordering, which no temperature mends' if ordering else 'dispersion'}"
+        return f"{text[:-1]}; {worst.error:.0%} of the answers there are wrong{cause if worst.error else ''}."
+
+    def explain(self) -> str:
+        """What each column of the tables means, a line each."""
+        return explained(MEANINGS)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        plain: dict[str, Any] = jsonable(asdict(self))
+        plain: dict[str, Any] = jsonable({"verdict": self.verdict, **asdict(self)})
         return plain
 
     def plot(self, ax: Axes) -> None:
@@ -219,6 +252,8 @@ class SharpnessReport:
         sizes = ", ".join(map(str, self.slope_sizes))
         return "\n".join(
             [
+                self.verdict,
+                "",
                 *self._table_of_heads(),
                 f"the law acts {law}",
                 listed(f"dH/d ln n, by head, over n = {sizes}", [shown(slope, ".3f") for slope in self.slopes]),

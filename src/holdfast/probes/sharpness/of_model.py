@@ -6,23 +6,26 @@ compared by the model's next-token cross-entropy with each switched on.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.statistics import RowStatistics
+from holdfast.nn.attention.visibility import block
 from holdfast.nn.huggingface import register, unregister
+from holdfast.nn.masking import hidden_by
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
-from holdfast.probes.report import jsonable, percent, random_state_kept, shown, table
+from holdfast.probes.report import random_state_kept
 from holdfast.probes.sharpness.dispersion import (
     check_heads,
     checked_normalisers,
@@ -40,227 +43,97 @@ from holdfast.probes.sharpness.listening import (
     model_implementation,
     projections_seen,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from holdfast.probes.sharpness.model_report import SAMPLE, ModelHead, ModelRemedy, ModelSharpnessReport
 
 SHORTEST = 64
 """Rows that see fewer keys say little about growth, and are left out of slopes."""
 
-SAMPLE = 32
-"""Rows at the end of each sequence, where most keys are seen, for what needs whole rows of logits."""
+WIDER = 1.5
+"""A slope needs rows that see this many times as many keys as others."""
 
-SHOWN = 24
-"""Heads that a table shows."""
+ROWS = 1024
+"""Rows of a mask that are looked at together."""
 
 REMEDY = "holdfast_probe_remedy"
 
+PARTS = ("encoder", "decoder", "cross")
+"""Kinds of attention, in the order of a report."""
 
-@dataclass(frozen=True)
-class ModelHead:
-    """One head. Means are over its rows with at least two visible keys and no NaN.
-
-    A learned sink counts as one more visible key in all that concerns weights; spreads and their bounds are those of
-    the keys. With `exclude_first_keys` all but the bounds is measured as if those keys were not there.
-
-    Arguments:
-        layer: index of the layer.
-        head: index of the query head.
-        rows: number of such rows.
-        nan_rows: rows with NaN or infinite statistics; counted here and left out of all else.
-        keys: mean number of visible keys, n.
-        entropy: mean Shannon entropy H, in nats.
-        entropy_share: mean of H / ln n; 1 is uniform attention.
-        effective_keys: exp of `entropy`.
-        largest: mean largest weight.
-        spread: mean logit spread, largest minus smallest visible logit, in nats.
-        bound: mean upper bound on the spread, 2 scale |q| max |k| over all keys of the sequence; NaN for a layer that
-            adds a bias to its logits.
-        slack: least bound over spread of any row; at least 1.
-        weight_bound: mean of the looser bound that the weights give, 2 scale sigma(W_q) sigma(W_k) |x| max |x_i|,
-            with the largest singular values of the head's projections and the norms of the layer's inputs. NaN for a
-            layer without `q_proj` and `k_proj` as linear maps, with a bias, or with something between them and the
-            attention that changes norms; rotary positions do not.
-        weight_slack: least such bound over spread of any row.
-        slope: d H / d ln n over rows that see 64 keys or more; NaN without enough of them.
-        reach: 1 + e^spread_max, the length beyond which no key of any such row could hold half the weight.
-        beta_crit: median over the last 32 rows of each sequence of what the logits must be multiplied by for the
-            largest to stand out, as in `HeadSharpness`.
-        onset: predicted number of keys at which the mean largest weight falls below one half, from rows that see
-            16 to 31, 32 to 63, ... keys, as in `SharpnessReport`; NaN where it cannot be told.
-        below: share of rows whose entropy is below the law's active interval.
-        acting: share of rows within it.
-        above: share of rows above it, where the law changes nothing.
-    """
-
-    layer: int
-    head: int
-    rows: int
-    nan_rows: int
-    keys: float
-    entropy: float
-    entropy_share: float
-    effective_keys: float
-    largest: float
-    spread: float
-    bound: float
-    slack: float
-    weight_bound: float
-    weight_slack: float
-    slope: float
-    reach: float
-    beta_crit: float
-    onset: float
-    below: float
-    acting: float
-    above: float
+OTHER_SEQUENCE = ("key_value", "encoder_hidden", "encoder_states", "cross_attention")
+"""What arguments of an attention layer are called that hold the sequence whose keys it sees."""
 
 
 @dataclass(frozen=True)
-class ModelRemedy:
-    """The model with one normaliser in all heads.
+class _Inputs:
+    """What a model reads, and what is known of each token.
 
     Arguments:
-        normaliser: its name in the comparison; "none" for the model as it is.
-        cross_entropy: mean next-token cross-entropy of the text, in nats a token; NaN for a model that is no causal
-            language model.
-        entropy_share: mean H / ln n of all heads over the last 32 rows of each sequence; rows with NaN are left out.
+        values: arguments of the model's forward by name.
+        both: whether the model is an encoder with a decoder beside it, each with a sequence of its own.
+        encoder: which tokens of the encoder's sequence are none of padding.
+        decoder: likewise of the decoder's, or of the only sequence there is.
+        tokens: that sequence.
+        positions: of each of its tokens, where the caller gave them; they start anew with each packed document.
+        excluded: how many first keys of each sequence, or document, are left out.
     """
 
-    normaliser: str
-    cross_entropy: float
-    entropy_share: float
-
-
-@dataclass(frozen=True)
-class ModelSharpnessReport:
-    """What `probe_model_sharpness` found.
-
-    Arguments:
-        heads: one entry a head, by layer, then head.
-        length: tokens in the longest sequence.
-        interval: entropies, in nats, between which the law acts; `None` for a law that never acts.
-        excluded: how many first keys of each sequence the attention is conditional on not being at.
-        own: the model as it is.
-        remedies: one entry a normaliser of the comparison.
-    """
-
-    heads: tuple[ModelHead, ...]
-    length: int
-    interval: tuple[float, float] | None
+    values: dict[str, Any]
+    both: bool
+    encoder: Bool[Tensor, "batch source"] | None
+    decoder: Bool[Tensor, "batch time"] | None
+    tokens: Int[Tensor, "batch time"] | None
+    positions: Tensor | None
     excluded: int
-    own: ModelRemedy
-    remedies: tuple[ModelRemedy, ...] = ()
 
-    def violations(self, limit: float) -> tuple[ModelHead, ...]:
-        """Heads whose mean H / ln n exceeds a limit, the most dispersed first; NaN counts as a violation."""
-        above = [head for head in self.heads if not head.entropy_share <= limit]
-        return tuple(sorted(above, key=lambda head: -head.entropy_share))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        plain: dict[str, Any] = jsonable(asdict(self))
-        return plain
-
-    def plot(self, ax: Axes) -> None:
-        """Draw H / ln n as a map of layers and heads; bright is dispersed.
-
-        Arguments:
-            ax: Matplotlib axes to draw into.
-        """
-        layers, heads = 1 + max(h.layer for h in self.heads), 1 + max(h.head for h in self.heads)
-        values = [[math.nan] * heads for _ in range(layers)]
-        for head in self.heads:
-            values[head.layer][head.head] = head.entropy_share
-        image = ax.imshow(values, vmin=0, vmax=1, aspect="auto", cmap="viridis", origin="lower")
-        ax.set_xlabel("head")
-        ax.set_ylabel("layer")
-        ax.set_xticks(range(0, heads, max(1, heads // 8)))
-        ax.set_yticks(range(0, layers, max(1, layers // 8)))
-        ax.figure.colorbar(image, ax=ax, label=f"H / ln n at {self.length} tokens{self._condition}")
-
-    @property
-    def _condition(self) -> str:
-        return f" without the first {self.excluded}" if self.excluded else ""
-
-    def __str__(self) -> str:
-        """Return tables for people to read, the most dispersed heads first."""
-        rest = len(self.heads) - SHOWN
-        broken = sum(head.nan_rows for head in self.heads)
-        law = "never" if self.interval is None else f"for {self.interval[0]:.4f} < H < {self.interval[1]:.4f} nats"
-        return "\n".join(
-            [
-                f"{len(self.heads)} heads at {self.length} tokens{self._condition}, the most dispersed first",
-                *self._table_of_attention(),
-                "",
-                *self._table_of_logits(),
-                *([f"... and {rest} heads more"] if rest > 0 else []),
-                *([f"{broken} rows with NaN were left out"] if broken else []),
-                "",
-                *self._table_of_remedies(),
-                "",
-                f"the law acts {law}",
-            ]
-        )
-
-    def _table_of_attention(self) -> list[str]:
-        header = (
-            "layer", "head", "H", "H/ln n", "exp H", "max w", "spread", "bound", "slope", "n*",
-            "below", "acts", "above",
-        )  # fmt: skip
-        lines = [
-            (
-                str(h.layer),
-                str(h.head),
-                shown(h.entropy, ".3f"),
-                shown(h.entropy_share, ".3f"),
-                shown(h.effective_keys, ".1f"),
-                shown(h.largest, ".4f"),
-                shown(h.spread, ".2f"),
-                shown(h.bound, ".2f"),
-                shown(h.slope, ".3f"),
-                shown(h.reach, ".3g"),
-                *map(percent, (h.below, h.acting, h.above)),
-            )
-            for h in self.violations(-1.0)[:SHOWN]
+    @classmethod
+    def of(cls, model: nn.Module, values: dict[str, Any], excluded: int) -> _Inputs:
+        """Read the arguments of a model's forward; a decoder beside an encoder reads the same tokens by default."""
+        both = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        source = values.get("input_ids")
+        tokens = values.get("decoder_input_ids") if both else source
+        if both and tokens is None and source is not None and "decoder_inputs_embeds" not in values:
+            tokens = source
+            values = {**values, "decoder_input_ids": tokens}
+        masks = [
+            values.get(name) for name in ("attention_mask", "decoder_attention_mask" if both else "attention_mask")
         ]
-        return table(header, lines)
+        sequences = (source, tokens)
+        kept = [
+            mask.bool() if mask is not None and mask.ndim == 2
+            else None if sequence is None
+            else torch.ones_like(sequence, dtype=torch.bool)
+            for mask, sequence in zip(masks, sequences, strict=True)
+        ]  # fmt: skip
+        positions = values.get("decoder_position_ids" if both else "position_ids")
+        return cls(values, both, kept[0], kept[1], tokens, positions, excluded)
 
-    def _table_of_logits(self) -> list[str]:
-        header = ("layer", "head", "b_crit", "onset", "bound/spread", "weight bound", "weight bound/spread")
-        lines = [
-            (
-                str(h.layer),
-                str(h.head),
-                shown(h.beta_crit, ".3g"),
-                shown(h.onset, ".3g"),
-                shown(h.slack, ".2f"),
-                shown(h.weight_bound, ".3g"),
-                shown(h.weight_slack, ".3g"),
-            )
-            for h in self.violations(-1.0)[:SHOWN]
-        ]
-        return table(header, lines)
+    def kept(self, side: str, batch: int, time: int, device: torch.device) -> Bool[Tensor, "batch time"]:
+        """Which tokens of a side of some attention count: all where it is not of the text, as in an image."""
+        mask = self.encoder if side == "encoder" else self.decoder
+        if mask is None or tuple(mask.shape) != (batch, time):
+            return torch.ones(batch, time, dtype=torch.bool, device=device)
+        return mask
 
-    def _table_of_remedies(self) -> list[str]:
-        before = self.own.cross_entropy
-        lines = [
-            (
-                remedy.normaliser,
-                shown(remedy.cross_entropy, ".4f"),
-                shown(round(remedy.cross_entropy - before, 4) + 0.0, "+.4f"),  # no minus before a zero
-                shown(remedy.entropy_share, ".3f"),
-            )
-            for remedy in (self.own, *self.remedies)
-        ]
-        header = ("normaliser", "nats/token", "change", f"H/ln n, last {SAMPLE} rows")
-        return table(header, lines, names=("normaliser",))
+    def excluded_keys(self, side: str, key: Tensor) -> Bool[Tensor, "batch keys"] | None:
+        """The first keys of each sequence, or of each document of a packed one; `None` for none."""
+        if self.excluded == 0:
+            return None
+        batch, _, keys, _ = key.shape
+        kept = self.kept(side, batch, keys, key.device)
+        positions = self.positions
+        if side == "decoder" and positions is not None and positions.ndim == 2 and positions.shape[-1] == keys:
+            return kept & (positions.expand(batch, keys) < self.excluded)
+        return kept & (kept.cumsum(1) <= self.excluded)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one layer let pass; `keys` without its sink, `rows` with it."""
+    """What one attention let pass in one call; `keys` without its sink, `rows` with it."""
 
+    part: str
+    layer: int
+    name: str
+    kept: Bool[Tensor, "batch queries"]
     keys: RowStatistics
     rows: RowStatistics
     bound: Float[Tensor, "batch heads queries"]
@@ -270,9 +143,10 @@ class _Seen:
 
 def probe_model_sharpness(
     model: nn.Module,
-    input_ids: Int[Tensor, "batch time"],
-    attention_mask: Int[Tensor, "batch time"] | None = None,
+    input_ids: Int[Tensor, "batch time"] | None = None,
+    attention_mask: Int[Tensor, "batch time"] | Bool[Tensor, "batch time"] | None = None,
     *,
+    inputs: Mapping[str, Any] | None = None,
     temperature: AdaptiveTemperature | None = None,
     normalisers: Mapping[str, Normaliser] | None = None,
     exclude_first_keys: int = 0,
@@ -282,97 +156,163 @@ def probe_model_sharpness(
     Leaves the model as it found it: mode, gradients, hooks, attention implementation and random states.
 
     Arguments:
-        model: a model of transformers that looks its attention up in the library's registry.
+        model: a model of transformers that looks its attention up in the library's registry: a decoder, an encoder,
+            both, or one for images or sound.
         input_ids: tokens; longer sequences show more.
         attention_mask: 0 for padding; padded positions are left out throughout.
+        inputs: what else the model's forward takes, by name: `pixel_values`, `input_features`, `position_ids` (which
+            start anew with each document of a packed sequence), `decoder_input_ids` (by default `input_ids`).
         temperature: the law whose reach is reported; `None`: the published one.
         normalisers: what to compare, by name, each switched on in all heads for one more run of the model; `None`:
             nothing.
-        exclude_first_keys: measure attention conditional on not being at this many first tokens of each sequence. A
-            head that parks most of its weight on the first token has a low entropy, however dispersed the rest is.
-            What the normalisers see is not changed by it.
+        exclude_first_keys: measure attention conditional on not being at this many first tokens of each sequence, or
+            document. A head that parks most of its weight on the first token has a low entropy, however dispersed the
+            rest is. What the normalisers see is not changed by it.
 
     Returns:
         The report.
 
     Errors:
-        ArgumentError: the model does not use the registry, or there is nothing to measure.
+        ArgumentError: the model does not use the registry, takes no such inputs, or there is nothing to measure.
 
     Source: arXiv 2410.01104, sections 2 (lemma 2.1) and 3 (proposition 3.1: `weight_bound`; `bound` has the norms of
     the very queries and keys in the place of the singular values, which makes it tighter and holds for any kind of
     layer); arXiv 2605.12697 for `beta_crit`.
     """
-    if input_ids.shape[1] < 2:
-        raise ArgumentError("input_ids", "at least two tokens", input_ids.shape[1])
-    if not 0 <= exclude_first_keys < input_ids.shape[1] - 1:
-        expected = f"from 0 to {input_ids.shape[1] - 2}, since two of {input_ids.shape[1]} tokens must be left"
-        raise ArgumentError("exclude_first_keys", expected, exclude_first_keys)
+    values = _values(model, input_ids, attention_mask, inputs)
+    if input_ids is not None:
+        if input_ids.shape[1] < 2:
+            raise ArgumentError("input_ids", "at least two tokens", input_ids.shape[1])
+        if exclude_first_keys >= input_ids.shape[1] - 1:
+            expected = f"from 0 to {input_ids.shape[1] - 2}, since two of {input_ids.shape[1]} tokens must be left"
+            raise ArgumentError("exclude_first_keys", expected, exclude_first_keys)
+    if exclude_first_keys < 0:
+        raise ArgumentError("exclude_first_keys", "at least 0", exclude_first_keys)
     compared = checked_normalisers(normalisers)
     law = PUBLISHED if temperature is None else temperature
-    kept = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    excluded = kept & (kept.cumsum(1) <= exclude_first_keys) if exclude_first_keys else None
+    given = _Inputs.of(model, values, exclude_first_keys)
     with torch.no_grad(), random_state_kept(), evaluating(model):
-        seen, output = _listen(model, input_ids, attention_mask, excluded)
-        causal = all(_is_causal(layer.keys) for layer in seen.values())
-        last = {index: _last_entropy(layer.rows, kept) for index, layer in seen.items()}
-        unchanged = ModelRemedy("none", _cross_entropy(output, input_ids, kept) if causal else math.nan, _share(last))
+        seen, output = _listen(model, given)
+        loss = _loss_of(seen, given)
+        last = [_last_entropy(one.rows, one.kept) for one in seen]
+        unchanged = ModelRemedy("none", loss(output), _share(last))
         del output
         remedies = []
         for name, normaliser in compared.items():
-            output, entropies = _with_normaliser(model, name, normaliser, input_ids, attention_mask, excluded)
-            shares = {layer: (entropies[layer], usable, n) for layer, (_, usable, n) in last.items()}
-            loss = _cross_entropy(output, input_ids, kept) if causal else math.nan
-            remedies.append(ModelRemedy(name, loss, _share(shares)))
-        heads = [
-            _head(layer, head, seen[layer], kept, law)
-            for layer in sorted(seen)
-            for head in range(seen[layer].bound.shape[1])
-        ]
+            output, entropies = _with_normaliser(model, name, normaliser, given, [one.part for one in seen])
+            shares = [(entropy, usable, n) for entropy, (_, usable, n) in zip(entropies, last, strict=True)]
+            remedies.append(ModelRemedy(name, loss(output), _share(shares)))
+        ordered = sorted(seen, key=lambda one: (PARTS.index(one.part), one.layer))
+        heads = [_head(one, head, law) for one in ordered for head in range(one.bound.shape[1])]
+    length = max(max(one.bound.shape[2], int(one.keys.visible.max())) for one in seen)
     return ModelSharpnessReport(
-        tuple(heads), input_ids.shape[1], law.active_interval, exclude_first_keys, unchanged, tuple(remedies)
+        tuple(heads), length, law.active_interval, exclude_first_keys, unchanged, tuple(remedies)
     )
 
 
-def _run(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Any:
-    options = {} if attention_mask is None else {"attention_mask": attention_mask}
-    return model(input_ids=input_ids, use_cache=False, **options)
+def _values(
+    model: nn.Module, input_ids: Tensor | None, attention_mask: Tensor | None, inputs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All arguments of the model's forward by name; refuses what it does not take."""
+    values = dict(inputs or {})
+    for name, value in (("input_ids", input_ids), ("attention_mask", attention_mask)):
+        if value is not None and name in values:
+            raise ArgumentError("inputs", f"{name} once", "it twice")
+        if value is not None:
+            values[name] = value
+    if not values:
+        raise ArgumentError("input_ids", "tokens, or other inputs of the model in `inputs`", "none")
+    model_implementation(model)
+    taken = inspect.signature(model.forward).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    for name in values:
+        if name not in taken and not (open_ended and name in ("attention_mask", "position_ids")):
+            expected = f"what {type(model).__name__} takes ({', '.join(list(taken)[:6])}, ...)"
+            raise ArgumentError("inputs" if name in (inputs or {}) else name, expected, name)
+    return values
+
+
+def _run(model: nn.Module, given: _Inputs) -> Any:
+    taken = inspect.signature(model.forward).parameters
+    options = {"use_cache": False} if "use_cache" in taken else {}
+    return model(**given.values, **options)
 
 
 class _Layers:
-    """Numbers layers: by the index they carry, or by their order."""
+    """Names and numbers attentions: by the index of their layer, or by their order; and knows cross-attention."""
 
-    def __init__(self) -> None:
-        self.order: dict[int, int] = {}
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.cross: dict[int, bool] = {}
+        self.calls: dict[str, int] = {}
 
-    def index(self, module: nn.Module) -> int:
-        """The layer's number."""
+    @contextmanager
+    def watched(self, model: nn.Module) -> Iterator[None]:
+        """Note of each attention layer whether it is given another sequence."""
+
+        def note(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            try:
+                bound = inspect.signature(module.forward).bind_partial(*arguments, **options).arguments
+            except TypeError:
+                return
+            bound |= bound.pop("kwargs", {})
+            others = [v for name, v in bound.items() if any(word in name for word in OTHER_SEQUENCE)]
+            self.cross[id(module)] = any(isinstance(value, Tensor) for value in others)
+
+        attentions = [module for module in model.modules() if "Attention" in type(module).__name__]
+        handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in attentions]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_cross(self, module: nn.Module, query: Tensor, key: Tensor) -> bool:
+        """Whether an attention sees the keys of another sequence."""
+        return self.cross.get(id(module), False) or query.shape[2] != key.shape[2]
+
+    def number(self, module: nn.Module, part: str) -> tuple[int, str]:
+        """The layer's number in its part, and its path in the model."""
+        name = self.names.get(id(module), type(module).__name__)
+        order = self.calls.get(part, 0)
+        self.calls[part] = order + 1
         carried = getattr(module, "layer_idx", None)
-        return self.order.setdefault(id(module), len(self.order)) if carried is None else int(carried)
+        return (order if carried is None else int(carried)), name
 
 
-def _listen(
-    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, excluded: Tensor | None
-) -> tuple[dict[int, _Seen], Any]:
+def _listen(model: nn.Module, given: _Inputs) -> tuple[list[_Seen], Any]:
     """Run the model with its own attention under another name, and take statistics of what passes."""
     implementation = model_implementation(model)
-    layers, seen = _Layers(), dict[int, _Seen]()
+    layers, seen = _Layers(model), list[_Seen]()
     with ExitStack() as stack:
         projections = stack.enter_context(projections_seen(model))
+        stack.enter_context(layers.watched(model))
 
         def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-            call = MeasuredCall.of(AttentionCall.of_transformers(module, query, key, None, mask, **options), excluded)
-            keys, rows = call.statistics()
-            seen[layers.index(module)] = _Seen(
-                keys,
-                rows,
-                call.norm_bound(),
-                call.weight_bound(projections.pop(id(module), None)),
-                critical_beta(call.last_logits(SAMPLE)),
-            )
+            with full_precision(query.device):
+                call = AttentionCall.of_transformers(module, query, key, None, mask, **options)
+                cross = layers.is_cross(module, query, key)
+                causal = not cross and _sees_no_future(call)
+                part = "cross" if cross else "decoder" if causal else "encoder"
+                measured = MeasuredCall.of(call, given.excluded_keys(_side(part, "key", given), key))
+                keys, rows = measured.statistics()
+                batch, _, queries, _ = query.shape
+                seen.append(
+                    _Seen(
+                        part,
+                        *layers.number(module, part),
+                        given.kept(_side(part, "query", given), batch, queries, query.device),
+                        keys,
+                        rows,
+                        measured.norm_bound(),
+                        measured.weight_bound(projections.pop(id(module), None)),
+                        critical_beta(measured.last_logits(SAMPLE)),
+                    )
+                )
             return model_attention(module, implementation)(module, query, key, value, mask, **options)
 
         stack.enter_context(attention_replaced(model, attend, implementation))
-        output = _run(model, input_ids, attention_mask)
+        output = _run(model, given)
     if not seen:
         raise ArgumentError(
             "model", "one that routes its attention through transformers' registry", type(model).__name__
@@ -380,48 +320,85 @@ def _listen(
     return seen, output
 
 
+def _side(part: str, of: str, given: _Inputs) -> str:
+    """Whose sequence the queries or keys of an attention are. An encoder alone reads what would be the decoder's."""
+    return "encoder" if given.both and (part == "encoder" or (part == "cross" and of == "key")) else "decoder"
+
+
 def _with_normaliser(
-    model: nn.Module,
-    name: str,
-    normaliser: Normaliser,
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    excluded: Tensor | None,
-) -> tuple[Any, dict[int, Float[Tensor, "batch heads sample"]]]:
-    """Run the model with a normaliser in all heads; its output, and the entropy of each layer's last rows."""
+    model: nn.Module, name: str, normaliser: Normaliser, given: _Inputs, parts: Sequence[str]
+) -> tuple[Any, list[Float[Tensor, "batch heads sample"]]]:
+    """Run the model with a normaliser in all heads; its output, and the entropy of each attention's last rows.
+
+    Arguments:
+        model: the model.
+        name: what errors call the normaliser.
+        normaliser: in the place of the model's own.
+        given: what the model reads.
+        parts: of each attention in the order of the run, what kind it is.
+    """
     from transformers import AttentionInterface
 
-    layers, seen = _Layers(), dict[int, Tensor]()
+    entropies = list[Tensor]()
     register(REMEDY, normaliser, replace=True)
     attention: Any = AttentionInterface._global_mapping[REMEDY]
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
         check_heads(name, normaliser, query.shape[1])
-        call = AttentionCall.of_transformers(module, query, key, None, mask, **options)
-        weights = MeasuredCall.of(call, excluded).last_weights(SAMPLE, normaliser)
-        seen[layers.index(module)] = torch.special.entr(weights).sum(-1)
+        with full_precision(query.device):
+            call = AttentionCall.of_transformers(module, query, key, None, mask, **options)
+            excluded = given.excluded_keys(_side(parts[len(entropies)], "key", given), key)
+            weights = MeasuredCall.of(call, excluded).last_weights(SAMPLE, normaliser)
+        entropies.append(torch.special.entr(weights).sum(-1))
         return attention(module, query, key, value, mask, **options)
 
     try:
         with attention_replaced(model, attend, REMEDY):
-            return _run(model, input_ids, attention_mask), seen
+            return _run(model, given), entropies
     finally:
         unregister(REMEDY)
 
 
-def _is_causal(keys: RowStatistics) -> bool:
-    """Whether no row sees a key after it."""
-    return bool((keys.visible <= torch.arange(1, keys.visible.shape[-1] + 1, device=keys.visible.device)).all())
+def _sees_no_future(call: AttentionCall) -> bool:
+    """Whether no query of a self-attention sees a key after it."""
+    if call.causal:
+        return True
+    if call.mask is None:
+        return False
+    key = torch.arange(call.keys, device=call.mask.device)
+    for start in range(0, call.queries, ROWS):  # a mask may be large, and needs no copies of itself
+        mask = block(call, start, min(call.queries, start + ROWS), 0, call.keys).mask
+        assert mask is not None
+        ahead = key > torch.arange(start, min(call.queries, start + ROWS), device=key.device)[:, None]
+        if bool((ahead & ~hidden_by(mask)).any()):
+            return False
+    return True
 
 
-def _cross_entropy(output: Any, input_ids: Int[Tensor, "batch time"], kept: Bool[Tensor, "batch time"]) -> float:
+def _loss_of(seen: list[_Seen], given: _Inputs) -> Callable[[Any], float]:
+    """Next-token cross-entropy of an output; NaN for a model that is no causal language model."""
+    tokens = given.tokens
+    looks_ahead = [one for one in seen if one.part == "encoder" and not given.both]
+    if tokens is None or not any(one.part == "decoder" for one in seen):
+        return lambda output: math.nan
+    if any(one.kept.shape == tokens.shape for one in looks_ahead):
+        return lambda output: math.nan
+    kept = given.kept("decoder", tokens.shape[0], tokens.shape[1], tokens.device)
+    follows = kept[:, 1:] & kept[:, :-1]
+    if given.positions is not None and given.positions.ndim == 2:
+        # The first token of a document does not follow from the last one of another.
+        follows = follows & (given.positions.diff(dim=1) == 1).expand_as(follows)
+    return lambda output: _cross_entropy(output, tokens, follows)
+
+
+def _cross_entropy(output: Any, tokens: Int[Tensor, "batch time"], follows: Bool[Tensor, "batch steps"]) -> float:
     """Mean next-token cross-entropy in nats; NaN for a model without logits over tokens."""
     logits = getattr(output, "logits", None)
-    if logits is None or logits.ndim != 3 or logits.shape[:2] != input_ids.shape:
+    if logits is None or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
         return math.nan
     losses = [
-        nn.functional.cross_entropy(row[:-1].float(), ids[1:], reduction="none")[both[1:] & both[:-1]]
-        for row, ids, both in zip(logits, input_ids, kept, strict=True)
+        nn.functional.cross_entropy(row[:-1].float(), ids[1:], reduction="none")[counted]
+        for row, ids, counted in zip(logits, tokens, follows, strict=True)
     ]
     return mean(torch.cat(losses))
 
@@ -432,16 +409,16 @@ def _last_entropy(rows: RowStatistics, kept: Bool[Tensor, "batch time"]) -> tupl
     return rows.entropy[..., -SAMPLE:], (visible >= 2) & kept[:, None, -SAMPLE:], visible
 
 
-def _share(layers: dict[int, tuple[Tensor, Tensor, Tensor]]) -> float:
-    """Mean H / ln n over layers, heads and rows."""
-    shares = torch.cat([h[usable].double() / n[usable].double().log() for h, usable, n in layers.values()])
+def _share(attentions: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Mean H / ln n over attentions, heads and rows."""
+    shares = torch.cat([h[usable].double() / n[usable].double().log() for h, usable, n in attentions])
     return mean(shares[shares.isfinite()])
 
 
-def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTemperature) -> ModelHead:
+def _head(seen: _Seen, head: int, law: AdaptiveTemperature) -> ModelHead:
     """Measure one head."""
     entropy, visible, spread = seen.rows.entropy[:, head], seen.rows.visible[:, head], seen.keys.spread[:, head]
-    wanted = (seen.keys.visible[:, head] >= 2) & kept
+    wanted = (seen.keys.visible[:, head] >= 2) & seen.kept
     finite = entropy.isfinite() & spread.isfinite()
     usable = wanted & finite
     sampled = usable[:, -SAMPLE:]
@@ -452,7 +429,9 @@ def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTempera
     mean_entropy = mean(h)
     long = n >= SHORTEST
     return ModelHead(
-        layer=layer,
+        part=seen.part,
+        layer=seen.layer,
+        name=seen.name,
         head=head,
         rows=int(usable.sum()),
         nan_rows=int((wanted & ~finite).sum()),
@@ -466,7 +445,7 @@ def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTempera
         slack=_slack(bound, d),
         weight_bound=mean(weight_bound),
         weight_slack=_slack(weight_bound, d),
-        slope=fitted_slope(list(zip(n[long].tolist(), h[long].tolist(), strict=True))),
+        slope=_slope(n[long], h[long]),
         reach=1 + math.exp(min(700.0, d.max().item())) if len(d) else math.nan,
         beta_crit=median(seen.beta_crit[:, head][sampled]),
         onset=onset(_by_octave(n, largest), 0.5),
@@ -474,6 +453,13 @@ def _head(layer: int, head: int, seen: _Seen, kept: Tensor, law: AdaptiveTempera
         acting=mean((h > low) & (h < high)),
         above=mean((h > low) & (h >= high)),
     )
+
+
+def _slope(n: Float[Tensor, " rows"], entropy: Float[Tensor, " rows"]) -> float:
+    """Slope of the entropy against ln n, where rows see different numbers of keys; else NaN."""
+    if len(n) == 0 or n.max() < WIDER * n.min():
+        return math.nan
+    return fitted_slope(list(zip(n.tolist(), entropy.tolist(), strict=True)))
 
 
 def _slack(bound: Float[Tensor, " rows"], spread: Float[Tensor, " rows"]) -> float:

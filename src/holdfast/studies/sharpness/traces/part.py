@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from holdfast.errors import ArgumentError, require
+from holdfast.errors import ArgumentError
 from holdfast.lab import Outcome, Part, Trial, progress
 from holdfast.studies.sharpness.arms import without_warning_of_inactivity
 from holdfast.studies.sharpness.traces import models
@@ -140,7 +140,6 @@ def run(trial: Trial[TracesConfig]) -> Outcome:
 
     Errors:
         ArgumentError: no training size of a task is within `train_tokens`.
-        MissingExtraError: the arm `entmax15` without the package `entmax`.
     """
     import torch
 
@@ -148,8 +147,6 @@ def run(trial: Trial[TracesConfig]) -> Outcome:
     from holdfast.studies.sharpness.clrs_text import Vocabulary
 
     config, seed = trial.config, trial.seeds[0]
-    if "entmax15" in config.arms:
-        require("entmax", "entmax")  # now, rather than after other arms were trained
     vocabulary = Vocabulary()
     shape = DecoderConfig(
         vocabulary=len(vocabulary),
