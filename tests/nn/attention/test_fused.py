@@ -20,7 +20,6 @@ from holdfast.nn import (
 )
 from holdfast.nn.attention import AttentionCall, fused, streamed
 from holdfast.nn.attention.call import Declined
-from holdfast.nn.attention.fused import PRECISION
 from tests.nn.rounding import attention_rounding
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
@@ -119,7 +118,7 @@ def test_long_sequences_with_masks_of_their_own_go_one_by_one(mask, normaliser, 
     seen = MASKS[mask](3, 4, 65, 65)
     with Kernels() as counted:
         found = fused_attention(q, k, v, mask=seen, causal=True, normaliser=normaliser)
-    assert counted.calls == 3 * 2 * (2 if normaliser.needs_entropy else 1)
+    assert counted.calls == 3 * 2
     expected = plain_form(q, k, v, normaliser, mask=seen, causal=True, scale=1.0)
     torch.testing.assert_close(found, expected, **attention_rounding(q, k, scale=1.0))
 
@@ -135,48 +134,44 @@ def test_low_precision_costs_the_inputs_digits_and_no_others(dtype):
     torch.testing.assert_close(found.double(), expected, **attention_rounding(q.float(), k.float(), scale=0.25))
 
 
-def test_an_offset_that_all_keys_share_costs_no_digits():
-    """It shifts every logit by up to thousands of nats, and changes no weight."""
-    q, k, v = inputs((1, 2, 2, 100, 100, 16, 16), torch.float32)
-    k = (k + 512).double()
-    expected = plain_form(q.double(), k.float().double(), v.double(), Adaptive(), causal=True)
-    found = fused_attention(q, k.float(), v, causal=True, scale=0.25, normaliser=Adaptive())
-    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, (k - 512).float(), scale=0.25))
-
-
-def test_refuses_products_that_cancel():
-    """Small logits, as sums of large products: their digits are lost all the same."""
-    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_that_cancel_cost_the_digits_that_they_cost_the_formula(dtype):
+    """Small logits, as sums of large products."""
+    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4), dtype)
     q[..., :2] = torch.tensor([300.0, -300.0])
     k[..., :2] = (torch.arange(64) % 2)[:, None] * 2.0 - 1
-    options = {"causal": False, "scale": 1.0, "normaliser": Adaptive()}
-    assert fused_attention(q.float(), k.float(), v.float(), **options) is None
-    found = fused_attention(q, k, v, **options)
-    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), scale=1.0), **attention_rounding(q, k, scale=1.0))
+    found = fused_attention(q, k, v, normaliser=Adaptive())
+    expected = plain_form(q.double(), k.double(), v.double(), Adaptive(), scale=1.0)
+    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, k, scale=1.0))
 
 
-def test_refuses_logits_whose_entropy_would_lose_digits():
-    """Two groups of keys, far apart: no shift brings both near zero. In float64 there are digits enough."""
-    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
-    q, k = q.abs(), k + torch.where(torch.arange(64) < 32, 400.0, -400.0)[:, None]
-    options = {"causal": False, "scale": 1.0, "normaliser": Adaptive()}
-    assert 1e3 * torch.finfo(torch.float32).eps > PRECISION
-    assert fused_attention(q.float(), k.float(), v.float(), **options) is None
-    found = fused_attention(q, k, v, **options)
-    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), scale=1.0), **attention_rounding(q, k, scale=1.0))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_large_logits_have_the_entropy_of_the_formula(dtype):
+    """Two groups of keys, far apart: no shift brings both near zero."""
+    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4), dtype)
+    q, k = q.abs(), k + torch.where(torch.arange(64) < 32, 400.0, -400.0)[:, None].to(dtype)
+    found = fused_attention(q, k, v, normaliser=Adaptive())
+    expected = plain_form(q.double(), k.double(), v.double(), Adaptive(), scale=1.0)
+    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, k, scale=1.0))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("which", range(3))
-def test_refuses_what_is_not_finite_or_overflows(which, value):
+def test_refuses_what_is_not_finite(which, value):
     tensors = inputs((1, 2, 2, 9, 9, 8, 8), torch.float32)
     tensors[which][0, 0, 5, 3] = value
-    found = fused_attention(*tensors, causal=True, scale=1.0, normaliser=Adaptive())
-    if which == 2 and value == 1e38:
-        expected = plain_form(*tensors, Adaptive(), causal=True, scale=1.0)
-        torch.testing.assert_close(found, expected, **attention_rounding(*tensors[:2], scale=1.0))
-    else:
-        assert found is None
+    assert fused_attention(*tensors, causal=True, scale=1.0, normaliser=Adaptive()) is None
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_huge_numbers_cost_other_rows_no_digits(which):
+    """Where a huge key is seen, all or nothing is its."""
+    tensors = inputs((1, 2, 2, 9, 9, 8, 8), torch.float32)
+    allowed = attention_rounding(*tensors[:2])
+    tensors[which][0, 0, 5, 3] = 1e36
+    found = fused_attention(*tensors, causal=True, scale=0.1, normaliser=Adaptive())
+    expected = plain_form(*tensors, Adaptive(), causal=True, scale=0.1)
+    torch.testing.assert_close(found, expected, **allowed)
 
 
 @pytest.mark.parametrize("normaliser", [Plain(), LogN(4), Adaptive()], ids=str)
@@ -287,7 +282,7 @@ def test_keys_that_no_query_sees_are_not_multiplied():
     assert counted.products == 2 * 1024 * 400
     with Kernels() as counted:
         fused_attention(q, k, v, causal=True, window=64, normaliser=Plain())
-    assert counted.products < 2 * 1024 * 128
+    assert 0 < counted.products < 2 * 1024 * 128
 
 
 class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
@@ -306,12 +301,12 @@ class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize(
     ("options", "calls"),
     [
-        ({}, 2),
-        ({"causal": True}, 2),
+        ({}, 1),
+        ({"causal": True}, 1),
         ({"normaliser": Plain(), "causal": True}, 1),
         ({"normaliser": SSMax()}, 1),
-        ({"window": 3}, 2),
-        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 2),
+        ({"window": 3}, 1),
+        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 1),
         ({"mask": torch.zeros(64, 64)}, 0),
         ({"softcap": 2.0}, 0),
         ({"sinks": torch.zeros(2)}, 0),
@@ -320,14 +315,20 @@ class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
 )
 def test_attention_uses_it_where_it_can(options, calls):
     q, k, v = inputs((1, 2, 2, 64, 64, 8, 8), torch.float32)
+    for query in (q, q.clone().requires_grad_()):
+        with Kernels() as counted:
+            found = adaptive_attention(query, k, v, **options)
+        assert counted.calls == calls
+        assert found.dtype == torch.float32
     with Kernels() as counted:
-        found = adaptive_attention(q, k, v, **options)
-    assert counted.calls == calls
-    assert found.dtype == torch.float32
-    with Kernels() as counted:
-        adaptive_attention(q.clone().requires_grad_(), k, v, **options)
         torch.func.vmap(lambda key: adaptive_attention(q, key, v, **options))(torch.stack([k, k]))
+        torch.func.grad(lambda query: adaptive_attention(query, k, v, **options).sum())(q)
+        adaptive_attention(q.clone().requires_grad_(), k, v, normaliser=Adaptive(detach=False), **without(options))
     assert counted.calls == 0
+
+
+def without(options):
+    return {name: value for name, value in options.items() if name != "normaliser"}
 
 
 def test_no_key_is_repeated_for_the_queries_that_share_it():
@@ -343,7 +344,7 @@ def test_no_key_is_repeated_for_the_queries_that_share_it():
 
     with Keys():
         adaptive_attention(q, k, v)
-    assert sizes == [k.numel()] * 16
+    assert sizes == [k.numel()] * 8
 
 
 def test_random_shapes_agree_with_the_streamed_form(monkeypatch):
