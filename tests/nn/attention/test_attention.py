@@ -94,9 +94,11 @@ def settle(options, shape, dtype=torch.float64):
 @pytest.fixture(params=[16, 1 << 21, "fused", None], ids=["tiny chunks", "one chunk", "fused", "all at once"])
 def chunk(request, monkeypatch):
     monkeypatch.setattr(fused, "FEWEST", 1 if request.param == "fused" else 1 << 40)
+    monkeypatch.setattr(fused, "TABLE", 1)
     monkeypatch.setattr(streamed, "FEWEST", 0 if isinstance(request.param, int) else 1 << 40)
     if isinstance(request.param, int):
         monkeypatch.setattr(visibility, "CHUNK", request.param)
+        monkeypatch.setattr(tiles, "TILE", request.param)
         monkeypatch.setattr(plain, "MOST", 0)
 
 

@@ -1,8 +1,8 @@
 """Attention by PyTorch's fused kernel on a CPU, with and without gradient: a row's factor multiplies its query.
 
-Where the factor needs the row's entropy, the statistics of all rows are taken first, tile by tile (`statistics.py`).
-They are constants: what follows is one ordinary attention, of queries times their factor, with the kernel's own
-gradient. Nothing of the size of queries times keys is ever stored.
+Where the factor needs the row's entropy, `streamed.py` computes the output. The entropy is a constant of the backward
+pass: that is the kernel's own, of queries times their factor, from the output and the logarithm of each row's sum.
+Nothing of the size of queries times keys is ever stored.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holdfast.nn.attention import checkpointed, kernel, plain
+from holdfast.nn.attention import checkpointed, kernel, plain, streamed
 from holdfast.nn.attention.call import AttentionCall, Declined
 from holdfast.nn.attention.kernel import Fused
-from holdfast.nn.attention.statistics import row_statistics
 from holdfast.nn.attention.visibility import block, hidden, some_heads, span
 from holdfast.nn.masking import all_finite
 from holdfast.nn.normalisers import FactorNormaliser, Plain
 
-FEWEST = 64
-"""From this many queries on it is used; for fewer, its preparations cost more."""
+FEWEST = 16
+"""From this many queries on it is used; for fewer, its look at keys and values costs more."""
+
+TABLE = 1 << 14
+"""From this many logits on it is used where the factor needs the entropy."""
 
 ROWS = 256
 """Queries at a time where more than causality hides keys: few, so that the keys none of them sees can be skipped."""
@@ -47,7 +49,11 @@ def refusal(call: AttentionCall) -> str | None:
         return "only masks that hide"
     if not isinstance(call.normaliser, FactorNormaliser):
         return "the normaliser is no factor of the row"
-    if call.needs_gradient and call.normaliser.needs_entropy and not call.normaliser.detach:
+    if call.normaliser.needs_entropy and not call.needs_gradient:
+        return "without gradient a pass over the keys is saved by `streamed`"
+    if call.normaliser.needs_entropy and call.table < TABLE:
+        return "few logits are faster all at once"
+    if call.normaliser.needs_entropy and not call.normaliser.detach:
         return "the factor has a gradient"
     if not kernel.available():
         return "this PyTorch has no such kernel"
@@ -65,11 +71,21 @@ def compute(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim
     call = _prepared(call)
     assert isinstance(call.normaliser, FactorNormaliser)
     assert call.value is not None
-    query = call.query * call.scale
-    if type(call.normaliser) is not Plain:
-        query = call.query * (call.scale * _factor(call, call.normaliser))
+    known: tuple[Tensor, Tensor] | None = None
+    if type(call.normaliser) is Plain:
+        query = call.query * call.scale
+    else:
+        entropy, visible = call.query.new_zeros(*call.query.shape[:3], 1), None
+        if call.normaliser.needs_entropy:
+            with torch.no_grad():
+                answer = streamed.answer(call)
+            known, entropy, visible = (answer.output, answer.total), answer.entropy, answer.visible
+        visible = _visible(call) if visible is None else visible
+        # If the factor has a gradient, that is to parameters of the normaliser.
+        factor = call.normaliser.factor(entropy, visible, call.rows.query.unsqueeze(1)).to(call.query.dtype)
+        query = call.query * (call.scale * factor)
     options = {field.name: getattr(call, field.name) for field in fields(call) if field.name not in TENSORS}
-    output: Tensor = _Attention.apply(query, call.key, call.value, call.mask, options)  # type: ignore[no-untyped-call]
+    output: Tensor = _Attention.apply(query, call.key, call.value, call.mask, options, known)  # type: ignore[no-untyped-call]
     if not all_finite(output.detach()):  # a product or a sum of large numbers overflowed on the way
         raise Declined
     return output if output.shape[-1] == value_dim else output[..., :value_dim].contiguous()
@@ -89,19 +105,6 @@ def _prepared(call: AttentionCall) -> AttentionCall:
         for tensor in (wide.query, wide.key, wide.value)
     )
     return replace(wide, query=query, key=key, value=value)
-
-
-def _factor(call: AttentionCall, normaliser: FactorNormaliser) -> Float[Tensor, "*#batch queries 1"]:
-    """What each query is multiplied by; its gradient, if it has any, is to parameters of the normaliser."""
-    position = call.rows.query.unsqueeze(1)
-    entropy = call.query.new_zeros(*call.query.shape[:3], 1)
-    if normaliser.needs_entropy:
-        with torch.no_grad():
-            rows = row_statistics(call)
-        entropy, visible = rows.entropy.clamp(min=0).unsqueeze(-1), rows.visible.unsqueeze(-1)
-    else:
-        visible = _visible(call)
-    return normaliser.factor(entropy, visible, position).to(call.query.dtype)
 
 
 def _visible(call: AttentionCall) -> Int[Tensor, "*#batch queries 1"]:
@@ -186,23 +189,36 @@ def _seen(part: AttentionCall) -> Bool[Tensor, "#batch #heads queries keys"]:
 TENSORS = ("query", "key", "value", "mask")
 
 
+def _forward(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Output and logarithms of the sums of all pieces."""
+    output, total = call.query.new_zeros(call.query.shape), call.query.new_zeros(call.query.shape[:3])
+    for piece in _pieces(call):
+        part, sums = piece.fused(call).forward()
+        part = piece.cleared(part)
+        if part.shape == output.shape:
+            return part, sums
+        output[piece.sequences, :, piece.queries] = part
+        total[piece.sequences, :, piece.queries] = sums
+    return output, total
+
+
 class _Attention(torch.autograd.Function):
-    """Softmax attention by the fused kernel; what hides keys is in `mask` and the options of an `AttentionCall`."""
+    """Softmax attention by the fused kernel; what hides keys is in `mask` and the options of an `AttentionCall`.
+
+    Output and logarithms of the sums may be known already.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        options: dict[str, Any],
+        known: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        call = AttentionCall(query=query, key=key, value=value, mask=mask, **options)
-        output, total = query.new_zeros(query.shape), query.new_zeros(query.shape[:3])
-        for piece in _pieces(call):
-            part, sums = piece.fused(call).forward()
-            part = piece.cleared(part)
-            if part.shape == query.shape:
-                output, total = part, sums
-            else:
-                output[piece.sequences, :, piece.queries] = part
-                total[piece.sequences, :, piece.queries] = sums
+        output, total = known or _forward(AttentionCall(query=query, key=key, value=value, mask=mask, **options))
         ctx.save_for_backward(query, key, value, mask, output, total)
         ctx.options = options
         return output
@@ -213,17 +229,17 @@ class _Attention(torch.autograd.Function):
         query, key, value, mask, output, total = ctx.saved_tensors
         call = AttentionCall(query=query, key=key, value=value, mask=mask, **ctx.options)
         if torch.is_grad_enabled():
-            return *_by_formula(call, gradient), None, None
+            return *_by_formula(call, gradient), None, None, None
         of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
         for piece in _pieces(call):
             rows, keys = (piece.sequences, slice(None), piece.queries), (piece.sequences, slice(None), piece.keys)
             shares = piece.fused(call).backward(output[rows], total[rows], piece.cleared(gradient[rows]))
             if shares[0].shape == query.shape and shares[1].shape == key.shape:
-                return *shares, None, None
+                return *shares, None, None, None
             of_query[rows] = shares[0]
             of_key[keys] += shares[1]
             of_value[keys] += shares[2]
-        return of_query, of_key, of_value, None, None
+        return of_query, of_key, of_value, None, None, None
 
 
 def _by_formula(call: AttentionCall, gradient: Tensor) -> tuple[Tensor | None, ...]:

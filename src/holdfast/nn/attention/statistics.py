@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holdfast.nn.attention import plain
 from holdfast.nn.attention.call import AttentionCall
-from holdfast.nn.attention.tiles import MASKED, Scratch, fill_logits, tiles
+from holdfast.nn.attention.tiles import MASKED, Scratch, Seen, Tile, fill_logits, tiles
 from holdfast.nn.attention.visibility import block as block_of
 from holdfast.nn.attention.visibility import chunks, span
 from holdfast.nn.masking import all_finite, hidden_keys
@@ -141,37 +141,42 @@ def row_statistics(call: AttentionCall, size: int = KEYS) -> RowStatistics:
     call = call.wide()
     shape = call.query.shape[:3]
     top, total, moment, least = call.query.new_empty(4, *shape)
-    whole = RowStatistics(top, total, moment, least, torch.empty(shape, dtype=torch.long, device=call.query.device))
+    visible = torch.zeros(shape, dtype=torch.long, device=call.query.device)
+    whole = RowStatistics(top.fill_(-math.inf), total.zero_(), moment.zero_(), least.fill_(math.inf), visible)
     scratch = Scratch()
     for tile in tiles(call):
-        rows = _of_tile(scratch, tile.call, size)
+        rows = _of_tile(scratch, tile, size)
         for field in fields(rows):
             getattr(whole, field.name)[tile.sequences, tile.heads, tile.queries] = getattr(rows, field.name)
-    return whole
+    return whole if call.sinks is None else whole.merge(_of_sinks(call))
 
 
-def _of_tile(scratch: Scratch, part: AttentionCall, size: int) -> RowStatistics:
-    """Statistics of some queries of some heads, in memory that is overwritten."""
-    rows: RowStatistics | None = None
-    for start in range(0, part.keys, size):
-        of_block = _of_block(scratch, block_of(part, 0, part.queries, start, min(part.keys, start + size)))
-        rows = of_block if rows is None else rows.merge(of_block)
-    rows = RowStatistics.of(part.query.new_zeros(*part.query.shape[:3], 0)) if rows is None else rows
-    return rows if part.sinks is None else rows.merge(_of_sinks(part))
+def _of_tile(scratch: Scratch, tile: Tile, size: int) -> RowStatistics:
+    """Statistics of some queries of some heads, over so many keys at a time."""
+    if tile.call.keys <= size:
+        return _of_block(scratch, tile.call, tile.seen)
+    starts = range(0, tile.call.keys, size)
+    parts = [
+        block_of(tile.call, 0, tile.call.queries, start, min(tile.call.keys, start + size)) for start in starts
+    ]
+    rows = _of_block(scratch, parts[0], Seen.of(parts[0]))
+    for part in parts[1:]:
+        rows = rows.merge(_of_block(scratch, part, Seen.of(part)))
+    return rows
 
 
-def _of_block(scratch: Scratch, part: AttentionCall) -> RowStatistics:
-    """Statistics of some queries of some heads over some keys."""
+def _of_block(scratch: Scratch, part: AttentionCall, seen: Seen) -> RowStatistics:
+    """Statistics of some queries of some heads over some keys, in memory that is overwritten."""
     z, weight = scratch.tables(part)
-    filled = fill_logits(z, part)
-    least, top = filled.least(z), z.amax(-1)
+    seen = fill_logits(z, part, seen)
+    least, top = seen.least(z), z.amax(-1)
     torch.softmax(z.sub_(top.unsqueeze(-1)), -1, out=weight)
     # The largest weight is one over the sum; that costs less than exponentials and a sum.
     total = 1 / weight.amax(-1)
     moment = total * torch.linalg.vecdot(z, weight)
     if not (all_finite(moment) and bool((least > MASKED / 2).all())):
         return RowStatistics.of(plain.logits(part))  # by the letter where products are huge or NaN
-    visible = filled.visible.squeeze(-1).expand(top.shape)
+    visible = seen.visible.squeeze(-1).expand(top.shape)
     empty = visible == 0
     if bool(empty.any()):
         top, total, moment = (

@@ -14,17 +14,53 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holdfast.nn.attention.call import AttentionCall
-from holdfast.nn.attention.visibility import block, cut, hidden, some_heads
+from holdfast.nn.attention.visibility import block, cut, hidden, narrowed, some_heads
 from holdfast.nn.masking import hidden_keys
 
 TILE = 1 << 19
-"""Logits that are worked on at once, 2 MiB in float32; a row is never cut for it."""
+"""Logits that each thread works on at once, 2 MiB in float32; a row is never cut for it."""
 
 ROWS = 64
-"""Rows of a key head for which a product is fast; more of them only where fewer would leave the tile half empty."""
+"""Rows of a key head for which a product is fast; more of them only where few heads leave room."""
 
 MASKED = -1e30
 """Stands for a masked logit where -inf would meet a factor of zero; its exponential is zero all the same."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which keys of a part its queries see.
+
+    Arguments:
+        visible: how many each query sees.
+        column: the first column in which any key is hidden.
+        hidden: which are, from that column on; `None` where none is.
+    """
+
+    visible: Int[Tensor, "#batch #heads #queries 1"]
+    column: int
+    hidden: Bool[Tensor, "#batch #heads #queries columns"] | None
+
+    @classmethod
+    def of(cls, part: AttentionCall) -> Seen:
+        """By causality, window and mask."""
+        if part.causal and part.mask is None and part.window is None:
+            # Only the last columns are hidden from anybody.
+            column = part.keys - min(part.queries, part.keys)
+            visible = (part.rows.query - part.first_key + 1).clamp(min=0, max=part.keys).view(1, 1, -1, 1)
+            return cls(visible, column, hidden(block(part, 0, part.queries, column, part.keys)))
+        unseen = hidden(part)
+        if unseen is None:
+            return cls(torch.full((1, 1, 1, 1), part.keys, device=part.query.device), 0, None)
+        unseen = unseen.expand(*unseen.shape[:3], part.keys)
+        return cls((~unseen).sum(-1, keepdim=True), 0, unseen)
+
+    def least(self, logits: Float[Tensor, "batch heads queries keys"]) -> Float[Tensor, "batch heads queries"]:
+        """Smallest visible logit of each row; inf without any."""
+        if self.hidden is None:
+            return logits.amin(-1)
+        least = logits[..., self.column :].masked_fill(self.hidden, torch.inf).amin(-1)
+        return least if self.column == 0 else torch.minimum(least, logits[..., : self.column].amin(-1))
 
 
 @dataclass(frozen=True)
@@ -35,33 +71,44 @@ class Tile:
         sequences: which of the call's.
         heads: likewise, query heads.
         queries: likewise.
-        call: the part, with the keys that its queries may see, and no others where it is known which.
+        call: the part, with the keys between the first and the last that any of its queries sees.
+        seen: which keys its queries see.
     """
 
     sequences: slice
     heads: slice
     queries: slice
     call: AttentionCall
+    seen: Seen
 
 
 def tiles(call: AttentionCall) -> Iterator[Tile]:
-    """Cut a call into parts of about `TILE` logits: few queries, and as many key heads as there is room for."""
+    """Cut a call into parts of about `TILE` logits: few queries, and as many key heads as there is room for.
+
+    Queries that see nothing may be in none of them.
+    """
     batch, kv_heads = call.key.shape[:2]
     of_query = call.groups * call.keys
-    rows = max(1, min(call.queries, max(TILE // of_query, 1), max(ROWS // call.groups, 1)))
-    at_once = max(1, TILE // (rows * of_query))
-    if at_once == 1:
-        rows = max(rows, min(call.queries, TILE // of_query))
+    room = max(1, TILE * torch.get_num_threads() // of_query)
+    rows = max(1, min(call.queries, room, ROWS // call.groups))
+    at_once = max(1, room // rows)
+    if at_once > batch * kv_heads:  # few heads: more queries, but not so many that causality hides much of a tile
+        rows = min(call.queries, rows * min(at_once // (batch * kv_heads), 4))
     sequences_at_once, heads_at_once = max(1, at_once // kv_heads), min(at_once, kv_heads)
     for first in range(0, batch, sequences_at_once):
         sequences = slice(first, min(batch, first + sequences_at_once))
-        for head in range(0, kv_heads, heads_at_once):
-            last = min(kv_heads, head + heads_at_once)
-            heads = slice(head * call.groups, last * call.groups)
-            part = some_heads(call, sequences, heads)
-            for start in range(0, call.queries, rows):
-                queries = slice(start, min(call.queries, start + rows))
-                yield Tile(sequences, heads, queries, cut(part, queries.start, queries.stop))
+        every_head = some_heads(call, sequences, slice(0, call.query.shape[1]))
+        for start in range(0, call.queries, rows):
+            queries = slice(start, min(call.queries, start + rows))
+            narrow = narrowed(cut(every_head, queries.start, queries.stop))
+            if narrow.keys == 0:
+                continue
+            # Most masks are the same for all heads.
+            seen = Seen.of(narrow) if narrow.mask is None or narrow.mask.shape[1] == 1 else None
+            for head in range(0, kv_heads, heads_at_once):
+                heads = slice(head * call.groups, min(kv_heads, head + heads_at_once) * call.groups)
+                part = some_heads(narrow, slice(None), heads)
+                yield Tile(sequences, heads, queries, part, Seen.of(part) if seen is None else seen)
 
 
 class Scratch:
@@ -79,34 +126,16 @@ class Scratch:
         return logits, weights
 
 
-@dataclass(frozen=True)
-class Filled:
-    """What is known of the logits of a part once they are written.
-
-    Arguments:
-        visible: how many keys each query sees.
-        column: the first column in which any of them is hidden.
-        hidden: which are, from that column on; `None` where none is.
-    """
-
-    visible: Int[Tensor, "#batch #heads queries 1"]
-    column: int
-    hidden: Bool[Tensor, "#batch #heads #queries #columns"] | None
-
-    def least(self, logits: Float[Tensor, "batch heads queries keys"]) -> Float[Tensor, "batch heads queries"]:
-        """Smallest visible logit of each row; inf without any."""
-        if self.hidden is None:
-            return logits.amin(-1)
-        least = logits[..., self.column :].masked_fill(self.hidden, torch.inf).amin(-1)
-        return least if self.column == 0 else torch.minimum(least, logits[..., : self.column].amin(-1))
-
-
-def fill_logits(z: Float[Tensor, "batch heads queries keys"], part: AttentionCall) -> Filled:
+def fill_logits(z: Float[Tensor, "batch heads queries keys"], part: AttentionCall, seen: Seen) -> Seen:
     """Write the logits of a part into a table, `MASKED` where hidden.
 
     Arguments:
         z: memory to write to.
         part: in the dtype that is computed in.
+        seen: which keys are seen, as far as mask and positions tell.
+
+    Returns:
+        Which are seen, without those that an additive mask lowers as far as to hide them.
     """
     batch, kv_heads, keys, dim = part.key.shape
     query = (part.query * part.scale).reshape(batch * kv_heads, part.groups * part.queries, dim)
@@ -114,21 +143,10 @@ def fill_logits(z: Float[Tensor, "batch heads queries keys"], part: AttentionCal
     torch.bmm(query, key.mT, out=z.view(batch * kv_heads, part.groups * part.queries, keys))
     if part.softcap is not None:
         z.div_(part.softcap).tanh_().mul_(part.softcap)
-    if part.causal and part.mask is None and part.window is None:
-        # Only the last columns are hidden from anybody.
-        column = keys - min(part.queries, keys)
-        unseen = hidden(block(part, 0, part.queries, column, keys))
-        if unseen is not None:
-            z[..., column:].masked_fill_(unseen, MASKED)
-        visible = (part.rows.query - part.first_key + 1).clamp(min=0, max=keys).view(1, 1, -1, 1)
-        return Filled(visible, column, unseen)
     if part.mask is not None and part.mask.is_floating_point():
         z.add_(part.mask.to(z.dtype))
-    unseen = hidden(part)
-    if unseen is None:
-        return Filled(torch.full((1, 1, part.queries, 1), keys, device=z.device), 0, None)
-    if part.mask is not None and part.mask.is_floating_point():
-        unseen = unseen | hidden_keys(z)
-    z.masked_fill_(unseen, MASKED)
-    visible = (~unseen).expand(*unseen.shape[:2], part.queries, keys).sum(-1, keepdim=True)
-    return Filled(visible, 0, unseen)
+        unseen = hidden_keys(z) if seen.hidden is None else hidden_keys(z) | seen.hidden
+        seen = Seen((~unseen).sum(-1, keepdim=True), 0, unseen)
+    if seen.hidden is not None:
+        z[..., seen.column :].masked_fill_(seen.hidden, MASKED)
+    return seen

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -84,6 +85,16 @@ def block(call: AttentionCall, start: int, stop: int, low: int, high: int) -> At
 def cut(call: AttentionCall, start: int, stop: int) -> AttentionCall:
     """The queries from `start` up to `stop` and the keys that they may see."""
     return block(call, start, stop, *span(call, start, stop))
+
+
+def narrowed(call: AttentionCall) -> AttentionCall:
+    """The same without the keys at both ends that a mask hides from all its queries; it looks at the mask."""
+    if call.mask is None or call.mask.dtype != torch.bool or call.mask.shape[3] == 1:
+        return call
+    somewhere = call.mask.flatten(0, -2).any(0).nonzero()
+    if len(somewhere) == 0:
+        return block(call, 0, call.queries, 0, 0)
+    return block(call, 0, call.queries, int(somewhere[0]), int(somewhere[-1]) + 1)
 
 
 def some_heads(call: AttentionCall, sequences: slice, heads: slice) -> AttentionCall:
