@@ -315,7 +315,9 @@ class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("normaliser", [Plain(), LogN(4), SSMax((0.1, 0.2)), Adaptive()], ids=lambda n: type(n).__name__)
+@pytest.mark.parametrize(
+    "normaliser", [Plain(), LogN(4), SSMax((0.1, 0.2)), Adaptive()], ids=lambda n: type(n).__name__
+)
 def test_attention_uses_it_where_it_can(options, calls, normaliser, monkeypatch):
     """For the output where the factor needs no entropy, for the gradient in any case."""
     monkeypatch.setattr(fused, "TABLE", 1)

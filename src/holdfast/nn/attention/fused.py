@@ -244,9 +244,9 @@ class _Attention(torch.autograd.Function):
 
 def _by_formula(call: AttentionCall, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients in operations that differentiate again, which the kernel's do not."""
-    assert call.value is not None
     call = replace(call, normaliser=Plain(), scale=1.0)
     way = plain if plain.refusal(call) is None else checkpointed
+    assert call.value is not None
     tensors = (call.query, call.key, call.value)
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     of_wanted = iter(torch.autograd.grad(way.compute(call), wanted, gradient, create_graph=True))

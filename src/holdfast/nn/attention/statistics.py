@@ -19,7 +19,7 @@ from holdfast.nn.masking import all_finite, hidden_keys
 KEYS = 4096
 """Keys at a time, unless asked for others."""
 
-FEWEST = 1 << 12
+FEWEST = 1 << 13
 """From this many logits on memory that is overwritten pays, on a CPU."""
 
 
@@ -144,7 +144,7 @@ def row_statistics(call: AttentionCall, size: int = KEYS) -> RowStatistics:
     visible = torch.zeros(shape, dtype=torch.long, device=call.query.device)
     whole = RowStatistics(top.fill_(-math.inf), total.zero_(), moment.zero_(), least.fill_(math.inf), visible)
     scratch = Scratch()
-    for tile in tiles(call):
+    for tile in tiles(call, size):
         rows = _of_tile(scratch, tile, size)
         for field in fields(rows):
             getattr(whole, field.name)[tile.sequences, tile.heads, tile.queries] = getattr(rows, field.name)
@@ -156,9 +156,7 @@ def _of_tile(scratch: Scratch, tile: Tile, size: int) -> RowStatistics:
     if tile.call.keys <= size:
         return _of_block(scratch, tile.call, tile.seen)
     starts = range(0, tile.call.keys, size)
-    parts = [
-        block_of(tile.call, 0, tile.call.queries, start, min(tile.call.keys, start + size)) for start in starts
-    ]
+    parts = [block_of(tile.call, 0, tile.call.queries, start, min(tile.call.keys, start + size)) for start in starts]
     rows = _of_block(scratch, parts[0], Seen.of(parts[0]))
     for part in parts[1:]:
         rows = rows.merge(_of_block(scratch, part, Seen.of(part)))

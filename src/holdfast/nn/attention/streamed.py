@@ -42,9 +42,7 @@ def compute(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim
     scratch = Scratch()
     for tile in tiles(call):
         answer = _answer(scratch, tile)
-        output[tile.sequences, tile.heads, tile.queries] = (
-            plain.compute(tile.call) if answer is None else answer.output
-        )
+        output[tile.sequences, tile.heads, tile.queries] = plain.compute(tile.call) if answer is None else answer.output
     return output
 
 

@@ -20,7 +20,7 @@ from holdfast.nn.masking import hidden_keys
 TILE = 1 << 19
 """Logits that each thread works on at once, 2 MiB in float32; a row is never cut for it."""
 
-ROWS = 64
+ROWS = 128
 """Rows of a key head for which a product is fast; more of them only where few heads leave room."""
 
 MASKED = -1e30
@@ -82,18 +82,22 @@ class Tile:
     seen: Seen
 
 
-def tiles(call: AttentionCall) -> Iterator[Tile]:
+def tiles(call: AttentionCall, keys: int | None = None) -> Iterator[Tile]:
     """Cut a call into parts of about `TILE` logits: few queries, and as many key heads as there is room for.
 
     Queries that see nothing may be in none of them.
+
+    Arguments:
+        call: the whole.
+        keys: how many keys of a part are worked on at once; all by default.
     """
     batch, kv_heads = call.key.shape[:2]
-    of_query = call.groups * call.keys
+    of_query = call.groups * min(call.keys, keys or call.keys)
     room = max(1, TILE * torch.get_num_threads() // of_query)
     rows = max(1, min(call.queries, room, ROWS // call.groups))
     at_once = max(1, room // rows)
     if at_once > batch * kv_heads:  # few heads: more queries, but not so many that causality hides much of a tile
-        rows = min(call.queries, rows * min(at_once // (batch * kv_heads), 4))
+        rows = min(call.queries, rows * min(at_once // (batch * kv_heads), 2))
     sequences_at_once, heads_at_once = max(1, at_once // kv_heads), min(at_once, kv_heads)
     for first in range(0, batch, sequences_at_once):
         sequences = slice(first, min(batch, first + sequences_at_once))
