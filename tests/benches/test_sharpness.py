@@ -8,8 +8,9 @@ import dataclasses
 import pytest
 import torch
 
+from holdfast.benches import BENCHES
 from holdfast.benches.harness import timing
-from holdfast.benches.sharpness import arms, decode, measure, prefill
+from holdfast.benches.sharpness import arms, cost, decode, measure, prefill, subjects
 from holdfast.benches.sharpness.arms import Case, compare
 
 CASE = Case(1, 4, 2, 80, 80, 16, "float32", causal=True)
@@ -142,3 +143,47 @@ def test_the_usual_cases_of_a_gpu_compile_each_kernel_once(monkeypatch, played_g
     assert {(case.dtype, case.head_dim) for case in made} == {
         (t, d) for t in ("bfloat16", "float16") for d in (64, 128)
     }
+
+
+def test_costs_are_reported_for_every_arm(monkeypatch):
+    monkeypatch.setattr(cost, "AIMS_FROM", 1)
+    threads = torch.get_num_threads()
+    rows = []
+    bench = BENCHES["sharpness-cost"]
+    report = bench.run(cost.TOY, rows.append)
+    assert torch.get_num_threads() == threads
+    assert report.failures == ()
+    assert list(report.rows) == rows
+    of_subject = {
+        "train": ["sdpa", "plain", "log-n", "adaptive"],
+        "statistics": ["sdpa", "entropy", "everything"],
+        "decode": ["sdpa", "plain", "log-n", "adaptive"],
+    }
+    cases = [(subject, attend) for attend in ("causal", "full") for subject in ("train", "statistics")]
+    cases.append(("decode", "causal"))
+    measured = [(row["subject"], row["attend"], row["arm"]) for row in rows]
+    assert measured == [(subject, attend, arm) for subject, attend in cases for arm in of_subject[subject]]
+    assert all((row["aim"] is None) == (row["arm"] == "sdpa") for row in rows)
+    assert "of 13 aims are met" in report.headline
+    assert report.ratio == [row["to_sdpa"] for row in rows if row["subject"] == "train"][-1]
+
+
+@pytest.mark.parametrize("name", ["adaptive_attention", "attention_statistics"])
+def test_a_wrong_cost_is_not_timed(name, monkeypatch):
+    usual = getattr(subjects, name)
+
+    def wrong(*tensors, **options):
+        return usual(*(1.01 * tensor for tensor in tensors), **options)
+
+    monkeypatch.setattr(subjects, name, wrong)
+    report = cost.run(cost.TOY, lambda row: None)
+    expected = {"adaptive_attention": {"train", "decode"}, "attention_statistics": {"statistics"}}[name]
+    assert {failure.split(",")[0] for failure in report.failures} == expected
+    assert {row["arm"] for row in report.rows if row["subject"] in expected} == {"sdpa"}
+
+
+def test_a_missed_aim_is_in_the_headline():
+    row = {"subject": "train", "arm": "adaptive", "attend": "full", "tokens": 4096, "threads": 1, "aim": 1.8}
+    words, ratio = cost._headline([row | {"to_sdpa": 2.0}, row | {"threads": 2, "to_sdpa": 9.0}], 1)
+    assert words.endswith("0 of 1 aims are met; train adaptive full 4096: 2.00 above 1.8")
+    assert ratio == 2.0

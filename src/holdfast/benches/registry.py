@@ -92,6 +92,12 @@ BENCHES = {
             limit_s=80.0,
         ),
         Bench(
+            "sharpness-cost",
+            "attention in training, its row statistics and batched decoding, beside PyTorch's fused attention",
+            "holdfast.benches.sharpness.cost",
+            value=60,
+        ),
+        Bench(
             "lists-glue",
             "gluing pair words to a list, beside numpy's argsort of as many numbers",
             "holdfast.benches.lists.glue",

@@ -34,3 +34,8 @@ def masked_bias(bias: Float[Tensor, ...], mask: Tensor | None) -> Float[Tensor, 
         return bias
     total = bias if mask.dtype == torch.bool else bias + mask
     return total.masked_fill(hidden_by(mask), -math.inf)
+
+
+def all_finite(tensor: Float[Tensor, "*shape"]) -> bool:
+    """Whether there is neither NaN nor infinity, which costs a sum: no sum with one of them is finite."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

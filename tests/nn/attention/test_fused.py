@@ -18,9 +18,8 @@ from holdfast.nn import (
     adaptive_attention,
     attention_weights,
 )
-from holdfast.nn.attention import AttentionCall, fused, streamed
+from holdfast.nn.attention import AttentionCall, fused, kernel, streamed
 from holdfast.nn.attention.call import Declined
-from holdfast.nn.attention.fused import PRECISION
 from tests.nn.rounding import attention_rounding
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.nn.CorrectionInactiveWarning")
@@ -111,7 +110,7 @@ def test_hides_what_the_plain_form_hides(shape, mask, options, monkeypatch):
         torch.testing.assert_close(found, expected, **attention_rounding(q, k, scale=1.0))
 
 
-@pytest.mark.parametrize("normaliser", [Plain(), Adaptive(), LogN(4)], ids=str)
+@pytest.mark.parametrize("normaliser", [Plain(), LogN(4)], ids=str)
 @pytest.mark.parametrize("mask", ["of each sequence", "padding"])
 def test_long_sequences_with_masks_of_their_own_go_one_by_one(mask, normaliser, monkeypatch):
     monkeypatch.setattr(fused, "SHORT", 0)
@@ -119,7 +118,7 @@ def test_long_sequences_with_masks_of_their_own_go_one_by_one(mask, normaliser, 
     seen = MASKS[mask](3, 4, 65, 65)
     with Kernels() as counted:
         found = fused_attention(q, k, v, mask=seen, causal=True, normaliser=normaliser)
-    assert counted.calls == 3 * 2 * (2 if normaliser.needs_entropy else 1)
+    assert counted.calls == 3 * 2
     expected = plain_form(q, k, v, normaliser, mask=seen, causal=True, scale=1.0)
     torch.testing.assert_close(found, expected, **attention_rounding(q, k, scale=1.0))
 
@@ -135,48 +134,44 @@ def test_low_precision_costs_the_inputs_digits_and_no_others(dtype):
     torch.testing.assert_close(found.double(), expected, **attention_rounding(q.float(), k.float(), scale=0.25))
 
 
-def test_an_offset_that_all_keys_share_costs_no_digits():
-    """It shifts every logit by up to thousands of nats, and changes no weight."""
-    q, k, v = inputs((1, 2, 2, 100, 100, 16, 16), torch.float32)
-    k = (k + 512).double()
-    expected = plain_form(q.double(), k.float().double(), v.double(), Adaptive(), causal=True)
-    found = fused_attention(q, k.float(), v, causal=True, scale=0.25, normaliser=Adaptive())
-    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, (k - 512).float(), scale=0.25))
-
-
-def test_refuses_products_that_cancel():
-    """Small logits, as sums of large products: their digits are lost all the same."""
-    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_that_cancel_cost_the_digits_that_they_cost_the_formula(dtype):
+    """Small logits, as sums of large products."""
+    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4), dtype)
     q[..., :2] = torch.tensor([300.0, -300.0])
     k[..., :2] = (torch.arange(64) % 2)[:, None] * 2.0 - 1
-    options = {"causal": False, "scale": 1.0, "normaliser": Adaptive()}
-    assert fused_attention(q.float(), k.float(), v.float(), **options) is None
-    found = fused_attention(q, k, v, **options)
-    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), scale=1.0), **attention_rounding(q, k, scale=1.0))
+    found = fused_attention(q, k, v, normaliser=Adaptive())
+    expected = plain_form(q.double(), k.double(), v.double(), Adaptive(), scale=1.0)
+    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, k, scale=1.0))
 
 
-def test_refuses_logits_whose_entropy_would_lose_digits():
-    """Two groups of keys, far apart: no shift brings both near zero. In float64 there are digits enough."""
-    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4))
-    q, k = q.abs(), k + torch.where(torch.arange(64) < 32, 400.0, -400.0)[:, None]
-    options = {"causal": False, "scale": 1.0, "normaliser": Adaptive()}
-    assert 1e3 * torch.finfo(torch.float32).eps > PRECISION
-    assert fused_attention(q.float(), k.float(), v.float(), **options) is None
-    found = fused_attention(q, k, v, **options)
-    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), scale=1.0), **attention_rounding(q, k, scale=1.0))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_large_logits_have_the_entropy_of_the_formula(dtype):
+    """Two groups of keys, far apart: no shift brings both near zero."""
+    q, k, v = inputs((1, 1, 1, 64, 64, 4, 4), dtype)
+    q, k = q.abs(), k + torch.where(torch.arange(64) < 32, 400.0, -400.0)[:, None].to(dtype)
+    found = fused_attention(q, k, v, normaliser=Adaptive())
+    expected = plain_form(q.double(), k.double(), v.double(), Adaptive(), scale=1.0)
+    torch.testing.assert_close(found.double(), expected, **attention_rounding(q, k, scale=1.0))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("which", range(3))
-def test_refuses_what_is_not_finite_or_overflows(which, value):
+def test_refuses_what_is_not_finite(which, value):
     tensors = inputs((1, 2, 2, 9, 9, 8, 8), torch.float32)
     tensors[which][0, 0, 5, 3] = value
-    found = fused_attention(*tensors, causal=True, scale=1.0, normaliser=Adaptive())
-    if which == 2 and value == 1e38:
-        expected = plain_form(*tensors, Adaptive(), causal=True, scale=1.0)
-        torch.testing.assert_close(found, expected, **attention_rounding(*tensors[:2], scale=1.0))
-    else:
-        assert found is None
+    assert fused_attention(*tensors, causal=True, scale=1.0, normaliser=Adaptive()) is None
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_huge_numbers_cost_other_rows_no_digits(which):
+    """Where a huge key is seen, all or nothing is its."""
+    tensors = inputs((1, 2, 2, 9, 9, 8, 8), torch.float32)
+    allowed = attention_rounding(*tensors[:2])
+    tensors[which][0, 0, 5, 3] = 1e36
+    found = fused_attention(*tensors, causal=True, scale=0.1, normaliser=Adaptive())
+    expected = plain_form(*tensors, Adaptive(), causal=True, scale=0.1)
+    torch.testing.assert_close(found, expected, **allowed)
 
 
 @pytest.mark.parametrize("normaliser", [Plain(), LogN(4), Adaptive()], ids=str)
@@ -241,9 +236,9 @@ def test_a_mask_is_worked_on_in_bounded_memory(monkeypatch):
             return func(*args, **(kwargs or {}))
 
     with Masks():
-        found = adaptive_attention(q, k, v, mask=mask)
+        found = adaptive_attention(q, k, v, mask=mask, normaliser=LogN(2))
     assert max(largest) == 7
-    torch.testing.assert_close(found, plain_form(q, k, v, Adaptive(), mask=mask), **attention_rounding(q, k))
+    torch.testing.assert_close(found, plain_form(q, k, v, LogN(2), mask=mask), **attention_rounding(q, k))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, in its formulas
@@ -287,47 +282,59 @@ def test_keys_that_no_query_sees_are_not_multiplied():
     assert counted.products == 2 * 1024 * 400
     with Kernels() as counted:
         fused_attention(q, k, v, causal=True, window=64, normaliser=Plain())
-    assert counted.products < 2 * 1024 * 128
+    assert 0 < counted.products < 2 * 1024 * 128
+
+
+FORWARD, BACKWARD = (getattr(torch.ops.aten, name).default for name in (kernel.FORWARD, kernel.BACKWARD))
 
 
 class Kernels(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts calls of the fused kernel, and the pairs of a query and a key that they are given."""
+    """Counts calls of the fused kernel and of its gradient, and the pairs of a query and a key that it is given."""
 
-    calls = products = 0
+    calls = gradients = products = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+        if func is FORWARD:
             query, key = args[:2]
             self.calls += 1
             self.products += query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
+        self.gradients += func is BACKWARD
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
     ("options", "calls"),
     [
-        ({}, 2),
-        ({"causal": True}, 2),
-        ({"normaliser": Plain(), "causal": True}, 1),
-        ({"normaliser": SSMax()}, 1),
-        ({"window": 3}, 2),
-        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 2),
+        ({}, 1),
+        ({"causal": True}, 1),
+        ({"window": 3}, 1),
+        ({"mask": torch.ones(64, 64, dtype=torch.bool)}, 1),
         ({"mask": torch.zeros(64, 64)}, 0),
         ({"softcap": 2.0}, 0),
         ({"sinks": torch.zeros(2)}, 0),
     ],
     ids=str,
 )
-def test_attention_uses_it_where_it_can(options, calls):
+@pytest.mark.parametrize(
+    "normaliser", [Plain(), LogN(4), SSMax((0.1, 0.2)), Adaptive()], ids=lambda n: type(n).__name__
+)
+def test_attention_uses_it_where_it_can(options, calls, normaliser, monkeypatch):
+    """For the output where the factor needs no entropy, for the gradient in any case."""
+    monkeypatch.setattr(fused, "TABLE", 1)
     q, k, v = inputs((1, 2, 2, 64, 64, 8, 8), torch.float32)
+    for query in (q, q.clone().requires_grad_()):
+        with Kernels() as counted:
+            found = adaptive_attention(query, k, v, normaliser=normaliser, **options)
+            if query.requires_grad:
+                found.sum().backward()
+        assert counted.calls == (0 if normaliser.needs_entropy else calls)
+        assert counted.gradients == (calls if query.requires_grad else 0)
+        assert found.dtype == torch.float32
     with Kernels() as counted:
-        found = adaptive_attention(q, k, v, **options)
-    assert counted.calls == calls
-    assert found.dtype == torch.float32
-    with Kernels() as counted:
-        adaptive_attention(q.clone().requires_grad_(), k, v, **options)
         torch.func.vmap(lambda key: adaptive_attention(q, key, v, **options))(torch.stack([k, k]))
-    assert counted.calls == 0
+        torch.func.grad(lambda query: adaptive_attention(query, k, v, **options).sum())(q)
+        adaptive_attention(q.clone().requires_grad_(), k, v, normaliser=Adaptive(detach=False), **options)
+    assert counted.calls == counted.gradients == 0
 
 
 def test_no_key_is_repeated_for_the_queries_that_share_it():
@@ -342,8 +349,8 @@ def test_no_key_is_repeated_for_the_queries_that_share_it():
             return func(*args, **(kwargs or {}))
 
     with Keys():
-        adaptive_attention(q, k, v)
-    assert sizes == [k.numel()] * 16
+        adaptive_attention(q, k, v, normaliser=Plain())
+    assert sizes == [k.numel()] * 8
 
 
 def test_random_shapes_agree_with_the_streamed_form(monkeypatch):
@@ -352,7 +359,124 @@ def test_random_shapes_agree_with_the_streamed_form(monkeypatch):
     for queries, past, groups, causal in itertools.product((2, 63, 129), (0, 1, 70), (1, 3), (False, True)):
         q, k, v = inputs((1, 2 * groups, 2, queries, queries + past, 8, 6))
         monkeypatch.setattr(fused, "FEWEST", 1)
-        by_kernel = adaptive_attention(q, k, v, causal=causal)
+        by_kernel = adaptive_attention(q, k, v, causal=causal, normaliser=LogN(3))
         monkeypatch.setattr(fused, "FEWEST", 1 << 40)
-        by_chunks = adaptive_attention(q, k, v, causal=causal)
+        by_chunks = adaptive_attention(q, k, v, causal=causal, normaliser=LogN(3))
         torch.testing.assert_close(by_kernel, by_chunks, **attention_rounding(q, k))
+
+
+def test_without_the_operators_the_other_ways_give_the_same(monkeypatch):
+    """They are none of PyTorch's public ones, and may go."""
+    results = []
+    for name in (kernel.FORWARD, "no_such_operator"):
+        monkeypatch.setattr(kernel, "FORWARD", name)
+        tensors = [tensor.requires_grad_() for tensor in inputs((2, 4, 2, 70, 70, 8, 8))]
+        with Kernels() as counted:
+            found = adaptive_attention(*tensors, causal=True)
+            results.append([found, *torch.autograd.grad(found.sin().sum(), tensors)])
+        assert (counted.gradients > 0) == (name != "no_such_operator")
+    for by_kernel, otherwise in zip(*results, strict=True):
+        torch.testing.assert_close(by_kernel, otherwise, **attention_rounding(*tensors[:2], size=100.0))
+
+
+GRADIENTS = [  # batch, heads, kv heads, queries, keys, dim, value dim
+    (2, 4, 2, 65, 65, 8, 8),
+    (1, 6, 2, 31, 130, 5, 3),
+    (2, 6, 1, 70, 71, 16, 20),
+    (1, 2, 2, 65, 64, 8, 8),
+]
+
+
+@pytest.mark.parametrize("normaliser", NORMALISERS, ids=str)
+@pytest.mark.parametrize("mask", [None, *MASKS])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 9}], ids=str)
+def test_gradients_are_those_of_the_plain_form(options, mask, normaliser, monkeypatch):
+    """At odd sizes, with keys before the first query, fewer keys than queries, and rows that see nothing."""
+    monkeypatch.setattr(fused, "ROWS", 12)
+    for shape in GRADIENTS:
+        tensors = [tensor.requires_grad_() for tensor in inputs(shape)]
+        settled = dict(options, scale=0.4)
+        if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple):
+            settled["normaliser"] = SSMax(normaliser.scale[: shape[1]])
+        else:
+            settled["normaliser"] = normaliser
+        if mask is not None:
+            settled["mask"] = MASKS[mask](shape[0], shape[1], shape[3], shape[4])
+        results = []
+        for attend in (fused_attention, plain_form):
+            output = attend(*tensors, **settled)
+            results.append([output, *torch.autograd.grad(output.sin().sum(), tensors)])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, **attention_rounding(*tensors[:2], scale=1.0, size=100.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gradients_in_low_precision_are_those_of_float64_on_the_same_numbers(dtype):
+    tensors = [tensor.requires_grad_() for tensor in inputs((1, 4, 2, 200, 200, 32, 32), dtype)]
+    wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    found = adaptive_attention(*tensors, causal=True)
+    expected = plain_form(*wide, Adaptive(), causal=True)
+    allowed = attention_rounding(*tensors[:2], size=100.0)
+    for ours, exact in zip(
+        torch.autograd.grad(found.float().sum(), tensors), torch.autograd.grad(expected.sum(), wide), strict=True
+    ):
+        torch.testing.assert_close(ours.double(), exact, **allowed)
+
+
+class Learned(Plain):
+    """A temperature that is learned."""
+
+    def __init__(self, temperature):
+        object.__setattr__(self, "temperature", temperature)
+
+    def factor(self, entropy, visible, position):
+        return self.temperature * visible.clamp(min=1).to(entropy.dtype).log()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("queries", [2, 80])
+def test_what_a_normaliser_learns_has_its_gradient(queries, recorded):
+    q, k, v = inputs((2, 2, 2, queries, 4096, 8, 8))
+    q.requires_grad_(recorded)
+    gradients = []
+    for attend in (adaptive_attention, lambda *tensors, normaliser: plain_form(*tensors, normaliser)):
+        temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        attend(q, k, v, normaliser=Learned(temperature)).sin().sum().backward()
+        gradients.append(temperature.grad)
+    torch.testing.assert_close(*gradients, **attention_rounding(q, k, size=1e3))
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"mask": torch.arange(7) > 2}], ids=str)
+@pytest.mark.parametrize("normaliser", [Plain(), LogN(2), Adaptive()], ids=str)
+def test_second_derivatives_are_right(options, normaliser, monkeypatch):
+    """The kernel's gradient has none, so that the formula takes over; the temperature is a constant of the first."""
+    monkeypatch.setattr(fused, "FEWEST", 1)
+    monkeypatch.setattr(fused, "TABLE", 1)
+    results = []
+    for attend in (adaptive_attention, plain_form):
+        tensors = [tensor.requires_grad_() for tensor in inputs((1, 2, 1, 5, 7, 4, 4))]
+        output = attend(*tensors, normaliser=normaliser, **options)
+        first = torch.autograd.grad(output.sin().sum(), tensors, create_graph=True)
+        results.append(torch.autograd.grad(sum(part.square().sum() for part in first), tensors))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, **attention_rounding(*tensors[:2], size=1e4))
+
+
+def test_only_what_is_asked_for_has_a_gradient():
+    q, k, v = inputs((1, 2, 2, 80, 80, 8, 8), torch.float32)
+    v.requires_grad_()
+    adaptive_attention(q, k, v, causal=True, normaliser=Plain()).sum().backward()
+    assert q.grad is None
+    # A value's gradient is the weight that it has in all rows.
+    torch.testing.assert_close(
+        v.grad[..., 0], attention_weights(q, k, causal=True, normaliser=Plain()).sum(2), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_tail_of_one_query_that_sees_all_keys():
+    """More queries than keys: the last piece is a single query from which nothing is hidden."""
+    q, k, v = inputs((1, 2, 1, 257, 256, 8, 8))
+    found = fused_attention(q, k, v, causal=True, normaliser=Plain())
+    torch.testing.assert_close(
+        found, plain_form(q, k, v, Plain(), causal=True, scale=1.0), **attention_rounding(q, k, scale=1.0)
+    )

@@ -2,8 +2,8 @@
 
 - `sdpa`: PyTorch's fused attention, without adaptation; on a GPU its flash kernel. The peer.
 - `cudnn`: the same by cuDNN, on a GPU that has it.
-- `off`: ours with the plain softmax, which tells what the second pass over the keys costs.
-- `adaptive`: ours with the published law: the Triton kernel on a GPU, two calls of the fused attention on a CPU.
+- `off`: ours with the plain softmax, which tells what the law costs.
+- `adaptive`: ours with the published law: the Triton kernel on a GPU, tiles of logits on a CPU.
 - `eager`: ours in PyTorch's own operations, on a GPU: what the kernel replaces.
 """
 

@@ -48,10 +48,11 @@ def adaptive_attention(
 ) -> Float[Tensor, "batch heads queries value_dim"]:
     """Attention whose weights are sharpened, row by row, by as much as their entropy asks for.
 
-    Memory is a few chunks of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
-    are in float32 or better whatever the inputs. On a CPU, without gradient, additive mask, softcap and sinks,
-    PyTorch's fused attention does the work, in two calls for a law. With `HOLDFAST_KERNELS=triton` in the environment
-    a Triton kernel computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
+    Memory is a few tiles of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
+    are in float32 or better whatever the inputs. On a CPU, without additive mask, softcap and sinks, the gradient is
+    that of PyTorch's fused attention, and so is the output where the factor needs no entropy; other outputs are
+    computed in tiles that stay in the cache. With `HOLDFAST_KERNELS=triton` in the environment a Triton kernel
+    computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.

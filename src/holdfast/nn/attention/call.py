@@ -207,21 +207,26 @@ class AttentionCall:
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self._tensors)
 
     @property
-    def readable(self) -> bool:
-        """Whether values may decide how to compute: not where a function is traced, transformed or differentiated.
+    def concrete(self) -> bool:
+        """Whether values may decide how to compute: not where a function is traced or transformed.
 
-        That is inside `compile`, `jit.trace`, `vmap` and forward-mode differentiation, with fake or empty tensors, and
-        where a backward pass may follow.
+        That is inside `compile`, `jit.trace`, `vmap` and the other transforms of `torch.func` and in forward-mode
+        differentiation, and with fake or empty tensors.
         """
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if traced or self.needs_gradient or torch.autograd.forward_ad._current_level >= 0:
+        if traced or torch.autograd.forward_ad._current_level >= 0:
             return False
         try:
             for tensor in self._tensors:
-                bool(tensor[(0,) * tensor.ndim])
+                bool(tensor.detach()[(0,) * tensor.ndim])
         except (RuntimeError, IndexError):
             return False
-        return True
+        return torch._C._functorch.peek_interpreter_stack() is None
+
+    @property
+    def readable(self) -> bool:
+        """Whether values may decide how to compute, and be overwritten: `concrete`, and no backward pass follows."""
+        return not self.needs_gradient and self.concrete
 
     @property
     def on_cpu(self) -> bool:

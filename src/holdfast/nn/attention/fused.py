@@ -1,33 +1,33 @@
-"""Attention by PyTorch's fused kernel on a CPU, also where the row's entropy decides: it goes over all keys twice.
+"""Attention by PyTorch's fused kernel on a CPU, with and without gradient: a row's factor multiplies its query.
 
-The first time the keys stand for values. That gives each row's mean key and the logarithm of its sum, l = ln sum exp z;
-since a logit is linear in the key, the entropy is H = l - <query, mean key>, the query scaled. The second time is
-ordinary attention, of queries times the factor. No logit is ever stored.
-
-The kernel is the operator behind `scaled_dot_product_attention`, which does not hand the logarithm on. It looks at no
-argument: what it cannot do is kept from it here.
+Where the factor needs the row's entropy, `streamed.py` computes the output. The entropy is a constant of the backward
+pass: that is the kernel's own, of queries times their factor, from the output and the logarithm of each row's sum.
+Nothing of the size of queries times keys is ever stored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from holdfast.nn.attention import checkpointed, kernel, plain, streamed
 from holdfast.nn.attention.call import AttentionCall, Declined
-from holdfast.nn.attention.visibility import block, cut, hidden, one_sequence
+from holdfast.nn.attention.kernel import Fused
+from holdfast.nn.attention.visibility import block, hidden, some_heads, span
+from holdfast.nn.masking import all_finite
 from holdfast.nn.normalisers import FactorNormaliser, Plain
 
-FEWEST = 64
-"""From this many queries on it is used; for fewer, its preparations cost more."""
+FEWEST = 16
+"""From this many queries on it is used; for fewer, its look at keys and values costs more."""
 
-PRECISION = 1e-5
-"""Nats. The entropy is a difference of larger numbers; the machine's precision times their size may be this much. What
-rounding costs the entropy is up to ten times that."""
+TABLE = 1 << 14
+"""From this many logits on it is used where the factor needs the entropy."""
 
 ROWS = 256
 """Queries at a time where more than causality hides keys: few, so that the keys none of them sees can be skipped."""
@@ -49,137 +49,205 @@ def refusal(call: AttentionCall) -> str | None:
         return "only masks that hide"
     if not isinstance(call.normaliser, FactorNormaliser):
         return "the normaliser is no factor of the row"
-    return None if call.on_cpu and call.readable else "only on a CPU, where values may be looked at"
+    if call.normaliser.needs_entropy and not call.needs_gradient:
+        return "without gradient a pass over the keys is saved by `streamed`"
+    if call.normaliser.needs_entropy and call.table < TABLE:
+        return "few logits are faster all at once"
+    if call.normaliser.needs_entropy and not call.normaliser.detach:
+        return "the factor has a gradient"
+    if not kernel.available():
+        return "this PyTorch has no such kernel"
+    return None if call.on_cpu and call.concrete else "only on a CPU, where values may be looked at"
 
 
 def compute(call: AttentionCall) -> Float[Tensor, "batch heads queries value_dim"]:
     """The output, in float32 or better, of finite numbers.
 
     Errors:
-        Declined: that is not so, or logits are so large that the entropy would lose its digits.
+        Declined: that is not so.
     """
     assert call.value is not None
     value_dim = call.value.shape[-1]
     call = _prepared(call)
-    queries, keys = call.queries, call.keys
-    if call.mask is None and call.window is None and (queries <= keys or not call.causal):
-        position = call.rows.query.unsqueeze(1)
-        visible = position + 1 if call.causal else torch.full_like(position, keys)
-        return _two_passes(call, None, visible)[..., :value_dim].contiguous()
-    output = call.query.new_zeros(*call.query.shape[:3], value_dim)
-    mask = call.mask
-    # Sequences with a mask of their own see spans of their own, which is worth some calls where they are long.
-    alike = mask is None or mask.shape[0] == 1 or queries * keys <= SHORT
-    step = ROWS if call.window is None else max(ROWS // 4, min(ROWS, call.window))
-    if mask is not None:
-        step = max(1, min(step, LOGITS // (keys * mask.shape[1] * (mask.shape[0] if alike else 1))))
-    for batch in [None] if alike else range(len(output)):
-        sequence = call if batch is None else one_sequence(call, batch)
-        outputs = output if batch is None else output[batch : batch + 1]
-        for start in range(0, queries, step):
-            stop = min(queries, start + step)
-            _fill(outputs[:, :, start:stop], cut(sequence, start, stop))
-    return output
+    assert isinstance(call.normaliser, FactorNormaliser)
+    assert call.value is not None
+    known: tuple[Tensor, Tensor] | None = None
+    if type(call.normaliser) is Plain:
+        query = call.query * call.scale
+    else:
+        entropy, visible = call.query.new_zeros(*call.query.shape[:3], 1), None
+        if call.normaliser.needs_entropy:
+            with torch.no_grad():
+                answer = streamed.answer(call)
+            known, entropy, visible = (answer.output, answer.total), answer.entropy, answer.visible
+        visible = _visible(call) if visible is None else visible
+        # If the factor has a gradient, that is to parameters of the normaliser.
+        factor = call.normaliser.factor(entropy, visible, call.rows.query.unsqueeze(1)).to(call.query.dtype)
+        query = call.query * (call.scale * factor)
+    options = {field.name: getattr(call, field.name) for field in fields(call) if field.name not in TENSORS}
+    output: Tensor = _Attention.apply(query, call.key, call.value, call.mask, options, known)  # type: ignore[no-untyped-call]
+    if not all_finite(output.detach()):  # a product or a sum of large numbers overflowed on the way
+        raise Declined
+    return output if output.shape[-1] == value_dim else output[..., :value_dim].contiguous()
 
 
 def _prepared(call: AttentionCall) -> AttentionCall:
-    """Scaled queries, centred keys, and all of one width, in float32 or better."""
+    """The same with all tensors of one width, in float32 or better."""
     wide = call.wide()
     assert wide.value is not None
+    # The kernel multiplies hidden values by zero, and zero times NaN is NaN.
+    if not all(all_finite(tensor.detach()) for tensor in (wide.query, wide.key, wide.value)):
+        raise Declined
     width = max(wide.query.shape[-1], wide.value.shape[-1])
-    # Not by the kernel, which hides a key before it scales: a scale below zero would bring it back.
-    query, key = wide.query * wide.scale, wide.key
-    if type(wide.normaliser) is not Plain:
-        # What all keys share adds the same to all logits of a row: it changes no weight, but costs digits.
-        key = key - key.mean(2, keepdim=True)
     # The kernel wants keys as wide as values, and zeros change no product.
     query, key, value = (
         torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor
-        for tensor in (query, key, wide.value)
+        for tensor in (wide.query, wide.key, wide.value)
     )
-    # The kernel multiplies hidden values by zero, and zero times NaN is NaN.
-    if not all(bool(tensor.isfinite().all()) for tensor in (query, key, value)):
-        raise Declined
-    return replace(wide, query=query, key=key, value=value, scale=1.0)
+    return replace(wide, query=query, key=key, value=value)
 
 
-def _fill(output: Float[Tensor, "batch heads queries value_dim"], part: AttentionCall) -> None:
-    """Write the output of some queries of which each sees keys of its own, over the keys that any of them sees."""
-    unseen = hidden(part)
-    assert unseen is not None
-    seen = (~unseen).expand(*unseen.shape[:2], part.queries, part.keys)
-    somewhere = seen.flatten(0, -2).any(0).nonzero()
-    if len(somewhere) == 0:
+def _visible(call: AttentionCall) -> Int[Tensor, "*#batch queries 1"]:
+    """How many keys each query sees."""
+    position = call.rows.query.unsqueeze(1)
+    if call.mask is None and call.window is None:
+        return (position + 1).clamp(min=0) if call.causal else torch.full_like(position, call.keys)
+    visible = position.new_zeros(*call.query.shape[:3], 1)
+    for piece in _pieces(call):
+        visible[piece.sequences, :, piece.queries] = piece.visible
+    return visible
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some queries, and the keys that any of them sees.
+
+    Arguments:
+        sequences: which of the call's.
+        queries: likewise.
+        keys: likewise.
+        seen: which of these keys each query sees; `None`: those that causality leaves.
+        visible: how many.
+    """
+
+    sequences: slice
+    queries: slice
+    keys: slice
+    seen: Bool[Tensor, "#batch #heads queries keys"] | None
+    visible: Int[Tensor, "*#batch queries 1"]
+
+    def fused(self, call: AttentionCall) -> Fused:
+        """The attention of this piece."""
+        assert call.value is not None
+        query = call.query[self.sequences, :, self.queries]
+        key, value = (tensor[self.sequences, :, self.keys] for tensor in (call.key, call.value))
+        if self.seen is None:
+            return Fused(query, key, value, causal=call.causal)
+        # A row that sees nothing sees all here, so that its numbers are finite in any case; it is cleared after.
+        unseen = ~self.seen & (self.visible > 0)
+        return Fused(query, key, value, query.new_zeros(unseen.shape).masked_fill_(unseen, -math.inf))
+
+    def cleared(self, tensor: Tensor) -> Tensor:
+        """The tensor with zeros in the rows that see nothing."""
+        return tensor if self.seen is None else tensor.masked_fill(self.visible == 0, 0.0)
+
+
+def _pieces(call: AttentionCall) -> Iterator[Piece]:
+    """One where causality is all that hides keys; else a few queries at a time, without those that see nothing."""
+    batch, queries, keys = call.query.shape[0], call.queries, call.keys
+    everything = slice(0, batch)
+    if call.mask is None and call.window is None and (queries <= keys or not call.causal):
+        yield Piece(everything, slice(0, queries), slice(0, keys), None, _visible(call))
         return
-    first, last = int(somewhere[0]), int(somewhere[-1]) + 1
-    seen = seen[..., first:last]
-    visible = seen.sum(-1, keepdim=True)
-    # A row that sees nothing sees all here, so that its numbers are finite in any case; it is cleared below.
-    bias = output.new_zeros(seen.shape).masked_fill_(~seen & (visible > 0), -math.inf)
-    outputs = _two_passes(block(part, 0, part.queries, first, last), bias, visible)
-    output.copy_(outputs[..., : output.shape[-1]].masked_fill(visible == 0, 0.0))
+    # Sequences with a mask of their own see spans of their own, which is worth some calls where they are long.
+    alike = call.mask is None or call.mask.shape[0] == 1 or queries * keys <= SHORT
+    step = ROWS if call.window is None else max(ROWS // 4, min(ROWS, call.window))
+    if call.mask is not None:
+        step = max(1, min(step, LOGITS // (keys * call.mask.shape[1] * (call.mask.shape[0] if alike else 1))))
+    for sequences in [everything] if alike else [slice(place, place + 1) for place in range(batch)]:
+        part = some_heads(call, sequences, slice(0, call.query.shape[1]))
+        for start in range(0, queries, step):
+            stop = min(queries, start + step)
+            low, high = span(part, start, stop)
+            seen = _seen(block(part, start, stop, low, high))
+            somewhere = seen.flatten(0, -2).any(0).nonzero()
+            if len(somewhere):
+                first, last = int(somewhere[0]), int(somewhere[-1]) + 1
+                seen = seen[..., first:last]
+                keys_of = slice(low + first, low + last)
+                yield Piece(sequences, slice(start, stop), keys_of, seen, seen.sum(-1, keepdim=True))
 
 
-def _two_passes(
-    call: AttentionCall,
-    bias: Float[Tensor, "#batch #heads queries keys"] | None,
-    visible: Int[Tensor, "*#batch queries 1"],
-) -> Float[Tensor, "batch heads queries dim"]:
-    """Every row by its factor; one pass is enough where the factor needs no entropy."""
-    assert isinstance(call.normaliser, FactorNormaliser)
-    assert call.value is not None
-    query, key, normaliser = call.query, call.key, call.normaliser
-    causal = call.causal and bias is None
-    if type(normaliser) is not Plain:
-        entropy = query.new_zeros(*query.shape[:3], 1)
-        if normaliser.needs_entropy:
-            mean_key, total = _attend(query, key, key, bias, causal)
-            products = query * mean_key
-            if bool(products.abs().sum(-1).amax() * torch.finfo(query.dtype).eps > PRECISION):
-                raise Declined
-            entropy = (total - products.sum(-1)).clamp(min=0).unsqueeze(-1)
-        query = query * normaliser.factor(entropy, visible, call.rows.query.unsqueeze(1)).to(query.dtype)
-    output, _ = _attend(query, key, call.value, bias, causal)
-    if not bool(output.isfinite().all()):  # a sum of large numbers overflowed on the way
-        raise Declined
-    return output
+def _seen(part: AttentionCall) -> Bool[Tensor, "#batch #heads queries keys"]:
+    """Which keys each query sees."""
+    unseen = hidden(part)
+    if unseen is None:
+        return torch.ones(1, 1, part.queries, part.keys, dtype=torch.bool, device=part.query.device)
+    return (~unseen).expand(*unseen.shape[:2], part.queries, part.keys)
 
 
-def _attend(
-    query: Float[Tensor, "batch heads queries dim"],
-    key: Float[Tensor, "batch kv_heads keys dim"],
-    value: Float[Tensor, "batch kv_heads keys dim"],
-    bias: Float[Tensor, "#batch #heads queries keys"] | None,
-    causal: bool,
-) -> tuple[Float[Tensor, "batch heads queries dim"], Float[Tensor, "batch heads queries"]]:
-    """Output and logarithm of the sum; the queries stand at the end of the keys."""
-    groups = query.shape[1] // key.shape[1]
+TENSORS = ("query", "key", "value", "mask")
 
-    def of_group(tensor: Tensor, group: int) -> Tensor:
-        # One query head of each key head at a time: no key is repeated.
-        return tensor if tensor.shape[1] == 1 < groups else tensor[:, group::groups]
 
-    by_group = [
-        _kernel(of_group(query, group), key, value, None if bias is None else of_group(bias, group), causal)
-        for group in range(groups)
-    ]
-    output, total = (torch.stack(parts, 2).flatten(1, 2) for parts in zip(*by_group, strict=True))
+def _forward(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Output and logarithms of the sums of all pieces."""
+    output, total = call.query.new_zeros(call.query.shape), call.query.new_zeros(call.query.shape[:3])
+    for piece in _pieces(call):
+        part, sums = piece.fused(call).forward()
+        part = piece.cleared(part)
+        if part.shape == output.shape:
+            return part, sums
+        output[piece.sequences, :, piece.queries] = part
+        total[piece.sequences, :, piece.queries] = sums
     return output, total
 
 
-def _kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
-    """As many query heads as key heads."""
-    # It takes the last dimension to be dense, and would read on elsewhere.
-    query, key, value = (dense if dense.stride(-1) == 1 else dense.contiguous() for dense in (query, key, value))
-    kernel: Callable[..., tuple[Tensor, Tensor]] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    before = key.shape[2] - query.shape[2]
-    if not causal or query.shape[2] == 1:
-        return kernel(query, key, value, attn_mask=bias, scale=1.0)
-    last = kernel(query, key[:, :, before:], value[:, :, before:], is_causal=True, scale=1.0)
-    if before == 0:
-        return last
-    # The kernel is causal from the first key on: what every query sees is a call of its own, merged by the sums.
-    past = kernel(query, key[:, :, :before], value[:, :, :before], scale=1.0)
-    total = torch.logaddexp(past[1], last[1])
-    shares = [(part[1] - total).exp().unsqueeze(-1) for part in (past, last)]
-    return shares[0] * past[0] + shares[1] * last[0], total
+class _Attention(torch.autograd.Function):
+    """Softmax attention by the fused kernel; what hides keys is in `mask` and the options of an `AttentionCall`.
+
+    Output and logarithms of the sums may be known already.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        options: dict[str, Any],
+        known: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        output, total = known or _forward(AttentionCall(query=query, key=key, value=value, mask=mask, **options))
+        ctx.save_for_backward(query, key, value, mask, output, total)
+        ctx.options = options
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        query, key, value, mask, output, total = ctx.saved_tensors
+        call = AttentionCall(query=query, key=key, value=value, mask=mask, **ctx.options)
+        if torch.is_grad_enabled():
+            return *_by_formula(call, gradient), None, None, None
+        of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
+        for piece in _pieces(call):
+            rows, keys = (piece.sequences, slice(None), piece.queries), (piece.sequences, slice(None), piece.keys)
+            shares = piece.fused(call).backward(output[rows], total[rows], piece.cleared(gradient[rows]))
+            if shares[0].shape == query.shape and shares[1].shape == key.shape:
+                return *shares, None, None, None
+            of_query[rows] = shares[0]
+            of_key[keys] += shares[1]
+            of_value[keys] += shares[2]
+        return of_query, of_key, of_value, None, None, None
+
+
+def _by_formula(call: AttentionCall, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients in operations that differentiate again, which the kernel's do not."""
+    call = replace(call, normaliser=Plain(), scale=1.0)
+    way = plain if plain.refusal(call) is None else checkpointed
+    assert call.value is not None
+    tensors = (call.query, call.key, call.value)
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    of_wanted = iter(torch.autograd.grad(way.compute(call), wanted, gradient, create_graph=True))
+    return tuple(next(of_wanted) if tensor.requires_grad else None for tensor in tensors)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from holdfast.nn.attention.call import AttentionCall
 from holdfast.nn.attention.visibility import hidden, hides
+from holdfast.nn.masking import all_finite
 from holdfast.nn.normalisers import Rows
 
 MOST = 1 << 24
@@ -76,7 +77,7 @@ def weighted_sum(
     """
     if readable:
         output = share @ value
-        if bool(output.isfinite().all()) or bool(value.isfinite().all()):
+        if all_finite(output) or all_finite(value):
             return output
     # One more column carries how much weight goes to what is not finite, for one product costs less than two.
     broken = (~(value @ value.new_full((value.shape[-1], 1), 1e-30)).isfinite()).to(value.dtype)

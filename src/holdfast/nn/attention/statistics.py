@@ -11,9 +11,16 @@ from torch import Tensor
 
 from holdfast.nn.attention import plain
 from holdfast.nn.attention.call import AttentionCall, full_precision
+from holdfast.nn.attention.tiles import MASKED, Scratch, Seen, Tile, fill_logits, tiles
 from holdfast.nn.attention.visibility import block as block_of
 from holdfast.nn.attention.visibility import chunks, span
-from holdfast.nn.masking import hidden_keys
+from holdfast.nn.masking import all_finite, hidden_keys
+
+KEYS = 4096
+"""Keys at a time, unless asked for others."""
+
+FEWEST = 1 << 13
+"""From this many logits on memory that is overwritten pays, on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def attention_statistics(
     softcap: float | None = None,
     window: int | None = None,
     sinks: Float[Tensor, " heads"] | None = None,
-    block: int = 1024,
+    block: int = KEYS,
 ) -> RowStatistics:
     """Statistics of every attention row, streamed over blocks of keys; what no query sees is not computed.
 
@@ -133,8 +140,63 @@ def attention_statistics(
         return row_statistics(call, block)
 
 
-def row_statistics(call: AttentionCall, size: int = 1024) -> RowStatistics:
+def row_statistics(call: AttentionCall, size: int = KEYS) -> RowStatistics:
     """Statistics of every row of a call, over so many keys at a time."""
+    if not (call.on_cpu and call.table >= FEWEST and call.readable):
+        return _differentiable(call, size)
+    call = call.wide()
+    shape = call.query.shape[:3]
+    top, total, moment, least = call.query.new_empty(4, *shape)
+    visible = torch.zeros(shape, dtype=torch.long, device=call.query.device)
+    whole = RowStatistics(top.fill_(-math.inf), total.zero_(), moment.zero_(), least.fill_(math.inf), visible)
+    scratch = Scratch()
+    for tile in tiles(call, size):
+        rows = _of_tile(scratch, tile, size)
+        for field in fields(rows):
+            getattr(whole, field.name)[tile.sequences, tile.heads, tile.queries] = getattr(rows, field.name)
+    return whole if call.sinks is None else whole.merge(_of_sinks(call))
+
+
+def _of_tile(scratch: Scratch, tile: Tile, size: int) -> RowStatistics:
+    """Statistics of some queries of some heads, over so many keys at a time."""
+    if tile.call.keys <= size:
+        return _of_block(scratch, tile.call, tile.seen)
+    starts = range(0, tile.call.keys, size)
+    parts = [block_of(tile.call, 0, tile.call.queries, start, min(tile.call.keys, start + size)) for start in starts]
+    rows = _of_block(scratch, parts[0], Seen.of(parts[0]))
+    for part in parts[1:]:
+        rows = rows.merge(_of_block(scratch, part, Seen.of(part)))
+    return rows
+
+
+def _of_block(scratch: Scratch, part: AttentionCall, seen: Seen) -> RowStatistics:
+    """Statistics of some queries of some heads over some keys, in memory that is overwritten."""
+    z, weight = scratch.tables(part)
+    seen = fill_logits(z, part, seen)
+    least, top = seen.least(z), z.amax(-1)
+    torch.softmax(z.sub_(top.unsqueeze(-1)), -1, out=weight)
+    # The largest weight is one over the sum; that costs less than exponentials and a sum.
+    total = 1 / weight.amax(-1)
+    moment = total * torch.linalg.vecdot(z, weight)
+    if not (all_finite(moment) and bool((least > MASKED / 2).all())):
+        return RowStatistics.of(plain.logits(part))  # by the letter where products are huge or NaN
+    visible = seen.visible.squeeze(-1).expand(top.shape)
+    empty = visible == 0
+    if bool(empty.any()):
+        top, total, moment = (
+            tensor.masked_fill(empty, fill) for tensor, fill in ((top, -math.inf), (total, 0.0), (moment, 0.0))
+        )
+    return RowStatistics(top, total, moment, least, visible)
+
+
+def _of_sinks(call: AttentionCall) -> RowStatistics:
+    """Statistics of the column that sinks are."""
+    assert call.sinks is not None
+    return RowStatistics.of(call.sinks[:, None, None].expand(*call.query.shape[:3], 1))
+
+
+def _differentiable(call: AttentionCall, size: int) -> RowStatistics:
+    """The same in operations that differentiate, trace and transform."""
     batch, heads = call.query.shape[:2]
     parts = []
     for first, last in chunks(call, batch * heads * min(size, call.keys)):
@@ -144,6 +206,6 @@ def row_statistics(call: AttentionCall, size: int = 1024) -> RowStatistics:
             stop = min(call.keys, start + size)
             total = total.merge(RowStatistics.of(plain.logits(block_of(call, first, last, start, stop))))
         if call.sinks is not None:
-            total = total.merge(RowStatistics.of(call.sinks[:, None, None].expand(batch, heads, last - first, 1)))
+            total = total.merge(_of_sinks(block_of(call, first, last, 0, 0)))
         parts.append(total)
     return RowStatistics(*(torch.cat([getattr(part, field.name) for part in parts], -1) for field in fields(parts[0])))

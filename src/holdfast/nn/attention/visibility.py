@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -86,32 +87,34 @@ def cut(call: AttentionCall, start: int, stop: int) -> AttentionCall:
     return block(call, start, stop, *span(call, start, stop))
 
 
-def one_sequence(call: AttentionCall, batch: int) -> AttentionCall:
-    """One sequence, with all its heads."""
-    only = slice(batch, batch + 1)
-    return replace(
-        call,
-        query=call.query[only],
-        key=call.key[only],
-        value=None if call.value is None else call.value[only],
-        mask=call.mask if call.mask is None or call.mask.shape[0] == 1 else call.mask[only],
-    )
+def narrowed(call: AttentionCall) -> AttentionCall:
+    """The same without the keys at both ends that a mask hides from all its queries; it looks at the mask."""
+    if call.mask is None or call.mask.dtype != torch.bool or call.mask.shape[3] == 1:
+        return call
+    somewhere = call.mask.flatten(0, -2).any(0).nonzero()
+    if len(somewhere) == 0:
+        return block(call, 0, call.queries, 0, 0)
+    return block(call, 0, call.queries, int(somewhere[0]), int(somewhere[-1]) + 1)
 
 
-def one_head(call: AttentionCall, batch: int, head: int) -> AttentionCall:
-    """One head of one sequence."""
-    call = one_sequence(call, batch)
-    only, of_key = slice(head, head + 1), slice(head // call.groups, head // call.groups + 1)
+def some_heads(call: AttentionCall, sequences: slice, heads: slice) -> AttentionCall:
+    """Some query heads of some sequences: all that share a key head, or a single one."""
+    groups = call.groups
+    of_key = slice(heads.start // groups, -(-heads.stop // groups))
     normaliser = call.normaliser
     if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple):
-        normaliser = replace(normaliser, scale=normaliser.scale[head])
+        normaliser = replace(normaliser, scale=normaliser.scale[heads])
+    mask = call.mask
+    if mask is not None:  # a dimension of size one stands for all
+        mask = mask if mask.shape[0] == 1 else mask[sequences]
+        mask = mask if mask.shape[1] == 1 else mask[:, heads]
     return replace(
         call,
-        query=call.query[:, only],
-        key=call.key[:, of_key],
-        value=None if call.value is None else call.value[:, of_key],
-        mask=call.mask if call.mask is None or call.mask.shape[1] == 1 else call.mask[:, only],
-        sinks=None if call.sinks is None else call.sinks[only],
+        query=call.query[sequences, heads],
+        key=call.key[sequences, of_key],
+        value=None if call.value is None else call.value[sequences, of_key],
+        mask=mask,
+        sinks=None if call.sinks is None else call.sinks[heads],
         normaliser=normaliser,
     )
 
@@ -120,4 +123,4 @@ def heads(call: AttentionCall) -> Iterator[AttentionCall]:
     """Every head of every sequence, one after the other."""
     for batch in range(call.query.shape[0]):
         for head in range(call.query.shape[1]):
-            yield one_head(call, batch, head)
+            yield some_heads(call, slice(batch, batch + 1), slice(head, head + 1))
