@@ -105,9 +105,9 @@ class ChatFunction:
 
         Whatever is raised, the answers that came before it are kept: nothing is paid for twice.
         """
-        return self.draw(lists, [0] * len(lists) if isinstance(lists, Sequence) else [])
+        return self.independent(lists, [0] * len(lists) if isinstance(lists, Sequence) else [])
 
-    def draw(self, lists: Sequence[Sequence[Any]], numbers: Sequence[int]) -> list[list[Any]]:
+    def independent(self, lists: Sequence[Sequence[Any]], numbers: Sequence[int]) -> list[list[Any]]:
         """Answers that are independent of each other wherever their numbers differ.
 
         Arguments:

@@ -126,7 +126,7 @@ class Search:
         if self.stuck is not None:
             return None
         try:
-            return self.law.violation(self.ask, xs)
+            return self.law.violation(self.oracle.ask, xs)
         except BadAnswer as error:
             query = tuple(error.query)
             violation = Violation(query, "bad answer", None, query, None, None, problem=error.problem)
@@ -136,16 +136,6 @@ class Search:
         except ArgumentError as error:
             self.stuck = _of_elements(error)
         return None
-
-    def ask(self, queries: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        try:
-            return self.oracle.ask(queries)
-        except BadAnswer as error:
-            # Of a batch the error does not know which list it was.
-            if self.oracle.batched and len(queries) > 1 and not error.problem.startswith("did not return"):
-                for query in queries:
-                    self.oracle(query)
-            raise
 
     def first(self, lists: Iterable[list[Any]]) -> Violation | None:
         """The first list on which the law is broken; counts."""

@@ -54,6 +54,8 @@ class Extension:
         consistent: no answer contradicts another one. An engine that asks for few pairs sees few contradictions.
         cost: votes against the output; 0 without votes.
         confidence: share of the votes that agree with the output; 1 without votes.
+        weakest: the same for the two neighbours in the output whose order is the least certain.
+        turning: share of the pairs shown in both orders whose answer turned with the list.
         disputed: pairs of tokens (a value, and which of its copies) with votes against their order.
         discarded: answers that cast no vote.
         calibration: what was tried before; `None`: nothing.
@@ -69,6 +71,8 @@ class Extension:
     consistent: bool = True
     cost: int = 0
     confidence: float = 1.0
+    weakest: float = 1.0
+    turning: float = 0.0
     disputed: tuple[tuple[tuple[Any, int], tuple[Any, int]], ...] = ()
     discarded: int = 0
     calibration: Calibration | None = None
@@ -102,6 +106,7 @@ def prepare(run: Run, settings: Settings, mode: Mode, max_queries: int | None) -
     elif settings.by_votes:
         if mode == "positional" and duplicates:
             raise ArgumentError("mode", "group, where votes are asked for on a list with duplicates", mode)
+        run.votes = True
         run.plan = _voting(run, sublists, mode, settings)
     elif length <= settings.capacity:
         run.plan = _extending(run, _whole_list(sublists), mode, "direct")
@@ -189,18 +194,19 @@ def _relabelling(xs: Any, translator: Translator, asked: Translator, relabel: Re
 def _voting(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> Answering:
     """The list that most of the votes are for."""
     blocks = settings.engine == "blocks"
-    plan = block_merge_with_errors(sublists) if blocks else _in_one_round(sublists, settings)
-    answers = yield from _seen(plan)
+    answers = yield from _by_blocks(sublists, settings) if blocks else _in_one_round(sublists, settings)
     translator = run.translator
     votes = Votes(translator.size)
-    seen = [(query, answer) for query, answer in answers if answer is not None]
+    seen = [(query, answer) for query, answer, _ in answers if answer is not None]
     lost = len(answers) - len(seen)
-    for query, answer in seen:
-        votes.add(query, answer)
+    for query, answer, turned in answers:
+        if answer is not None:
+            votes.add(query, answer, turned=turned)
     show = translator.show
+    by_place = None if settings.presentation == "auto" else False
     try:
         # Block merge brings only some pairs together; those that matter stand side by side.
-        ranking = votes.glue(settings.seed, guess=blocks)
+        ranking = votes.glue(settings.seed, guess=blocks, by_place=by_place)
     except Undetermined as error:
         open_pairs = Undetermined([show(sublists.of(values)) for values in error.missing])
         if settings.on_inconsistent != "return":
@@ -216,30 +222,38 @@ def _voting(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> Ans
         consistent=ranking.consistent,
         cost=ranking.cost,
         confidence=ranking.confidence,
+        weakest=float(ranking.neighbours.min(initial=1.0)),
+        turning=ranking.turning,
         disputed=disputed,
         discarded=ranking.discarded + lost,
     )
 
 
-Asked = list[tuple[Labels, Labels | None]]
-"""Questions with their answers; `None`: there was none."""
+Asked = list[tuple[Labels, Labels | None, bool]]
+"""Questions with their answers (`None`: there was none), and whether the list was turned round."""
 
 
-def _in_one_round(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], None]:
-    yield vote_queries(sublists, settings.votes, settings.seed)
+def _in_one_round(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], Asked]:
+    distinct = max(sublists.counts) == 1
+    both = settings.presentation == "both" or (settings.presentation == "auto" and settings.votes > 1 and distinct)
+    times = max(settings.votes, 2) if settings.presentation == "both" else settings.votes
+    queries, turned = vote_queries(sublists, times, settings.seed, both_orders=both)
+    answers = yield queries
+    return list(zip(queries, answers, turned, strict=True))
 
 
-def _seen(
-    plan: Generator[list[Labels], list[Labels | None], Any],
-) -> Generator[list[Labels], list[Labels | None], Asked]:
-    """Carry out a plan, and keep all that was asked and answered."""
+def _by_blocks(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], Asked]:
+    """A block merge, and all that was asked and answered; each list the other way round as well where that is wanted."""
     seen: Asked = []
+    plan = block_merge_with_errors(sublists)
+    both = settings.presentation == "both"
     try:
         queries = next(plan)
         while True:
-            answers = yield queries
-            seen += zip(queries, answers, strict=True)
-            queries = plan.send(answers)
+            turned = [query[::-1] for query in queries] if both else []
+            answers = yield queries + turned
+            seen += zip(queries + turned, answers, [False] * len(queries) + [True] * len(turned), strict=True)
+            queries = plan.send(answers[: len(queries)])
     except StopIteration:
         return seen
 
