@@ -16,6 +16,9 @@ from tests.studies.lists.toy import TOY
 from tests.studies.tools import assert_drawn, assert_repeats, results_of, with_changes
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lists.ExpensivePlan")
+
+
 @pytest.fixture(scope="module")
 def results() -> Results:
     return results_of(study, TOY, "exact")

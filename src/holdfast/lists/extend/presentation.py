@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 LEAST_CLOSED = 0.65
-"""Share of turning pairs that close, from which on they count as those of classes, however noisy the votes."""
+"""Share of two turning pairs with a third, from which on they count as those of classes, however noisy the votes."""
 
 MOST_CLOSED = 0.95
 """The same where votes for one pair never differ."""
@@ -62,11 +62,13 @@ def balance(given: Support, turned: Support, *, by_place: bool | None = None) ->
     turns = seen & ((share_given - 0.5) * (share_turned - 0.5) < 0)
     turning = float(turns.sum() / seen.sum()) if seen.any() else 0.0
     plain = given + turned
-    closed = _closed(turns)
-    doubtful = by_place is None and closed < 1
+    closed = _closed(turns, seen)
+    doubtful = by_place is None and (closed is None or closed < 1)
     if by_place is None:
         net = np.where(turns, share_given + share_turned - 1, 0.0)
-        by_place = closed >= _needed(given, turned) and not _leans(net, turns)
+        error = _error(given, turned)
+        alone = closed is None and not error
+        by_place = alone or (closed or 0.0) >= max(LEAST_CLOSED, MOST_CLOSED - 5 * error) and not _leans(net, turns)
     if by_place:
         support = given + np.where(_smooth(turns, seen), turned.T, turned)
         return Balanced(support, support, turning, True, plain if doubtful else support)
@@ -90,19 +92,21 @@ def _shares(support: Support) -> Float[np.ndarray, "n n"]:
     return np.where(total > 0, support / np.maximum(total, 1), np.nan)
 
 
-def _closed(turns: Bool[np.ndarray, "n n"]) -> float:
-    """Of two turning pairs that share a token, how often the third pair turns as well; 0 where no two do."""
+def _closed(turns: Bool[np.ndarray, "n n"], seen: Bool[np.ndarray, "n n"]) -> float | None:
+    """Of two turning pairs that share a token, how often the third pair turns as well; `None` where no two do.
+
+    Copies of one value are no pair.
+    """
     edges = turns.astype(np.float64)
-    degree = edges.sum(axis=0)
-    paths = float((degree * (degree - 1)).sum())
-    return float((edges @ edges * edges).sum() / paths) if paths else 0.0
+    ways = edges @ edges
+    paths = float((ways * seen).sum())
+    return float((ways * edges).sum() / paths) if paths else None
 
 
-def _needed(given: Support, turned: Support) -> float:
-    """The share of closed pairs to ask for: fewer where the votes for one pair differ by themselves."""
+def _error(given: Support, turned: Support) -> float:
+    """Share of the votes that differ from most of those for the same pair in the same order of presentation."""
     minority = sum(float(np.minimum(votes, votes.T).sum()) for votes in (given, turned))
-    error = minority / max(float(given.sum() + turned.sum()), 1.0)
-    return max(LEAST_CLOSED, MOST_CLOSED - 5 * error)
+    return minority / max(float(given.sum() + turned.sum()), 1.0)
 
 
 def _leans(net: Float[np.ndarray, "n n"], turns: Bool[np.ndarray, "n n"]) -> bool:

@@ -221,9 +221,12 @@ def _ranking(
 ) -> Ranking:
     support, weighed = balanced.support, balanced.weighed
     left, right = order[:-1], order[1:]
-    agree, against = weighed[left, right], weighed[right, left]
     unheard = np.where(same[left, right], 1.0, 0.5)
-    neighbours = np.where(agree + against > 0, agree / np.maximum(agree + against, 1), unheard)
+    shares = []
+    for votes in (weighed, balanced.plain) if balanced.by_place else (weighed,):
+        agree, against = votes[left, right], votes[right, left]
+        shares.append(np.where(agree + against > 0, agree / np.maximum(agree + against, 1), unheard))
+    neighbours = np.minimum.reduce(shares)
     copy = _copy_numbers(values[None])[0]
     tokens = [(int(values[token]), int(copy[token])) for token in order]
     disputed = np.argwhere(np.tril(support[np.ix_(order, order)], -1).T)
