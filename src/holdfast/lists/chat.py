@@ -2,7 +2,7 @@
 
 `holdfast.llm` carries the questions: failures of the network are tried again, and everything is counted. Here they are
 put into words, answers that cannot be relied on are sent back with what was wrong, and answers are kept in a file that
-outlives the program. Together with `extrapolate`, a model that can sort a window of 20 items sorts a list of any length.
+outlives the program. With `extrapolate`, a model that can sort a window of 20 items sorts a list of any length.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ChatFunction:
     ) -> None:
         if not isinstance(instruction, str):
             raise ArgumentError("instruction", "a text", type(instruction).__name__)
-        if answer not in ("order", "items"):
+        if not isinstance(answer, str) or answer not in ("order", "items"):
             raise ArgumentError("answer", "'order' or 'items'", answer)
         for name, function in (("describe", describe), ("parse", parse)):
             if function is not None and not callable(function):

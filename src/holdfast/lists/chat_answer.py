@@ -28,7 +28,10 @@ CHAIN = re.compile(r"\[\s*\d{1,9}\s*\](?:\s*(?:>|≻|→|->|&gt;)\s*\[\s*\d{1,9}
 
 STRUCK = re.compile(r"~~[^~]*~~|<(?:s|del)>[^<]*</(?:s|del)>")
 COMMENT = re.compile(r"//[^\n]*|/\*[^*]*\*/")
-FINAL = re.compile(r"\b(?:final\W+(?:answer|order|list|result|ranking)|new order)\W*(?:is\W*)?$", re.IGNORECASE)
+FINAL = re.compile(
+    r"\b(?:final\W+(?:answer|order|list|result|ranking)|new order)\W*(?:is\W*)?$",
+    re.IGNORECASE,
+)
 NOT_FINAL = re.compile(r"\b(?:not|no|isn't|never|wrong|instead)\b", re.IGNORECASE)
 SECOND_THOUGHTS = re.compile(
     r"\b(?:wait|actually|correction|corrected|swap(?:ped)?|mistake|oops|on second thought|scratch that"

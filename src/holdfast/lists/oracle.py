@@ -62,6 +62,9 @@ class Oracle:
     ) -> None:
         if not callable(function):
             raise ArgumentError("function", "a function of lists", function)
+        for name, flag in (("batched", batched), ("progress", progress)):
+            if not isinstance(flag, bool):
+                raise ArgumentError(name, "True or False", type(flag).__name__)
         for name, number in (("capacity", capacity), ("max_queries", max_queries), ("concurrency", concurrency)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
                 raise ArgumentError(name, "at least 1", number)
@@ -90,7 +93,7 @@ class Oracle:
         self.elements = 0
         """Elements of all of them."""
         self.calls = 0
-        """Calls of the function: fewer than `queries` where it is batched, unless batches fail and are asked in parts."""
+        """Calls of the function: fewer than `queries` where it is batched; a batch that fails is called in parts."""
         self._lock = threading.Lock()
         self._promised = 0
         self._drawn: Counter[Any] = Counter()
@@ -127,6 +130,8 @@ class Oracle:
             ArgumentError: a list is longer than `capacity`.
         """
         answers: list[list[Any]] = []
+        if not isinstance(queries, Iterable):
+            raise ArgumentError("queries", "lists", type(queries).__name__)
         for answer in self._settle(list(queries), fresh, tolerant=False):
             assert not isinstance(answer, BadAnswer)
             answers.append(answer)
@@ -152,6 +157,8 @@ class Oracle:
         answers: dict[Any, list[Any] | BadAnswer] = {}
         missing: dict[Any, Sequence[Any]] = {}
         for position, (query, again) in enumerate(zip(queries, anew, strict=True)):
+            if not hasattr(query, "__len__") or not isinstance(query, Iterable):
+                raise ArgumentError("query", "a list, tuple or text", type(query).__name__)
             if self.capacity is not None and len(query) > self.capacity:
                 raise ArgumentError("query", f"at most {self.capacity} elements", len(query))
             name = None if again else _name(query)

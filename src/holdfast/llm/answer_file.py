@@ -29,6 +29,8 @@ class AnswerFile:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+            raise ArgumentError("cache", "a path", repr(path))
         self.path = Path(path)
         self._lock = threading.Lock()
         self._answers: dict[str, Any] = {}

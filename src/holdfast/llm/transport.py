@@ -1,4 +1,4 @@
-"""How one request travels: over HTTP, or through a client object of the caller's. Both end in time, and can be given up.
+"""How one request travels: over HTTP, or through a client object of the caller's. Both end in time.
 
 All that is asynchronous runs in one event loop, in a thread of its own that does not keep the program alive.
 """
@@ -143,7 +143,8 @@ class HttpTransport:
                         raise EndpointError(f"{shown} answered with more than {MOST_BYTES >> 20} MiB")
                     parts.append(part)
                 text = b"".join(parts).decode(response.charset_encoding or "utf-8", "replace")
-                return Reply(response.status_code, text, {name.lower(): value for name, value in response.headers.items()})
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status_code, text, headers)
         except (httpx.RequestError, httpx.InvalidURL, httpx.StreamError, LookupError, RuntimeError) as error:
             words = self._secrets.hide(f"{type(error).__name__} {error}".rstrip())
             raise EndpointError(f"no answer from {shown}: {words}", True) from None
@@ -191,7 +192,10 @@ class ClientTransport:
                 reply = Reply(200, json.dumps(_plain(answer), default=_plain))
             except BaseException as error:
                 problem = self._problem(error)
-                settle(lambda: future.set_result(problem) if isinstance(problem, Reply) else future.set_exception(problem))
+                if isinstance(problem, Reply):
+                    settle(lambda: future.set_result(problem))
+                else:
+                    settle(lambda: future.set_exception(problem))
             else:
                 settle(lambda: future.set_result(reply))
 

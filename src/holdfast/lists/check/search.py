@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +48,8 @@ class Plan:
     def __post_init__(self) -> None:
         count_of("max_length", self.max_length, least=1)
         count_of("max_examples", self.max_examples)
+        if not isinstance(self.seed, int):
+            raise ArgumentError("seed", "a whole number", self.seed)
         match self.exhaustive:
             case (int(size), int(length)) if size >= 1 and length >= -1:
                 pass

@@ -293,7 +293,7 @@ def _in_one_round(sublists: Sublists, settings: Settings) -> Generator[list[Labe
 
 
 def _by_blocks(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], Asked]:
-    """A block merge, and all that was asked and answered; each list the other way round as well where that is wanted."""
+    """A block merge, and all that was asked and answered; each list turned round as well where that is wanted."""
     seen: Asked = []
     plan = block_merge_with_errors(sublists)
     both = settings.presentation == "both"

@@ -151,6 +151,8 @@ class Extended:
 
     def explain_batch(self, lists: Iterable[Any], *, return_exceptions: bool = False) -> list[Any]:
         """The same as `batch`, with what each answer rests on."""
+        if not isinstance(lists, Iterable):
+            raise ArgumentError("lists", "lists", type(lists).__name__)
         runs = [Run.of(xs, self.oracle.key, return_exceptions) for xs in lists]
         if runs and self._settings.lists_to_try:
             self._calibrate(max(runs, key=lambda run: run.translator.size))

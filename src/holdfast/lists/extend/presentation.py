@@ -68,7 +68,8 @@ def balance(given: Support, turned: Support, *, by_place: bool | None = None) ->
         net = np.where(turns, share_given + share_turned - 1, 0.0)
         error = _error(given, turned)
         alone = closed is None and not error
-        by_place = alone or (closed or 0.0) >= max(LEAST_CLOSED, MOST_CLOSED - 5 * error) and not _leans(net, turns)
+        in_classes = (closed or 0.0) >= max(LEAST_CLOSED, MOST_CLOSED - 5 * error)
+        by_place = alone or (in_classes and not _leans(net, turns))
     if by_place:
         support = given + np.where(_smooth(turns, seen), turned.T, turned)
         return Balanced(support, support, turning, True, plain if doubtful else support)

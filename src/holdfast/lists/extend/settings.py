@@ -48,7 +48,7 @@ class Settings:
             ("relabel", (*get_args(Relabel), None)),
         ):
             value = getattr(self, name)
-            if value not in known:
+            if not any(value is name or (isinstance(value, str) and value == name) for name in known):
                 raise ArgumentError(name, "one of " + ", ".join(map(str, known)), value)
         count_of("capacity", self.capacity, least=2)
         count_of("votes", self.votes, least=1)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Undetermined
-from holdfast.lists.extend.pairs import closure
+from holdfast.lists.extend.pairs import as_labels, closure
 from holdfast.lists.extend.presentation import Balanced, balance
 from holdfast.lists.extend.ranking import AnyLabels, kemeny_cost, rank
 from holdfast.lists.tokens import Token
@@ -37,8 +37,8 @@ class Ranking:
             majority between neighbours shows nowhere.
         optimal: no list has fewer votes against it.
         cost: votes against the list (Kemeny's distance, summed over the votes).
-        confidence: share of all votes that agree with the list; 1 where there are none. Where it is in doubt whether the
-            function looks at where elements stand, the lower of the two shares.
+        confidence: share of all votes that agree with the list; 1 where there are none. Where it is in doubt whether
+            the function looks at where elements stand, the lower of the two shares.
         neighbours: the same for each two neighbours in the list; 1 between copies of one value, and 1/2 where no
             answer held both.
         disputed: pairs of tokens, in the order of the list, with votes against that order.
@@ -99,8 +99,8 @@ class Votes:
         Errors:
             ArgumentError: a label is out of range, or another list held another number of copies of it.
         """
-        shown = Counter(_plain(query))
-        came_out = _plain(answer)
+        shown = Counter(as_labels("query", query).tolist())
+        came_out = tuple(as_labels("answer", answer).tolist())
         for label, copies in shown.items():
             if not 0 <= label < self.alphabet_size:
                 raise ArgumentError("query", f"labels from 0 to {self.alphabet_size - 1}", label)
@@ -138,6 +138,7 @@ class Votes:
             Undetermined: no vote orders two neighbours (without `guess`), or a value was never seen in an answer.
                 `missing` holds the pairs of labels to ask for, each of which stands for the list of these values.
         """
+        count_of("seed", seed)
         copies = np.array([self._multiplicity(label) for label in range(self.alphabet_size)], dtype=np.int64)
         values = np.repeat(np.arange(self.alphabet_size), copies)
         first = np.cumsum(copies) - copies
@@ -261,7 +262,3 @@ def _copy_numbers(labels: Int[np.ndarray, "rows n"]) -> Int[np.ndarray, "rows n"
     numbers = np.empty_like(labels)
     np.put_along_axis(numbers, by_label, at - starts, axis=1)
     return numbers
-
-
-def _plain(labels: AnyLabels) -> tuple[int, ...]:
-    return tuple(labels.tolist()) if isinstance(labels, np.ndarray) else tuple(map(int, labels))
