@@ -35,7 +35,8 @@ FINAL = re.compile(
 NOT_FINAL = re.compile(r"\b(?:not|no|isn't|never|wrong|instead)\b", re.IGNORECASE)
 SECOND_THOUGHTS = re.compile(
     r"\b(?:wait|actually|correction|corrected|swap(?:ped)?|mistake|oops|on second thought|scratch that"
-    r"|(?:that|this|it)(?: is|'s|’s) (?:wrong|incorrect|not right)|should (?:come|go|be) (?:before|after|first|last))\b",
+    r"|(?:that|this|it)(?: is|'s|’s) (?:wrong|incorrect|not right)"
+    r"|should (?:come|go|be) (?:before|after|first|last))\b",
     re.IGNORECASE,
 )
 LOOK_BACK = 60

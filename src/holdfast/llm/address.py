@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from holdfast.errors import ArgumentError
 
@@ -86,9 +85,8 @@ class Secrets:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        forms = {form for value in values for form in _forms(value) if len(form) >= LEAST}
-        longest_first = sorted(forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if forms else None
+        longest_first = sorted({value for value in values if len(value) >= LEAST}, key=lambda value: -len(value))
+        self._pattern = re.compile("|".join(map(_any_form, longest_first)), re.IGNORECASE) if longest_first else None
 
     def hide(self, text: str) -> str:
         """A text with every secret in it made unreadable."""
@@ -115,9 +113,14 @@ class Secrets:
                 logger.removeFilter(clean)
 
 
-def _forms(value: str) -> set[str]:
-    """A secret as it may be written in a message: plain, in an address, in JSON."""
-    return {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
+def _any_form(value: str) -> str:
+    """A pattern for a secret as it may be written in a message: each character plain, as in an address, or escaped."""
+    return "".join(
+        re.escape(letter)
+        if letter.isalnum()
+        else rf"(?:\\?{re.escape(letter)}|%{ord(letter):02X}|\\u{ord(letter):04x})"
+        for letter in value
+    )
 
 
 def secrets_of(headers: Mapping[str, str]) -> list[str]:

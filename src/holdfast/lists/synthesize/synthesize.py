@@ -48,8 +48,8 @@ def synthesize(
             their order. "terms": a small language of named functions. "permutation": change nothing but the order, in a
             way that is specific to the values of the examples.
         max_size: leaves of the largest term, at most 5. 4 takes seconds, 5 a minute and more.
-        max_multiplicity: copies that an `inflate` in a term makes, at most 20; and copies that a natural function makes,
-            where no example has an element and shows it.
+        max_multiplicity: copies that an `inflate` in a term makes, at most 20; and copies that a natural function
+            makes, where no example has an element and shows it.
         max_hypotheses: functions that are kept of a class; all are counted where possible.
         keys: what a term may sort by, by name, such as `{"abs": abs}`.
         predicates: what a term may keep, by name.
