@@ -1,4 +1,4 @@
-"""An endpoint that dribbles, echoes keys, bills for nonsense and refuses: limits hold, secrets stay, words come through."""
+"""An endpoint that dribbles, echoes keys, bills for nonsense and refuses: limits hold, and secrets stay."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_address_that_cannot_be_used_does_not_show_its_password(address):
 
 def test_a_header_that_cannot_be_sent_is_named_and_not_shown():
     for value in (f"{SECRET}\n", "schlüssel-geheim", 5):
-        with pytest.raises(ArgumentError, match="headers: .* another value of X-Key") as caught:
+        with pytest.raises(ArgumentError, match=r"headers: .* another value of X-Key") as caught:
             endpoint("http://h/v1", headers={"X-Key": value})
         assert str(value).strip() not in str(caught.value)
     with pytest.raises(ArgumentError, match="names of headers"):
