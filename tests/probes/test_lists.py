@@ -190,7 +190,7 @@ def test_the_module_needs_no_torch():
         ({"lengths": [0, 3]}, "lengths: expected lengths from 1 to 128"),
         ({"lengths": [200]}, "lengths: expected lengths from 1 to 128"),
         ({"lengths": [2], "values": [1, 1, 2]}, "values: expected distinct values"),
-        ({"lengths": [2], "lists_per_length": 0}, "lists_per_length: expected at least 1"),
+        ({"lengths": [2], "lists_per_length": 0}, "lists_per_length: expected a whole number of at least 1"),
         ({"lists": [[1], []]}, "lists: expected lists with an element to delete"),
         ({"lists": []}, "lists: expected at least one list"),
     ],
@@ -236,10 +236,6 @@ def test_the_columns_are_explained():
     [
         ({"lists": [[1, 2]], "values": "ab"}, "values: expected none beside lists of your own"),
         ({"lists": [[1, 2]], "lists_per_length": 3}, "lists_per_length: expected none beside lists of your own"),
-        ({"lists": [5]}, "lists: expected lists, tuples or texts, got int"),
-        ({"lengths": 5}, "lengths: expected lengths"),
-        ({"lengths": ["a"]}, "lengths: expected a whole number"),
-        ({"lengths": [2], "values": 5}, "values: expected a sequence of values"),
         ({"lengths": [2], "seed": -1}, "seed: expected a whole number"),
     ],
 )

@@ -64,11 +64,12 @@ def test_an_expensive_plan_is_said_before_anything_is_asked() -> None:
 
     xs = list(range(60))
     for engine in ("pairs", "merge", "cover"):
-        with pytest.warns(ExpensivePlan, match=f"engine='{engine}' is about to ask for about .* engine='blocks' needs"):
+        said = rf"engine='{engine}' is about to ask for about .* engine='blocks' needs"
+        with pytest.warns(ExpensivePlan, match=said):
             extrapolate(sorted, 4 if engine == "cover" else 16, mode="distinct", engine=engine)(xs)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ExpensivePlan)
-        with pytest.raises(ExpensivePlan, match="engine='cover' .* engine='blocks'"):
+        with pytest.raises(ExpensivePlan, match=r"engine='cover' .* engine='blocks'"):
             extrapolate(spied, 4, mode="distinct", on_inconsistent="repair")(xs)
     assert shown == []
 

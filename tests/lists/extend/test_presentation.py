@@ -1,4 +1,4 @@
-"""Votes in both orders of presentation: a judge's bias cancels, and functions that look at places stay what they are."""
+"""Votes in both orders of presentation: a judge's bias cancels, and functions that look at places stay exact."""
 
 from __future__ import annotations
 
