@@ -171,6 +171,8 @@ def test_addresses(tail, path):
 
 def test_user_and_password_are_sent_as_such():
     assert Address.of("https://user:p%40ss@host/v1").authorization == "Basic dXNlcjpwQHNz"
+    with pytest.raises(ArgumentError, match="headers: expected no authorization beside api_key_env"):
+        endpoint("https://host/v1", headers={"authorization": "Bearer x"}, api_key_env="MY_KEY")
     with pytest.raises(ArgumentError, match="no user and password beside another key"):
         endpoint("https://user:pass@host/v1", api_key_env="MY_KEY")
 

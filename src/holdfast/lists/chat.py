@@ -288,7 +288,8 @@ class _Question:
         if outside:
             return None, f"{outside[0]} is not one of the numbers 1 to {size}"
         twice = [number for number, count in Counter(numbers).items() if count > 1]
-        left_out = [number for number in range(1, size + 1) if number not in numbers]
+        given = set(numbers)
+        left_out = [number for number in range(1, size + 1) if number not in given]
         problems = []
         if twice:
             problems.append(f"it repeats {', '.join(map(str, twice))}")

@@ -191,6 +191,8 @@ class Endpoint:
                 raise ArgumentError("headers", "names of headers", name)
             if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~\t]*[!-~])?|", value):
                 raise ArgumentError("headers", "texts of plain characters", f"another value of {name}")
+        if self._authorized and self.api_key_env not in (None, DEFAULT_KEY):
+            raise ArgumentError("headers", "no authorization beside api_key_env", self.api_key_env)
         if self._address.authorization and (self._authorized or self.api_key_env not in (None, DEFAULT_KEY)):
             raise ArgumentError("base_url", "no user and password beside another key", self._address.shown)
 
