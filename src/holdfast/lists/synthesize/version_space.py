@@ -16,6 +16,8 @@ Example = tuple[Sequence[Any], Sequence[Any]]
 
 CANDIDATES = 10
 """Answers that are called few."""
+TRIANGLE_LABELS = 100
+"""Values whose triples are searched where there are very many pairs."""
 TRIANGLES = 100_000
 """Triples of known pairs that are searched for a circle among several examples."""
 
@@ -117,8 +119,14 @@ class VersionSpace:
             Cycle: there are such; no filter-equivariant function agrees with the examples.
         """
         parts: dict[tuple[int, int], list[Word]] = {}
+        # Of very many pairs those of the first values make as many triples as are searched.
+        most = TRIANGLE_LABELS if len(self.pair_words) > TRIANGLES else len(self.alphabet.values)
         for part in self.pair_words:
+            if part[0] >= most or part[-1] >= most:
+                continue
             x, y = part if len(part) == 2 else set(part)
+            if x >= most or y >= most:
+                continue
             parts.setdefault((x, y) if x < y else (y, x), []).append(part)
         for pairs in islice(_triples(parts), TRIANGLES):
             if len({self.pair_words[part][1] for part in pairs.values()}) == 1:
@@ -198,9 +206,7 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
             pair_words = PairsOf(word, answered)
             break
         places, answer_places = _places(word), _places(answered)
-        for x, y in combinations(labels, 2):
-            part = _restricted(x, y, places)
-            rest = _restricted(x, y, answer_places)
+        for part, rest in _parts(labels, places, answer_places):
             known, shown = eager.setdefault(part, (rest, number))
             if known != rest:
                 raise Contradiction(
@@ -240,6 +246,24 @@ def _places(word: Word) -> dict[int, list[int]]:
     for place, label in enumerate(word):
         places.setdefault(label, []).append(place)
     return places
+
+
+def _parts(
+    labels: Sequence[int], places: Mapping[int, list[int]], answer_places: Mapping[int, list[int]]
+) -> Iterator[tuple[Word, Word]]:
+    """What is left of a list and of its answer, for every two labels."""
+    ways = places, answer_places
+    if all(len(way) == len(labels) and all(len(at) == 1 for at in way.values()) for way in ways):
+        # A permutation of a list without duplicates: half a million pairs on a thousand labels.
+        given, answered = ({label: at[0] for label, at in way.items()} for way in ways)
+        for number, x in enumerate(labels):
+            here, there = given[x], answered[x]
+            for y in labels[number + 1 :]:
+                forth, back = (x, y), (y, x)
+                yield forth if here < given[y] else back, forth if there < answered[y] else back
+        return
+    for x, y in combinations(labels, 2):
+        yield _restricted(x, y, places), _restricted(x, y, answer_places)
 
 
 def _restricted(x: int, y: int, places: Mapping[int, list[int]]) -> Word:
