@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -62,7 +64,14 @@ def test_classify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, "classify", "mine.py:short_sort", "--max-length", "8", "--max-examples", "50")
     holds = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
     assert status == 0
-    assert holds == {"filter": "yes", "map": "no", "injective": "no", "order": "yes", "positional": "yes"}
+    assert holds == {
+        "filter": "yes",
+        "map": "no",
+        "injective": "no",
+        "order": "yes",
+        "positional": "yes",
+        "invariant": "yes",
+    }
 
 
 def test_extrapolate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,3 +126,57 @@ def test_a_mistake_is_one_line(
     assert status == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1, err
+
+
+class Gone(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.file = open(os.devnull, "w")  # noqa: SIM115  what stands for standard output has a number
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("lists", "check", "mine.py:rotate"), 1),
+        (("lists", "check", "mine.py:short_sort", "--max-length", "8", "--max-examples", "20"), 0),
+        (("lists", "synthesize", "examples.jsonl"), 0),
+        (("probe", "lists", "mine.py:rotate", "--lengths", "8", "--fail-above", "0"), 1),
+    ],
+)
+def test_the_exit_status_is_the_same_behind_a_pipe_that_closes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], status: int
+) -> None:
+    monkeypatch.setattr(sys, "stdout", gone := Gone())
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    gone.file.close()
+    assert stop.value.code == status
+
+
+def test_the_probe_begins_with_its_verdict_and_explains_its_columns(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["probe", "lists", "mine.py:rotate", "--lengths", "2", "8", "--explain"])
+    out, _ = capsys.readouterr()
+    assert out.startswith("The function breaks the rule now and then")
+    assert "multiplicity  share where the two answers hold different numbers" in out
+    for words in (("--explain", "--json"), ("--fail-above", "2"), ("--values", "-1")):
+        with pytest.raises(SystemExit) as stop:
+            main(["probe", "lists", "mine.py:rotate", *words])
+        assert stop.value.code == 2
+        assert words[0] in capsys.readouterr().err
+
+
+def test_order_invariance_is_a_law_to_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = ask(capsys, "check", "mine.py:rotate", "--law", "invariant")
+    assert status == 1
+    assert "the answer hangs on the order in which the elements are shown" in out

@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from holdfast.errors import ArgumentError
 from holdfast.lists import BadAnswer, ChatFunction, Extension, Oracle, extrapolate
+from holdfast.lists.chat_answer import read_answer
 from holdfast.llm import AnswerFile, BudgetSpent, Endpoint, EndpointError, Usage
 from tests.llm.chat_server import ALL_FAULTS, KEY, ChatServer, Reply
+from tests.llm.hostile_server import HostileServer, chat
 
 pytest.importorskip("httpx")
 pytest.importorskip("tenacity")
@@ -131,6 +134,21 @@ def test_it_is_a_batched_function_for_the_oracle():
         "<think>[3, 1, 2]</think>\n[3, 1, 2]",
         "[a, b] I mean [3, 1, 2]",
         "[[ [3, 1, 2]",
+        "[[3, 1, 2]]",
+        "[3, 1, 2,]",
+        "[3] > [1] > [2]",
+        "The ranking is [3] → [1] → [2].",
+        "[**3**, `1`, #2]",
+        "[3,\n 1, // the second\n 2]",
+        "[3，1、2]",
+        "~~[1, 2, 3]~~ [3, 1, 2]",
+        "[1, 2, 3] was the input. **Final answer:** [3, 1, 2]",
+        "[3, 1, 2]\n\nTo repeat: [3, 1, 2].",
+        "I looked at [2, 1] first.\n[3, 1, 2]",
+        "Perhaps [1, 2, 3]? No.</think>[3, 1, 2]",
+        "<think>Perhaps <think>[1, 2, 3]</think></think>[3, 1, 2]",
+        "[THINK]Perhaps [1, 2, 3][/THINK][3, 1, 2]",
+        "<|channel|>analysis<|message|>[1, 2, 3]<|end|><|channel|>final<|message|>[3, 1, 2]<|return|>",
         "[\n  3,\n  1,\n  2\n]",
         [{"type": "text", "text": "[3, 1"}, {"type": "text", "text": ", 2]"}],
     ],
@@ -148,6 +166,20 @@ def test_an_answer_is_found_in_what_is_around_it(content):
         ("I cannot do that.", "there is no JSON list in it"),
         ("3, 1, 2", "there is no JSON list in it"),
         ("[3, 1", "there is no JSON list in it"),
+        ("<think>Perhaps [3, 1, 2]; but", "there is no JSON list in it"),
+        ("Perhaps [3, 1, 2].</think> I cannot.", "there is no JSON list in it"),
+        ("<|channel|>analysis<|message|>[3, 1, 2]", "there is no JSON list in it"),
+        ("[3, 1, 2]\nThe items were [1, 2, 3].", "it holds several lists that differ"),
+        ("[1, 2, 3]. Better: [3, 1, 2]", "it holds several lists that differ"),
+        ("[[3, 1, 2], [1, 2, 3]]", "it holds several lists that differ"),
+        ("Final answer: [3, 1, 2]. Or [1, 2, 3]?", "it holds several lists that differ"),
+        ("[3] > [1] > [2], or [1] > [3] > [2]", "it holds several lists that differ"),
+        ("[3, 1, 2]. Wait, 1 and 2 are the wrong way round.", "words that follow the list may take it back"),
+        ("[3, 1, 2]. Correct that to [3, 2]", "another list follows the answer, and cannot be used"),
+        ("[3, 1, 2], no: [3, 2", "another list follows the answer, and has no end"),
+        ("[3] > [1]", "it leaves out 2"),
+        ("[3,, 1, 2]", '"" is not one of the numbers'),
+        ("[3, 1, 2 apples]", '"2 apples" is not one of the numbers'),
         ("<think>[3, 1, 2]</think>", "there is no JSON list in it"),
         ("[3, 1]", "it leaves out 2"),
         ("[]", "it leaves out 1, 2, 3"),
@@ -159,7 +191,6 @@ def test_an_answer_is_found_in_what_is_around_it(content):
         ("[true, 2, 3]", "true is not one of the numbers"),
         ("[1.5, 2, 3]", "1.5 is not one of the numbers"),
         ("[NaN, 2, 3]", "NaN is not one of the numbers"),
-        ("[[3, 1, 2]]", r"[3, 1, 2] is not one of the numbers"),
         ('["c", "a", "b"]', '"c" is not one of the numbers'),
     ],
 )
@@ -253,7 +284,7 @@ def test_answers_outlive_the_program(tmp_path):
         assert server.requests == 3
         assert (f.usage.cached, f.usage.answers) == (2, 1)
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {"key", "model", "instruction", "items", "answer"} == set(records[0])
+    assert {"key", "server", "model", "instruction", "items", "answer"} == set(records[0])
 
 
 @pytest.mark.parametrize(
@@ -266,11 +297,20 @@ def test_another_question_has_an_answer_of_its_own(other, tmp_path):
         assert server.requests == 2
 
 
-def test_another_server_and_another_pace_do_not_make_another_question(tmp_path):
-    for _ in range(2):
-        with ChatServer() as server:
-            assert function(server, cache=tmp_path / "answers.jsonl", concurrency=1, repairs=0)([[2, 1]]) == [[1, 2]]
-    assert server.requests == 0
+def test_each_server_has_answers_of_its_own(tmp_path):
+    with ChatServer() as server, ChatServer(script=lambda body: Reply("[1, 2]")) as other:
+        for _ in range(2):
+            assert function(server, cache=tmp_path / "answers.jsonl")([[2, 1]]) == [[1, 2]]
+            assert function(other, cache=tmp_path / "answers.jsonl")([[2, 1]]) == [[2, 1]]
+        assert (server.requests, other.requests) == (1, 1)
+
+
+def test_another_pace_does_not_make_another_question(tmp_path):
+    with ChatServer() as server:
+        for concurrency in (1, 4):
+            f = function(server, cache=tmp_path / "answers.jsonl", concurrency=concurrency, repairs=concurrency)
+            assert f([[2, 1]]) == [[1, 2]]
+        assert server.requests == 1
 
 
 def test_an_answer_in_the_file_that_fits_no_more_is_asked_anew(tmp_path):
@@ -424,8 +464,8 @@ def test_an_endpoint_may_be_shared():
     ("options", "message"),
     [
         ({"answer": "numbers"}, "answer: expected 'order' or 'items', got numbers"),
-        ({"repairs": -1}, "repairs: expected at least 0, got -1"),
-        ({"concurrency": 0}, "concurrency: expected at least 1, got 0"),
+        ({"repairs": -1}, "repairs: expected a whole number of at least 0, got -1"),
+        ({"concurrency": 0}, "concurrency: expected a whole number of at least 1, got 0"),
         ({"endpoint": Endpoint("stub")}, "endpoint: expected an endpoint, or model, got both"),
     ],
 )
@@ -434,3 +474,117 @@ def test_bad_arguments_are_named(options, message):
         ChatFunction(SORT, **{"model": "stub", **options})
     with pytest.raises(ArgumentError, match="model: expected the name of a model, or an endpoint, got None"):
         ChatFunction(SORT)
+
+
+# What the field tests showed.
+
+
+def test_what_was_cut_off_is_asked_again_whatever_it_holds():
+    replies = [Reply("[3, 1, 2]\nFor b beats", finish_reason="length"), Reply("[2, 1, 3]")]
+    with ChatServer(script=replies) as server:
+        assert function(server)([["a", "b", "c"]]) == [["b", "a", "c"]]
+        assert "cut off before its end" in said(server, 1)
+
+
+def test_a_refusal_is_told_in_the_words_of_the_model():
+    with (
+        HostileServer(lambda *_: (200, chat(None, refusal="I rank no people."))) as server,
+        pytest.raises(BadAnswer, match=r"it is a refusal \(I rank no people\.\)"),
+    ):
+        function(server, repairs=0)([["a", "b"]])
+
+
+def test_a_key_that_comes_back_in_an_answer_is_in_no_error_and_no_file(tmp_path):
+    def echo(number, path, headers, body):
+        return 200, chat(f"You sent {headers['authorization']}")
+
+    with HostileServer(echo) as server, pytest.raises(BadAnswer, match=r"You sent Bearer \*\*\*") as caught:
+        function(server, f"Sort with {KEY}.", cache=tmp_path / "a", repairs=0)([["a", "b"]])
+    assert KEY not in str(caught.value)
+    with ChatServer() as server:
+        function(server, f"Sort with {KEY}.", cache=tmp_path / "a")([["a", "b"]])
+    assert "Sort with ***." in (tmp_path / "a").read_text()
+
+
+def test_messages_are_read_in_time_of_their_length():
+    # Each would take minutes where every bracket is read to the end of the message.
+    places = lambda answer: (None, "no")  # noqa: E731
+    for text in ("[1," * 25_000, "<think>" * 25_000, "[" * 50_000, '["' * 25_000, '{"a":[' * 15_000, "~~[" * 25_000):
+        for order in (True, False):
+            assert read_answer(text, order=order, places=places)[0] is None
+
+
+def test_lists_of_items_are_read_as_json_with_what_models_add():
+    script = [
+        Reply("Here: ['fig', \"plum's\", ] // done"),
+        Reply('{"items": ["fig"], "why": "see [1] and [2"}'),
+        Reply('["pear"]'),
+    ]
+    with ChatServer(script=script) as server:
+        f = function(server, answer="items", repairs=1)
+        assert f([["fig", "plum's"]]) == [["fig", "plum's"]]
+        assert f([["fig", "pear"]]) == [["pear"]], "a list that has no end follows the first"
+        assert said(server, 2).startswith("That cannot be used: another list follows the answer, and has no end.")
+
+
+def test_a_parse_of_ones_own():
+    def parse(text):
+        if "bang" in text:
+            raise RuntimeError("bang")
+        numbers = [int(word) for word in text.split() if word.isdigit()]
+        return numbers or None
+
+    script = [Reply("first 2 then 1"), Reply("none"), Reply("1 1"), Reply("2 1"), Reply("bang")]
+    with ChatServer(script=script) as server:
+        f = function(server, parse=parse)
+        assert f([["a", "b"]]) == [["b", "a"]]
+        assert f([["c", "d"]]) == [["d", "c"]]
+        assert "there is no list in it" in said(server, 2)
+        assert "it repeats 1" in said(server, 3)
+        with pytest.raises(ArgumentError, match="parse: expected a function of a text, got RuntimeError: bang"):
+            f([["e", "f"]])
+    with pytest.raises(ArgumentError, match="parse: expected a function, or None"):
+        ChatFunction(SORT, model="m", parse="json")
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_a_request(tmp_path):
+    (tmp_path / "file").write_text("")
+    with ChatServer() as server:
+        for path in (tmp_path, tmp_path / "file" / "below"):
+            with pytest.raises(ArgumentError, match="cache: expected a file that can be read and written"):
+                function(server, cache=path)([[2, 1]])
+        assert server.requests == 0
+
+
+def test_votes_are_answers_of_their_own_and_outlive_the_program(tmp_path):
+    draws = itertools.count()
+
+    def script(body):
+        return Reply("[2, 1]" if next(draws) % 2 else "[1, 2]")
+
+    def vote(server):
+        f = function(server, cache=tmp_path / "a")
+        long = extrapolate(Oracle(f, batched=True), 2, mode="distinct", votes=4, on_inconsistent="repair")
+        return long.explain([5, 3])
+
+    with ChatServer(script=script) as server:
+        first = vote(server)
+        assert server.requests == first.queries == 4
+        assert vars(vote(server)) == vars(first)
+        assert server.requests == 4, "the second time all votes come from the file"
+
+
+def test_eight_threads_and_a_hostile_endpoint_lose_nothing(tmp_path):
+    lists = [random.Random(number).sample(range(1000), 6) for number in range(60)]
+    with ChatServer(seed=4, faults=ALL_FAULTS, delay_s=0.002) as server:
+        f = function(server, cache=tmp_path / "a", repairs=3, concurrency=4)
+        oracle = Oracle(f, batched=True)
+        chance = random.Random(1)
+        orders = [chance.sample(range(60), 60) for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda order: oracle.ask([lists[place] for place in order]), orders))
+    for order, answer in zip(orders, answers, strict=True):
+        assert answer == [sorted(lists[place]) for place in order]
+    assert f.usage.answers == 60, "no list was asked for twice"
+    assert f.usage.requests == server.requests == 60 + f.usage.retries + f.usage.repairs
+    assert len(AnswerFile(tmp_path / "a").read()) == 60

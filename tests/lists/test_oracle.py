@@ -317,9 +317,103 @@ def test_a_coroutine_that_raises(timeout_s):
     assert caught.value.problem == "raised TimeoutError: socket"
 
 
+def small_batches_only(lists):
+    if len(lists) > 3:
+        raise MemoryError("too many")
+    return [sorted(xs) for xs in lists]
+
+
+def test_a_batch_that_fails_is_asked_in_parts_and_counted_once():
+    oracle = Oracle(small_batches_only, batched=True, max_queries=10)
+    queries = [[number, 0] for number in range(1, 11)]
+    assert oracle.ask(queries) == [[0, number] for number in range(1, 11)]
+    assert (oracle.queries, oracle.elements) == (10, 20)
+    assert oracle.calls > 4
+    assert oracle.ask(queries) == [[0, number] for number in range(1, 11)]
+
+
+def test_the_list_that_spoils_a_batch_is_named_and_the_others_are_kept():
+    def f(lists):
+        if [6, 0] in lists:
+            raise ValueError("six")
+        return [sorted(xs) for xs in lists]
+
+    queries = [[number, 0] for number in range(1, 11)]
+    oracle = Oracle(f, batched=True)
+    with pytest.raises(BadAnswer, match=r"asked for \[6, 0\] and raised ValueError: six"):
+        oracle.ask(queries)
+    assert oracle.queries == 10
+    assert len(oracle.cache) == 5, "what stands before it"
+    answers = Oracle(f, batched=True).attempt(queries)
+    assert [isinstance(answer, BadAnswer) for answer in answers] == [number == 6 for number in range(1, 11)]
+
+
+def test_a_malformed_answer_in_a_batch_leaves_the_others():
+    oracle = Oracle(lambda lists: [xs if len(xs) < 3 else None for xs in lists], batched=True)
+    good, bad = oracle.attempt([[1, 2], [1, 2, 3]])
+    assert good == [1, 2]
+    assert bad.problem == "returned NoneType instead of a list"
+    assert (oracle.queries, oracle.calls) == (2, 1)
+
+
+def test_coroutines_that_were_answered_are_kept_when_one_fails():
+    async def f(xs):
+        if xs == [3]:
+            raise ValueError("three")
+        return xs
+
+    oracle = Oracle(f)
+    with pytest.raises(BadAnswer, match=r"asked for \[3\]"):
+        oracle.ask([[1], [2], [3], [4]])
+    assert len(oracle.cache) == 3
+
+
+def test_fresh_questions_are_each_asked_and_told_apart_where_answers_are_kept():
+    class Keeping:
+        def __init__(self):
+            self.asked = []
+
+        def __call__(self, lists):
+            self.asked += [(tuple(xs), 0) for xs in lists]
+            return lists
+
+        def independent(self, lists, numbers):
+            self.asked += [(tuple(xs), number) for xs, number in zip(lists, numbers, strict=True)]
+            return lists
+
+    f = Keeping()
+    oracle = Oracle(f, batched=True)
+    oracle.ask([[1], [1], [2]])
+    oracle.ask([[1], [1], [2]], fresh=[True, True, False])
+    oracle.ask([[1]], fresh=True)
+    assert f.asked == [((1,), 0), ((2,), 0), ((1,), 1), ((1,), 2), ((1,), 3)]
+    assert oracle.queries == 5
+
+
+def test_eight_threads_lose_no_count_and_pass_no_budget():
+    oracle = Oracle(sorted, max_queries=400)
+    queries = [[number, 0] for number in range(1, 401)]
+
+    def work(start):
+        oracle.ask(queries[start::8])
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (oracle.queries, oracle.calls, oracle.elements) == (400, 400, 800)
+    with pytest.raises(OutOfBudget):
+        oracle.ask([[401, 0]])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"concurrency": 3}, "concurrency: expected none but for a coroutine function of one list, got 3"),
+        ({"timeout_s": "5"}, "timeout_s: expected a positive number of seconds, got 5"),
+        ({"batched": "yes"}, "batched: expected True or False, got str"),
+        ({"key": 5}, "key: expected a function of elements, or None, got 5"),
         ({"capacity": 0}, "capacity: expected at least 1, got 0"),
         ({"max_queries": 0}, "max_queries: expected at least 1, got 0"),
         ({"concurrency": 0}, "concurrency: expected at least 1, got 0"),
@@ -336,3 +430,14 @@ def test_options_that_cannot_be_used(options, message):
 def test_what_cannot_be_called():
     with pytest.raises(ArgumentError, match=r"^function: expected a function of lists, got \[1\]$"):
         Oracle([1])
+
+
+@pytest.mark.parametrize("timeout_s", [1e20, float("inf")])
+def test_a_limit_that_no_clock_holds_is_none(timeout_s):
+    assert Oracle(sorted, timeout_s=timeout_s)([2, 1]) == [1, 2]
+
+
+@pytest.mark.parametrize("query", [None, 5, (x for x in [1])])
+def test_what_is_no_list_is_named(query):
+    with pytest.raises(ArgumentError, match="query: expected a list, tuple or text"):
+        Oracle(sorted).ask([query])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import ArgumentError
+from holdfast.lists import AlienValue, Oracle, extrapolate
 from holdfast.lists.values import Alphabet, as_given
 
 
@@ -133,8 +134,25 @@ def test_own_classes_by_their_equality():
     assert Alphabet([Point(1), Point(2), Point(1)]).labels.tolist() == [0, 1, 0]
 
 
-def test_zeros_of_either_sign_are_one_value():
-    assert Alphabet([0.0, -0.0]).labels.tolist() == [0, 0]
+@pytest.mark.parametrize("elements", [[0.0, -0.0], [-0.0, 1.0, 0.0], [(0.0,), (-0.0,)], [0j, complex(-0.0, 0)]])
+def test_zeros_of_either_sign_do_not_stand_for_each_other(elements):
+    with pytest.raises(ArgumentError, match="equal elements that are alike"):
+        Alphabet(elements)
+
+
+def test_a_zero_of_the_other_sign_is_no_value_of_the_list():
+    assert Alphabet([0.0, 1.0]).encode([1.0, -0.0, 0.0]).tolist() == [1, -1, 0]
+    assert Alphabet([-0.0]).encode([0.0, -0.0]).tolist() == [-1, 0]
+    assert Alphabet([0, 1]).encode([0.0, -0.0]).tolist() == [0, 0], "a whole number has no sign of zero"
+    with pytest.raises(AlienValue):
+        extrapolate(lambda xs: [-x for x in xs if x == 0], 4, mode="distinct")([0.0, 1.0])
+
+
+def test_lists_with_zeros_of_either_sign_are_asked_apart():
+    oracle = Oracle(lambda xs: xs)
+    for query in ([0.0], [-0.0], [(0.0, 1)], [(-0.0, 1)], [(0.0, True)]):
+        assert str(oracle(query)) == str(query)
+    assert oracle.queries == 5
 
 
 def test_a_list_in_the_type_of_another():

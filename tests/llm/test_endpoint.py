@@ -86,7 +86,7 @@ def test_requests_are_spread_over_the_minute(monkeypatch):
     waits: list[float] = []
 
     def talk(line: Line, xs: list[int]) -> None:
-        line.closing = SimpleNamespace(wait=waits.append)
+        line.closing = SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None)
         line.complete(question(xs))
 
     monkeypatch.setattr("holdfast.llm.endpoint.time", SimpleNamespace(monotonic=lambda: 100.0))
@@ -329,8 +329,8 @@ def test_errors_survive_a_process():
     ("options", "message"),
     [
         ({"base_url": "localhost:8000"}, "base_url: expected an address that starts with http"),
-        ({"concurrency": 0}, "concurrency: expected at least 1, got 0"),
-        ({"attempts": 0}, "attempts: expected at least 1, got 0"),
+        ({"concurrency": 0}, "concurrency: expected a whole number of at least 1, got 0"),
+        ({"attempts": 0}, "attempts: expected a whole number of at least 1, got 0"),
         ({"timeout_s": 0}, "timeout_s: expected more than 0, got 0"),
         ({"requests_per_minute": 0}, "requests_per_minute: expected more than 0, got 0"),
         ({"max_cost": 1.0}, "price: expected a price, as there is a max_cost, got None"),

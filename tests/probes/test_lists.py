@@ -156,14 +156,14 @@ def test_a_report_is_readable_and_plain():
     text = str(report)
     assert "violation" in text
     assert "exact" in text
-    assert "from length 6 on most lists break the law" in text
+    assert text.startswith("The function stops following the rule between lengths")
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert plain["entries"][0]["length"] == 2
     without = probe_filter_equivariance(sorted, LENGTHS)
     assert math.isnan(without.entries[0].exact)
     assert without.to_dict()["entries"][0]["exact"] is None
     assert "exact" not in str(without)
-    assert "at none of these lengths do most lists break the law" in str(without)
+    assert str(without).startswith("Up to length")
 
 
 @pytest.mark.parametrize("reference", [None, sorted])
@@ -190,7 +190,7 @@ def test_the_module_needs_no_torch():
         ({"lengths": [0, 3]}, "lengths: expected lengths from 1 to 128"),
         ({"lengths": [200]}, "lengths: expected lengths from 1 to 128"),
         ({"lengths": [2], "values": [1, 1, 2]}, "values: expected distinct values"),
-        ({"lengths": [2], "lists_per_length": 0}, "lists_per_length: expected at least 1"),
+        ({"lengths": [2], "lists_per_length": 0}, "lists_per_length: expected a whole number of at least 1"),
         ({"lists": [[1], []]}, "lists: expected lists with an element to delete"),
         ({"lists": []}, "lists: expected at least one list"),
     ],
@@ -203,3 +203,42 @@ def test_mistakes_are_named(arguments, message):
 def test_an_answer_that_is_no_list_is_named():
     with pytest.raises(BadAnswer, match="returned int"):
         probe_filter_equivariance(len, [3])
+
+
+@pytest.mark.parametrize(
+    ("f", "lengths", "begins", "advice"),
+    [
+        (sorted, (3, 6), "Up to length 6 the function follows the rule on every list tried", "greater lengths"),
+        (quus, (3, 5, 6, 7), "The function stops following the rule between lengths 5 and 6", "capacity=5)"),
+        (quus, (6, 7), "The function breaks the rule on most lists from length 6 on", "try shorter lists"),
+        (lambda xs: [*xs[1:], *xs[:1]], (2, 8), "The function breaks the rule now and then", "votes"),
+    ],
+)
+def test_the_report_begins_with_a_verdict(f, lengths, begins, advice):
+    report = probe_filter_equivariance(f, lengths)
+    assert report.verdict.startswith(begins)
+    assert advice in report.verdict
+    assert report.verdict.endswith(".")
+    assert " ".join(str(report).split()).startswith(report.verdict)
+    assert report.to_dict()["verdict"] == report.verdict
+
+
+def test_the_columns_are_explained():
+    report = probe_filter_equivariance(sorted, [3], reference=sorted, lists_per_length=5)
+    header = next(line for line in str(report).splitlines() if line.split()[:2] == ["n", "lists"])
+    explained = [line.split("  ")[0] for line in report.explain().splitlines()]
+    assert set(header.replace("95 %", "95%").split()) == {name.replace(" ", "") for name in explained}
+    assert "exact" not in probe_filter_equivariance(sorted, [3], lists_per_length=5).explain()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lists": [[1, 2]], "values": "ab"}, "values: expected none beside lists of your own"),
+        ({"lists": [[1, 2]], "lists_per_length": 3}, "lists_per_length: expected none beside lists of your own"),
+        ({"lengths": [2], "seed": -1}, "seed: expected a whole number"),
+    ],
+)
+def test_options_that_do_not_apply_or_cannot_be_used_are_refused(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        probe_filter_equivariance(sorted, **options)

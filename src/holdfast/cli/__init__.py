@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     with contextlib.suppress(ValueError):  # signals can be set in the main thread only
         signal.signal(signal.SIGTERM, _interrupt)
+    status = OK
     try:
         status = _dispatch(words)
+        sys.stdout.flush()
     except HoldfastError as error:
         print(f"holdfast: error: {' '.join(str(error).split())}", file=sys.stderr)
         status = USER_MISTAKE
@@ -57,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = INTERRUPTED
     except BrokenPipeError:  # whoever read the output has had enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = OK
     sys.exit(status)
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import FAILED, OK, Commands, choose, function_at
+from holdfast.cli.parsing import FAILED, OK, Commands, choose, function_at, say
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
     from holdfast.lists import Oracle
 
-Law = Literal["filter", "map", "injective", "order", "positional"]
+Law = Literal["filter", "map", "injective", "order", "positional", "invariant"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Check(_Search):
 
     law: Law = "filter"
     """filter: deleting a value from the list deletes it from the answer, and no more. map, injective, order: renaming
-    values by any map, one-to-one, or in increasing order. positional: deleting one element deletes what it gives."""
+    values by any map, one-to-one, or in increasing order. positional: deleting one element deletes what it gives.
+    invariant: showing the elements in another order makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Extrapolate(_Asked):
     """Which sublists are asked for."""
     votes: int = 1
     """How often each pair is asked for, among other elements each time: more than 1 for a function that errs."""
+    presentation: Literal["auto", "given", "both"] = "auto"
+    """Whether votes are asked for with the elements the other way round as well, against a bias for the first."""
     on_inconsistent: Literal["raise", "repair"] = "raise"
     """What to do where no list fits the answers: stop, or take the list with the fewest votes against it."""
     max_queries: int | None = None
@@ -117,9 +120,10 @@ def _check(options: Check) -> int:
         "injective": check.check_injective_equivariance,
         "order": check.check_order_equivariance,
         "positional": check.check_positional,
+        "invariant": check.check_order_invariance,
     }
     report = options.by(laws[options.law])
-    print(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
+    say(jsonlib.dumps(report.to_dict(), indent=1) if options.json else report)
     return OK if report.holds else FAILED
 
 
@@ -127,8 +131,8 @@ def _classify(options: Classify) -> int:
     from holdfast.lists import classify
 
     classification = options.by(classify)
-    print(jsonlib.dumps(classification.to_dict(), indent=1) if options.json else classification)
-    return OK
+    say(jsonlib.dumps(classification.to_dict(), indent=1) if options.json else classification)
+    return FAILED if classification.unfinished else OK
 
 
 def _extrapolate(options: Extrapolate) -> int:
@@ -141,6 +145,7 @@ def _extrapolate(options: Extrapolate) -> int:
         mode=options.mode,
         engine=options.engine,
         votes=options.votes,
+        presentation=options.presentation,
         on_inconsistent=options.on_inconsistent,
         calibrate=options.calibrate,
         seed=options.seed,
@@ -150,7 +155,8 @@ def _extrapolate(options: Extrapolate) -> int:
         if not isinstance(xs, list | str):
             raise ArgumentError(place, 'a list or a text under "in"', xs)
         answer = extended.explain(xs)
-        print(jsonlib.dumps({"in": xs, "out": answer.output, "consistent": answer.consistent}, ensure_ascii=False))
+        row = {"in": xs, "out": answer.output, "consistent": answer.consistent}
+        print(jsonlib.dumps(row, ensure_ascii=False), flush=True)
     print(f"{oracle.queries} lists asked for, the longest of {oracle.longest} elements", file=sys.stderr)
     return OK
 
@@ -161,9 +167,9 @@ def _synthesize(options: Synthesize) -> int:
     rows = _rows(options.examples, "EXAMPLES", ("in", "out"))
     synthesis = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)
     if not options.code:
-        print(synthesis.explain())
+        say(synthesis.explain())
     elif synthesis.best is not None:
-        print(synthesis.best.code)
+        say(synthesis.best.code)
     return FAILED if synthesis.best is None else OK
 
 

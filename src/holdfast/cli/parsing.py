@@ -7,6 +7,7 @@ import importlib
 import io
 import itertools
 import json as jsonlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +36,18 @@ class ReportOptions:
 
     def show(self, report: Any) -> None:
         """Print the report, and draw it where a picture is wanted."""
-        print(jsonlib.dumps(report.to_dict(), indent=1) if self.json else report)
+        say(jsonlib.dumps(report.to_dict(), indent=1) if self.json else report)
         if self.plot is not None:
             write_plot(report, self.plot)
+
+
+def say(text: object) -> None:
+    """Print what a command found. Whoever reads it may have had enough: the exit status is still the command's."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What the interpreter flushes at its end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class CommandLineError(HoldfastError):

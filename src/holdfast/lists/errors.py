@@ -148,6 +148,10 @@ class NotExtendable(ListFunctionError):
         )
 
 
+class ExpensivePlan(UserWarning):
+    """More than twice as many lists are about to be asked for as another engine would need."""
+
+
 class OutOfBudget(ListFunctionError):
     """More queries are needed than allowed.
 

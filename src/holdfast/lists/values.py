@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from math import copysign
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from holdfast.errors import ArgumentError
 Key = Callable[[Any], Any] | None
 """What decides whether elements are the same value; `None`: the elements themselves."""
 
-PLAIN = (int, str, bytes, bool, float, complex, type(None))
+PLAIN = (int, str, bytes, bool, type(None))
 """Types whose equal elements are alike."""
 
 
@@ -33,7 +34,8 @@ class Alphabet:
     Errors:
         ArgumentError: an element does not equal itself (NaN), cannot be compared, has no key, equals one of another
             type (1, 1.0 and True are equal, and would be taken for one value), or equals one that looks otherwise, such
-            as a record that is compared by one of its fields: an answer could not say which of them is meant.
+            as 0.0 and -0.0, or a record that is compared by one of its fields: an answer could not say which of them is
+            meant.
     """
 
     def __init__(self, elements: Iterable[Any], key: Key = None) -> None:
@@ -75,7 +77,10 @@ class Alphabet:
         """Label of each element of the list."""
 
     def encode(self, answer: Sequence[Any]) -> Int[np.ndarray, " m"]:
-        """Labels of the elements of another list; -1 for what is no value of this one, whatever it is."""
+        """Labels of the elements of another list; -1 for what is no value of this one, whatever it is.
+
+        Numbers may come in another type, as from an array; 0.0 does not stand for -0.0.
+        """
         return np.array([self._label_of(element) for element in answer], dtype=np.int64)
 
     def decode(self, labels: Iterable[int]) -> list[Any]:
@@ -85,6 +90,9 @@ class Alphabet:
     def _label_of(self, element: Any) -> int:
         try:
             label = self._find(self._name(element))
+            if label is not None and self._key is None and isinstance(element, float) and element == 0:
+                zero = self.values[label]
+                label = None if isinstance(zero, float) and copysign(1, zero) != copysign(1, element) else label
         except Exception:  # it has no key, or cannot be compared
             return -1
         return -1 if label is None else label
@@ -129,6 +137,8 @@ def _alike(element: Any, first: Any) -> bool:
     """Whether one of two equal elements can stand for the other."""
     if element is first:
         return True
-    if isinstance(element, PLAIN) and isinstance(first, PLAIN):
+    if type(element) in PLAIN and type(first) in PLAIN:
         return bool(element == first)
+    if isinstance(element, float) and isinstance(first, float):
+        return copysign(1, element) == copysign(1, first)
     return repr(element) == repr(first)

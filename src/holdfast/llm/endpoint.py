@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import email.utils
 import itertools
+import json
+import math
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from holdfast.errors import ArgumentError, HoldfastError, require
+from holdfast.errors import ArgumentError, count_of, require
+from holdfast.llm.address import Address, Secrets, secrets_of
+from holdfast.llm.completion import Completion, completion_of, tokens_of, words_of
+from holdfast.llm.errors import BudgetSpent, EndpointError
+from holdfast.llm.transport import LOGGERS, ClientTransport, HttpTransport, Reply, Transport
 
 if TYPE_CHECKING:
-    import httpx
     import tenacity
 
 PASSING = (408, 409, 425, 429)
@@ -32,40 +36,6 @@ Message = dict[str, str]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class EndpointError(HoldfastError):
-    """The endpoint did not answer, or refused to.
-
-    Arguments:
-        problem: what happened, in words, without the key.
-        passing: a later attempt may succeed.
-        retry_after_s: seconds after which the server asks to be tried again.
-    """
-
-    def __init__(self, problem: str, passing: bool = False, retry_after_s: float | None = None) -> None:
-        super().__init__(problem, passing, retry_after_s)
-        self.problem, self.passing, self.retry_after_s = problem, passing, retry_after_s
-
-    def __str__(self) -> str:
-        return self.problem
-
-
-class BudgetSpent(HoldfastError):
-    """No further request is allowed: `max_requests` or `max_cost` is spent.
-
-    Arguments:
-        limit: name of the limit.
-        allowed: its value.
-        spent: what was spent.
-    """
-
-    def __init__(self, limit: str, allowed: float, spent: float) -> None:
-        super().__init__(limit, allowed, spent)
-        self.limit, self.allowed, self.spent = limit, allowed, spent
-
-    def __str__(self) -> str:
-        return f"{self.limit}: {self.allowed:g} are allowed, {self.spent:g} are spent; answers so far are kept"
 
 
 @dataclass(frozen=True)
@@ -93,27 +63,14 @@ class Usage:
     cost: float | None = None
 
 
-@dataclass(frozen=True)
-class Completion:
-    """The model's next message.
-
-    Arguments:
-        text: its text; empty where it has none.
-        cut_off: it ran out of completion tokens before its end.
-        choice: all that the server says of it, such as the log-probabilities of its tokens where they were asked for.
-    """
-
-    text: str
-    cut_off: bool
-    choice: Mapping[str, Any] = field(repr=False)
-
-
 class EndpointOptions(TypedDict, total=False):
     """The arguments of `Endpoint`, for what passes them on."""
 
     model: str
     base_url: str
     api_key_env: str | None
+    headers: Mapping[str, str]
+    client: Any
     temperature: float | None
     extra: Mapping[str, Any]
     concurrency: int
@@ -127,36 +84,50 @@ class EndpointOptions(TypedDict, total=False):
     price: tuple[float, float] | None
 
 
+DEFAULT_URL = "https://api.openai.com/v1"
+DEFAULT_KEY = "OPENAI_API_KEY"
+
+GRACE_S = 0.3
+"""Seconds that requests under way get to come back once the user has interrupted."""
+
+
 @dataclass(eq=False)
 class Endpoint:
     """A chat model, and how much may be asked of it. Several users may share one: it counts for all of them.
 
     Arguments:
         model: the model's name, as the server knows it.
-        base_url: where the server is, up to and without `/chat/completions`.
-        api_key_env: environment variable that holds the key; `None`: the server needs none.
+        base_url: where the server is, up to and without `/chat/completions`; it may have a query, and a user and a
+            password, which are sent as basic authorization.
+        api_key_env: environment variable that holds the key; `None`: the server needs none. It is not read where
+            `headers` or `base_url` bring an authorization.
+        headers: of every request, beside the usual ones.
+        client: sends the requests in the place of an HTTP client: an object with `chat.completions.create`, such as
+            `openai.OpenAI()` or `openai.AsyncOpenAI()`. It brings the address, the key and headers of its own.
         temperature: of the model's sampling; 0: its most likely answer; `None`: the server's default.
         extra: further fields of every request, for example `{"max_tokens": 500}`.
         concurrency: requests that are under way together.
         requests_per_minute: most requests that start in a minute, evenly spread; `None`: any number.
-        timeout_s: seconds to wait for one answer.
+        timeout_s: seconds that one request may take, to the last byte of its answer.
         attempts: how often one request is sent at most, where the server is busy or out of reach.
         first_wait_s: upper bound of the random wait before the second attempt; it doubles each time.
         longest_wait_s: the most that any such wait comes to. A server that asks for more is taken to be closed.
-        max_requests: most HTTP requests; `None`: any number.
+        max_requests: most requests; `None`: any number.
         max_cost: most that the tokens may cost: no request starts once it is reached, those under way are finished.
         price: of a million prompt tokens and of a million completion tokens, in any currency.
 
     Errors:
-        ArgumentError: an argument cannot be used.
+        ArgumentError: an argument cannot be used, or two do not go together.
         MissingExtraError: httpx or tenacity is not installed.
     """
 
     model: str
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str | None = "OPENAI_API_KEY"
+    base_url: str = field(default=DEFAULT_URL, repr=False)
+    api_key_env: str | None = DEFAULT_KEY
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    client: Any = field(default=None, repr=False)
     temperature: float | None = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     concurrency: int = 8
     requests_per_minute: float | None = None
     timeout_s: float = 120.0
@@ -169,35 +140,89 @@ class Endpoint:
     _usage: Usage = field(init=False, repr=False)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
     _next_start: float = field(init=False, repr=False, default=0.0)
+    _address: Address = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        require("httpx", "llm")
+        if self.client is None:
+            require("httpx", "llm")
         require("tenacity", "llm")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ArgumentError("base_url", "an address that starts with http:// or https://", self.base_url)
-        for name, least in (
-            ("concurrency", 1),
-            ("attempts", 1),
-            ("max_requests", 0),
-            ("max_cost", 0),
-            ("first_wait_s", 0),
-            ("longest_wait_s", 0),
-        ):
+        if not isinstance(self.model, str):
+            raise ArgumentError("model", "the name of a model", self.model)
+        self._address = Address.of(self.base_url)
+        self._check_numbers()
+        self._check_headers()
+        try:
+            json.dumps(dict(self.extra), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise ArgumentError("extra", "fields that JSON can hold", problem) from None
+        if self.client is not None:
+            self._check_client()
+        self._usage = Usage(cost=None if self.price is None else 0.0)
+
+    def _check_numbers(self) -> None:
+        for name, least in (("concurrency", 1), ("attempts", 1), ("max_requests", 0)):
             number = getattr(self, name)
-            if number is not None and number < least:
-                raise ArgumentError(name, f"at least {least}", number)
+            if number is not None or name != "max_requests":
+                count_of(name, number, least)
+        for name in ("max_cost", "first_wait_s", "longest_wait_s"):
+            number = getattr(self, name)
+            if not (_is_number(number) and number >= 0) and not (number is None and name == "max_cost"):
+                raise ArgumentError(name, "at least 0", number)
         for name in ("timeout_s", "requests_per_minute"):
             number = getattr(self, name)
-            if number is not None and number <= 0:
+            if not (_is_number(number) and number > 0) and not (number is None and name == "requests_per_minute"):
                 raise ArgumentError(name, "more than 0", number)
+        if self.temperature is not None and not (_is_number(self.temperature) and self.temperature >= 0):
+            raise ArgumentError("temperature", "a number of at least 0, or None", self.temperature)
+        if self.price is not None:
+            pair = isinstance(self.price, Sequence) and len(self.price) == 2
+            if not pair or not all(_is_number(part) and 0 <= part < math.inf for part in self.price):
+                raise ArgumentError("price", "two numbers of at least 0", self.price)
         if self.max_cost is not None and self.price is None:
             raise ArgumentError("price", "a price, as there is a max_cost", self.price)
-        self._usage = Usage(cost=None if self.price is None else 0.0)
+
+    def _check_headers(self) -> None:
+        if not isinstance(self.headers, Mapping):
+            raise ArgumentError("headers", "a mapping of names to texts", type(self.headers).__name__)
+        for name, value in self.headers.items():
+            # What cannot be sent would show up in the error of the HTTP client, key and all.
+            if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ArgumentError("headers", "names of headers", name)
+            if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~\t]*[!-~])?|", value):
+                raise ArgumentError("headers", "texts of plain characters", f"another value of {name}")
+        if self._authorized and self.api_key_env not in (None, DEFAULT_KEY):
+            raise ArgumentError("headers", "no authorization beside api_key_env", self.api_key_env)
+        if self._address.authorization and (self._authorized or self.api_key_env not in (None, DEFAULT_KEY)):
+            raise ArgumentError("base_url", "no user and password beside another key", self._address.shown)
+
+    def _check_client(self) -> None:
+        for name, value, default in (
+            ("base_url", self.base_url, DEFAULT_URL),
+            ("headers", dict(self.headers), {}),
+        ):
+            if value != default:
+                raise ArgumentError(name, "none beside a client, which has its own", "one")
+        if self.api_key_env not in (None, DEFAULT_KEY):
+            raise ArgumentError("api_key_env", "none beside a client, which has its own key", self.api_key_env)
+        try:
+            callable_there = callable(self.client.chat.completions.create)
+        except AttributeError:
+            callable_there = False
+        if not callable_there:
+            expected = "an object with chat.completions.create, such as openai.OpenAI()"
+            raise ArgumentError("client", expected, type(self.client).__name__)
 
     @property
     def url(self) -> str:
-        """Where requests go."""
-        return self.base_url.rstrip("/") + "/chat/completions"
+        """Where requests go, without keys and passwords."""
+        if self.client is None:
+            return self._address.shown
+        base_url = getattr(self.client, "base_url", None)
+        try:
+            return Address.of(str(base_url)).shown
+        except ArgumentError:
+            return type(self.client).__name__
 
     @property
     def usage(self) -> Usage:
@@ -241,8 +266,9 @@ class Endpoint:
     def map(self, talk: Callable[[Line, Item], Result], items: Sequence[Item]) -> list[Result]:
         """Do for many items what takes one request or several each, `concurrency` of them at a time.
 
-        The first that fails for good ends the others: what has not started stays so, and waits are cut short. So `talk`
-        should keep each result where it outlives an error.
+        The first that fails for good ends the others: what has not started stays so, waits are cut short, and requests
+        under way are finished. An interrupt ends these too. So `talk` should keep each result where it outlives an
+        error.
 
         Arguments:
             talk: a line to the endpoint and an item -> the result; it is called in threads.
@@ -254,27 +280,28 @@ class Endpoint:
         Errors:
             See `complete_all`; and what `talk` raises.
         """
-        import httpx
-
         if not items:
             return []
-        key = self._key()
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        limits = httpx.Limits(max_connections=self.concurrency)
-        with (
-            httpx.Client(headers=headers, timeout=self.timeout_s, limits=limits) as client,
-            ThreadPoolExecutor(min(self.concurrency, len(items))) as pool,
-        ):
-            line = Line(self, client, key)
-            talks = [pool.submit(talk, line, item) for item in items]
+        secrets, transport = self._open()
+        line = Line(self, transport, secrets)
+        talks = _Talks(line, talk, items)
+        with secrets.kept_out_of_logs(*LOGGERS):
             try:
-                for done in wait(talks, return_when=FIRST_EXCEPTION).done:
-                    done.result()
-            except BaseException:
+                talks.start(min(self.concurrency, len(items)))
+                talks.ended.wait()
+            except BaseException:  # an interrupt
                 line.closing.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                talks.ended.wait(GRACE_S)
+                transport.give_up()
                 raise
-            return [done.result() for done in talks]
+            finally:
+                transport.close()
+        return talks.results()
+
+    def hide(self, text: str) -> str:
+        """A text in which no key and no password of this endpoint can be read."""
+        key = "" if self.api_key_env is None else os.environ.get(self.api_key_env, "").strip()
+        return self._secrets(key).hide(text)
 
     def count(self, *, answers: int = 0, cached: int = 0) -> None:
         """Count answers, which only those who ask can tell from requests."""
@@ -282,16 +309,38 @@ class Endpoint:
             usage = self._usage
             self._usage = replace(usage, answers=usage.answers + answers, cached=usage.cached + cached)
 
-    def _key(self) -> str | None:
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env, "").strip()
+    @property
+    def _authorized(self) -> bool:
+        return any(name.lower() == "authorization" for name in self.headers)
+
+    def _secrets(self, key: str) -> Secrets:
+        of_client = getattr(self.client, "api_key", None)
+        values = [key, *self._address.secrets, *secrets_of(self.headers)]
+        return Secrets([*values, of_client] if isinstance(of_client, str) else values)
+
+    def _open(self) -> tuple[Secrets, Transport]:
+        """What must not be seen, and the way that requests take."""
+        if self.client is not None:
+            secrets = self._secrets("")
+            return secrets, ClientTransport(self.client, self.url, secrets, self.timeout_s)
+        headers = dict(self.headers)
+        key = ""
+        if self._address.authorization:
+            headers["Authorization"] = self._address.authorization
+        elif self.api_key_env is not None and not self._authorized:
+            key = self._key(self.api_key_env)
+            headers["Authorization"] = f"Bearer {key}"
+        secrets = self._secrets(key)
+        return secrets, HttpTransport(self._address, headers, secrets, self.timeout_s, self.concurrency)
+
+    def _key(self, name: str) -> str:
+        key = os.environ.get(name, "").strip()
         expected = "the name of an environment variable that holds the key, or None"
         if not key:
-            raise ArgumentError("api_key_env", expected, f"{self.api_key_env}, which is not set")
+            raise ArgumentError("api_key_env", expected, f"{name}, which is not set")
         if not re.fullmatch(r"[!-~]+", key):
             # A header that cannot be sent would show up in the error, key and all.
-            raise ArgumentError("api_key_env", expected, f"{self.api_key_env}, which holds spaces or odd characters")
+            raise ArgumentError("api_key_env", expected, f"{name}, which holds spaces or odd characters")
         return key
 
     def _turn_s(self) -> float:
@@ -319,13 +368,12 @@ class Endpoint:
                 repairs=usage.repairs + repair,
             )
 
-    def _charge(self, tokens: Any) -> None:
-        try:
-            prompt, completion = int(tokens["prompt_tokens"]), int(tokens["completion_tokens"])
-        except (TypeError, LookupError, ValueError):
-            if self.max_cost is not None:
-                raise EndpointError(f"{self.url} reports no usage, so that max_cost cannot be kept") from None
-            return
+    def _charge(self, answer: Any) -> bool:
+        """Count the tokens that a body reports, whatever else it says; whether it reports any."""
+        tokens = tokens_of(answer)
+        if tokens is None:
+            return False
+        prompt, completion = tokens
         with self._lock:
             cost = None
             if self.price is not None:
@@ -336,17 +384,18 @@ class Endpoint:
                 completion_tokens=self._usage.completion_tokens + completion,
                 cost=cost,
             )
+        return True
 
 
 class Line:
     """A connection to an endpoint, for the time of one `Endpoint.map`; used by several threads."""
 
-    def __init__(self, endpoint: Endpoint, client: httpx.Client, key: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, transport: Transport, secrets: Secrets) -> None:
         self.endpoint = endpoint
         self.closing = threading.Event()
         """Set once a request has failed for good: the others need not be tried again."""
-        self._client = client
-        self._key = key
+        self._transport = transport
+        self._secrets = secrets
 
     def complete(self, messages: Sequence[Message], *, repair: bool = False, **fields: Any) -> Completion:
         """The model's next message; the request is sent again where that may help.
@@ -363,6 +412,10 @@ class Line:
 
         endpoint = self.endpoint
         body = endpoint.body(messages, **fields)
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError("fields", "what JSON can hold", f"{type(error).__name__}: {error}") from None
         backoff = tenacity.wait_random_exponential(multiplier=endpoint.first_wait_s, max=endpoint.longest_wait_s)
         attempts = itertools.count()
 
@@ -371,7 +424,7 @@ class Line:
             if self.closing.wait(endpoint._turn_s()):
                 raise EndpointError("given up, as another request failed")
             endpoint._start(retry=attempt > 0, repair=repair and attempt == 0)
-            return self._send(body)
+            return self._read(self._transport.send(body))
 
         def pause(state: tenacity.RetryCallState) -> float:
             told = _raised(state).retry_after_s
@@ -391,51 +444,77 @@ class Line:
         )
         return retrying(send)
 
-    def _send(self, body: dict[str, Any]) -> Completion:
-        import httpx
-
+    def _read(self, reply: Reply) -> Completion:
+        """The completion in a reply, which is charged in any case."""
         url = self.endpoint.url
         try:
-            response = self._client.post(url, json=body)
-        except httpx.RequestError as error:
-            raise EndpointError(f"no answer from {url}: {type(error).__name__} {error}".rstrip(), True) from error
-        if not response.is_success:
-            raise self._refusal(response)
+            answer = json.loads(reply.text)
+        except (ValueError, RecursionError):
+            answer = None
+        metered = self.endpoint._charge(answer)
+        words = words_of(self._secrets.hide(reply.text))
+        if not 200 <= reply.status < 300:
+            # A quota that is used up has the status of too many requests, and no wait mends it.
+            passing = reply.status in PASSING or reply.status >= 500
+            passing &= "insufficient_quota" not in reply.text
+            raise EndpointError(f"{url} answered {reply.status}: {words}", passing, _retry_after(reply.headers))
         try:
-            answer = response.json()
-            choice = answer["choices"][0]
-            completion = Completion(_text(choice["message"].get("content")), _cut_off(choice), choice)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise EndpointError(f"{url} answered with something other than a chat completion", True) from error
-        self.endpoint._charge(answer.get("usage"))
+            completion = completion_of(answer)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            problem = f"{url} answered with something other than a chat completion: {words}"
+            raise EndpointError(problem.rstrip(": "), True) from None
+        if not metered and self.endpoint.max_cost is not None:
+            raise EndpointError(f"{url} reports no usage, so that max_cost cannot be kept")
         return completion
 
-    def _refusal(self, response: httpx.Response) -> EndpointError:
-        text = response.text.strip()
-        if self._key:
-            text = text.replace(self._key, "***")
-        text = text[:300]
-        # A quota that is used up has the status of too many requests, and no wait mends it.
-        passing = response.status_code in PASSING or response.status_code >= 500
-        passing &= "insufficient_quota" not in text
-        problem = f"{self.endpoint.url} answered {response.status_code}: {text}"
-        return EndpointError(problem, passing, _retry_after(response.headers))
+
+class _Talks:
+    """Threads that work through the items until all are done or one has failed. They do not keep the program alive."""
+
+    def __init__(self, line: Line, talk: Callable[[Line, Any], Any], items: Sequence[Any]) -> None:
+        self.ended = threading.Event()
+        self._line, self._talk = line, talk
+        self._items = iter(enumerate(items))
+        self._results: list[Any] = [None] * len(items)
+        self._errors: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._working = 0
+
+    def start(self, count: int) -> None:
+        self._working = count
+        for _ in range(count):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def results(self) -> list[Any]:
+        if self._errors:
+            raise self._errors[0]
+        return self._results
+
+    def _work(self) -> None:
+        try:
+            while not self._line.closing.is_set():
+                with self._lock:
+                    numbered = next(self._items, None)
+                if numbered is None:
+                    return
+                self._results[numbered[0]] = self._talk(self._line, numbered[1])
+        except BaseException as error:
+            with self._lock:
+                self._errors.append(error)
+            self._line.closing.set()
+        finally:
+            with self._lock:
+                self._working -= 1
+                last = self._working == 0
+            if last:
+                self.ended.set()
 
 
-def _text(content: Any) -> str:
-    """Content of a message: a text, or a list of parts of which some are text, or nothing."""
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content)
-    if content is not None and not isinstance(content, str):
-        raise TypeError(content)
-    return content or ""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _cut_off(choice: Mapping[str, Any]) -> bool:
-    return choice.get("finish_reason") == "length"
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that a server asks to wait: it gives a number, or a date."""
     value = headers.get("retry-after", "")
     try:
@@ -443,7 +522,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if seconds < float("inf") else None
 

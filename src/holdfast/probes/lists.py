@@ -9,6 +9,7 @@ share jumps. A mistake that is itself filter equivariant, such as sorting downwa
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.lists import Oracle
 from holdfast.lists.values import Alphabet, as_given
 
@@ -53,6 +54,21 @@ class LengthViolation:
     exact_interval: Interval = (math.nan, math.nan)
 
 
+COLUMNS = {
+    "n": "elements of each list",
+    "lists": "lists that were tried",
+    "violation": "share of lists where deleting a value before the function and after it gives two different answers",
+    "95 %": "interval of the share to its left (Wilson's)",
+    "alien": "share where an answer holds a value that its list did not",
+    "multiplicity": "share where the two answers hold different numbers of copies of a value",
+    "exact": "share of lists that are answered as the reference does",
+}
+"""What the columns of the table say."""
+
+MOST = 0.5
+"""Share of lists from which on a length counts as broken."""
+
+
 @dataclass(frozen=True)
 class ListReport:
     """What `probe_filter_equivariance` measured.
@@ -64,6 +80,44 @@ class ListReport:
 
     entries: tuple[LengthViolation, ...]
     queries: int
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether the function stops following the rule, how bad it is, and what to try."""
+        worst = max(self.entries, key=lambda entry: entry.violation)
+        longest = self.entries[-1].length
+        share = f"{worst.violation:.0%} of the lists at length {worst.length}"
+        at = self.breaks_at(MOST)
+        if worst.violation == 0:
+            most = max(entry.interval[1] for entry in self.entries)
+            return (
+                f"Up to length {longest} the function follows the rule on every list tried (at any one length it may "
+                f"break it on up to {most:.0%} of them): go on to greater lengths, and mind that mistakes which follow "
+                "the rule do not show."
+            )
+        if at is None:
+            where = "the length" if len(self.entries) == 1 else "every length"
+            return (
+                f"The function breaks the rule now and then, on {share} at worst, and on few lists of {where} tried: "
+                "extrapolate with votes, which repairs answers that err."
+            )
+        kept = [entry.length for entry in self.entries if entry.length < at]
+        if not kept:
+            return (
+                f"The function breaks the rule on most lists from length {at} on ({share}), the least that was tried: "
+                "try shorter lists, and if it breaks it there too, amalgamation does not fit this function."
+            )
+        return (
+            f"The function stops following the rule between lengths {kept[-1]} and {at} ({share}): "
+            f"extrapolate(f, capacity={kept[-1]}) asks for no list longer than {kept[-1]} elements, and answers any."
+        )
+
+    def explain(self) -> str:
+        """What the columns of the table say, one on a line."""
+        known = not all(math.isnan(entry.exact) for entry in self.entries)
+        columns = {name: text for name, text in COLUMNS.items() if known or name != "exact"}
+        width = max(map(len, columns))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in columns.items())
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -83,7 +137,7 @@ class ListReport:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
         from holdfast.probes.report import jsonable
 
-        plain: dict[str, Any] = jsonable(asdict(self))
+        plain: dict[str, Any] = jsonable({"verdict": self.verdict, **asdict(self)})
         return plain
 
     def plot(self, ax: Axes) -> None:
@@ -104,7 +158,7 @@ class ListReport:
         ax.legend(fontsize="small")
 
     def __str__(self) -> str:
-        """Return a table for people to read."""
+        """The verdict, and a table for people to read; `explain` says what its columns are."""
         from holdfast.probes.report import shown, table
 
         header = ["n", "lists", "violation", "95 %", "alien", "multiplicity"]
@@ -115,12 +169,7 @@ class ListReport:
             row += [shown(share, ".3f") for share in (entry.alien, entry.multiplicity)]
             rows.append(row + ([shown(entry.exact, ".3f"), _interval(entry.exact_interval)] if known else []))
         lines = table(header + (["exact", "95 %"] if known else []), rows)
-        length = self.breaks_at()
-        if length is None:
-            lines.append("at none of these lengths do most lists break the law")
-        else:
-            lines.append(f"from length {length} on most lists break the law")
-        return "\n".join(lines)
+        return "\n".join([textwrap.fill(self.verdict, 100), "", *lines])
 
 
 def _interval(interval: Interval) -> str:
@@ -148,8 +197,8 @@ def probe_filter_equivariance(
     *,
     lists: Iterable[Sequence[Any]] | None = None,
     seed: int = 0,
-    lists_per_length: int = 60,
-    values: Sequence[Any] = range(128),
+    lists_per_length: int | None = None,
+    values: Sequence[Any] | None = None,
     reference: Callable[[Any], Any] | None = None,
 ) -> ListReport:
     """Measure, without labels, how often a list function breaks the law of filter equivariance, by length.
@@ -163,13 +212,13 @@ def probe_filter_equivariance(
         lengths: of the random lists, each at least 1. Or give `lists`.
         lists: the lists to probe on, none empty, of any lengths.
         seed: of the lists and of the values that are deleted.
-        lists_per_length: random lists of each length.
-        values: what random lists are drawn from, without replacement.
+        lists_per_length: random lists of each length; `None`: 60.
+        values: what random lists are drawn from, without replacement; `None`: the numbers from 0 to 127.
         reference: the right answers, one list at a time, where they are known: adds how often `f` is exactly right.
 
     Errors:
-        ArgumentError: neither or both of `lengths` and `lists`, a length that cannot be drawn, an empty list, or values
-            that are not distinct.
+        ArgumentError: neither or both of `lengths` and `lists`, a length that cannot be drawn, an empty list, values
+            that are not distinct, or an option of random lists beside lists of your own.
         BadAnswer: the function, or the reference, did not answer with a list.
 
     Source: the law f(filter p xs) = filter p (f xs) of arXiv 2507.08796; one deleted value at a time is enough, as
@@ -178,6 +227,7 @@ def probe_filter_equivariance(
     """
     from holdfast.probes.report import random_state_kept
 
+    count_of("seed", seed)
     with random_state_kept():
         rng = np.random.default_rng(seed)
         by_length = _lists(lengths, lists, lists_per_length, values, rng)
@@ -191,33 +241,50 @@ def probe_filter_equivariance(
 def _lists(
     lengths: Iterable[int] | None,
     lists: Iterable[Sequence[Any]] | None,
-    lists_per_length: int,
-    values: Sequence[Any],
+    lists_per_length: int | None,
+    values: Sequence[Any] | None,
     rng: np.random.Generator,
 ) -> dict[int, list[Any]]:
     """The lists to probe on, by length."""
     if (lengths is None) == (lists is None):
         raise ArgumentError("lengths", "lengths, or lists", "both" if lists is not None else "neither")
-    by_length: dict[int, list[Any]] = {}
     if lists is not None:
-        for xs in lists:
-            if len(xs) == 0:
-                raise ArgumentError("lists", "lists with an element to delete", "an empty list")
-            by_length.setdefault(len(xs), []).append(xs)
-        if not by_length:
-            raise ArgumentError("lists", "at least one list", "none")
-        return by_length
-    wanted = sorted(set(lengths or ()))
-    if lists_per_length < 1:
-        raise ArgumentError("lists_per_length", "at least 1", lists_per_length)
-    alphabet = Alphabet(values).values
-    if len(alphabet) < len(values):
-        raise ArgumentError("values", "distinct values", f"{len(values) - len(alphabet)} twice")
-    if not wanted or wanted[0] < 1 or wanted[-1] > len(alphabet):
-        raise ArgumentError("lengths", f"lengths from 1 to {len(alphabet)}, the number of values", wanted)
-    for length in wanted:
-        draws = (rng.permutation(len(alphabet))[:length].tolist() for _ in range(lists_per_length))
+        for name, option in (("lists_per_length", lists_per_length), ("values", values)):
+            if option is not None:
+                raise ArgumentError(name, "none beside lists of your own", option)
+        return _by_length(lists)
+    count = 60 if lists_per_length is None else count_of("lists_per_length", lists_per_length, least=1)
+    given = range(128) if values is None else values
+    if not isinstance(given, Sequence):
+        raise ArgumentError("values", "a sequence of values", type(given).__name__)
+    if not isinstance(lengths, Iterable):
+        raise ArgumentError("lengths", "lengths, such as (3, 6, 12)", lengths)
+    wanted = [count_of("lengths", length) for length in lengths]
+    alphabet = Alphabet(given).values
+    if len(alphabet) < len(given):
+        raise ArgumentError("values", "distinct values", f"{len(given) - len(alphabet)} twice")
+    if not wanted or min(wanted) < 1 or max(wanted) > len(alphabet):
+        raise ArgumentError("lengths", f"lengths from 1 to {len(alphabet)}, the number of values", sorted(set(wanted)))
+    by_length: dict[int, list[Any]] = {}
+    for length in sorted(set(wanted)):
+        draws = (rng.permutation(len(alphabet))[:length].tolist() for _ in range(count))
         by_length[length] = [[alphabet[label] for label in labels] for labels in draws]
+    return by_length
+
+
+def _by_length(lists: Iterable[Sequence[Any]]) -> dict[int, list[Any]]:
+    """Lists of the caller's."""
+    by_length: dict[int, list[Any]] = {}
+    if not isinstance(lists, Iterable):
+        raise ArgumentError("lists", "lists", lists)
+    for xs in lists:
+        if not isinstance(xs, Sequence):
+            raise ArgumentError("lists", "lists, tuples or texts", type(xs).__name__)
+        if len(xs) == 0:
+            raise ArgumentError("lists", "lists with an element to delete", "an empty list")
+        by_length.setdefault(len(xs), []).append(xs)
+    if not by_length:
+        raise ArgumentError("lists", "at least one list", "none")
     return by_length
 
 

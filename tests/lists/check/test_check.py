@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.errors import ArgumentError, MissingExtraError
-from holdfast.lists import Oracle
+from holdfast.lists import Oracle, OutOfBudget
 from holdfast.lists.check import (
     assert_filter_equivariant,
     check_filter_equivariance,
     check_injective_equivariance,
     check_map_equivariance,
     check_order_equivariance,
+    check_order_invariance,
     check_positional,
     classify,
     filter_equivariance_test,
@@ -65,6 +66,9 @@ def engine(request, monkeypatch):
     return request.param
 
 
+BLIND_TO_ORDER = {"const []", "sort", "sort descending", "sort by frequency", "sort . nub", "max"}
+
+
 @each
 def test_the_whole_gallery_is_classified(named):
     found = classify(named.function, max_examples=12)
@@ -74,6 +78,7 @@ def test_the_whole_gallery_is_classified(named):
         "injective": named.map_equivariant or named.name in BLIND_TO_VALUES,
         "order": named.map_equivariant or named.name in BLIND_TO_VALUES | BY_ORDER,
         "positional": named.positional,
+        "invariant": named.name in BLIND_TO_ORDER,
     }
     assert found.names == tuple(name for name, holds in expected.items() if holds)
     assert found.natural == (named.filter_equivariant and named.map_equivariant)
@@ -229,6 +234,7 @@ def test_a_classification_is_a_table():
         ["injective", "no"],
         ["order", "yes"],
         ["positional", "yes"],
+        ["invariant", "yes"],
     ]
     assert lines[1].endswith(f"no counterexample in {found.filter.n_checked} lists of length <= {found.filter.longest}")
     assert lines[2].endswith("[0, 1]: renaming")
@@ -239,15 +245,15 @@ def test_no_list_is_asked_twice_in_a_classification():
 
     def f(xs):
         shown[tuple(xs)] += 1
-        return xs
+        return []
 
-    found = classify(f, max_examples=10)
-    reports = [found.filter, found.map, found.injective, found.order, found.positional]
+    reports = classify(f, max_examples=10).reports
+    assert len(reports) == 6
     # Only to see whether answers stay are the longest lists asked again, once a law.
     again = {xs: times for xs, times in shown.items() if times > 1}
     assert len(again) <= len(reports)
     assert sum(times - 1 for times in again.values()) == check_search.REPEATS * len(reports)
-    assert sum(report.queries for report in reports) == shown.total()
+    assert sum(report.queries for report in reports.values()) == shown.total()
 
 
 def test_the_order_of_a_map_is_found():
@@ -326,7 +332,7 @@ def test_elements_of_ones_own(engine):
     report = check_filter_equivariance(lambda xs: xs[1:], elements="abc")
     assert report.counterexample.xs == ("a", "b")
     assert check_filter_equivariance(sorted, elements=["b", "a"], max_examples=20).holds
-    assert classify(sorted, elements="cab", max_examples=20).names == ("filter", "order", "positional")
+    assert classify(sorted, elements="cab", max_examples=20).names == ("filter", "order", "positional", "invariant")
     assert check_filter_equivariance(lambda xs: xs[1:], elements=[None], max_examples=20).holds
     report = check_filter_equivariance(lambda xs: xs[1:], elements=[None, 0])
     assert (report.counterexample.xs, report.counterexample.dropped) == ((None, 0), None)
@@ -515,7 +521,7 @@ def test_a_function_that_changes_its_argument():
 def test_answers_that_are_as_good_as_lists():
     assert check_filter_equivariance(lambda xs: tuple(sorted(xs)), max_examples=20).holds
     found = classify(lambda xs: np.sort(np.array(xs, dtype=np.int64)), max_examples=20)
-    assert found.names == ("filter", "order", "positional")
+    assert found.names == ("filter", "order", "positional", "invariant")
 
 
 def test_an_answer_in_an_equal_type_is_taken_for_the_values():
@@ -782,3 +788,37 @@ def test_hypothesis_is_not_loaded_before_it_is_needed():
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert answer.stdout.split() == ["False", "False"], answer.stderr
     assert hypothesis is not None
+
+
+def test_a_judge_that_favours_what_comes_first_breaks_order_invariance():
+    assert check_order_invariance(sorted, max_examples=20).holds
+    report = check_order_invariance(lambda xs: list(xs) if len(xs) == 2 and abs(xs[0] - xs[1]) == 1 else sorted(xs))
+    assert (report.broken, report.counterexample.xs, report.counterexample.shown) == ("presentation", (0, 1), (1, 0))
+    with pytest.raises(AssertionError):
+        exec(report.snippet, {"f": lambda xs: list(xs)})
+    exec(report.snippet, {"f": sorted})
+    long = check_order_invariance(lambda xs: xs if len(xs) > 8 else sorted(xs), max_examples=200)
+    assert not long.holds
+    assert len(long.counterexample.xs) == 9
+
+
+def test_a_classification_keeps_what_was_checked():
+    spent = Oracle(sorted, max_queries=1000)
+    found = classify(spent, max_examples=20)
+    whole = classify(sorted, max_examples=20)
+    assert 0 < len(found.reports) < 6
+    assert all(found.reports[name].holds == whole.reports[name].holds for name in found.reports)
+    assert set(found.unfinished) == set(whole.reports) - set(found.reports)
+    assert all(isinstance(error, OutOfBudget) for error in found.unfinished.values())
+    assert "not checked: max_queries: 1000 are allowed" in str(found)
+    assert found.to_dict()["unfinished"]
+    with pytest.raises(OutOfBudget):
+        classify(Oracle(sorted, max_queries=9), max_examples=20)
+
+
+def test_elements_without_an_order_leave_the_other_laws_checked():
+    found = classify(lambda xs: xs[::-1], elements=[1j, 2j, 3j], max_examples=10)
+    assert set(found.unfinished) == {"order"}
+    assert isinstance(found.unfinished["order"], ArgumentError)
+    assert found.names == ("filter", "map", "injective", "positional")
+    assert found.natural

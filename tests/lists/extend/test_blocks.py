@@ -113,7 +113,7 @@ def test_the_plane_is_used_where_it_fits() -> None:
 def test_votes_ask_every_pair_in_several_contexts() -> None:
     for size in (6, 30):
         sublists = Sublists(np.arange(size), list(range(size)), 8)
-        queries = vote_queries(sublists, 3, seed=0)
+        queries, _ = vote_queries(sublists, 3, seed=0)
         assert all(len(query) <= 8 for query in queries)
         for pair in combinations(range(size), 2):
             contexts = {tuple(query.tolist()) for query in queries if np.isin(pair, query).all()}

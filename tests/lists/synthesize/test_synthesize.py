@@ -438,3 +438,39 @@ def test_what_answers_alike_is_built_upon_once():
     available = leaves(alphabet.values, 2, {}, {})
     assert len(available) ** 4 * 40 > 500_000
     assert search(examples, alphabet, available, 4).tried < 200_000
+
+
+def test_a_thousand_elements_are_one_example():
+    xs = random.Random(0).sample(range(10**6), 1000)
+    for function, name in ((sorted, "sort"), (lambda xs: xs[::-1], "reverse"), (lambda xs: xs + xs, "id + id")):
+        assert synthesize([(xs, function(xs))]).best.name == name
+    one = synthesize([(xs, sorted(xs))])
+    assert one.predict(xs[5:9]) == sorted(xs[5:9])
+    with pytest.raises(Undetermined):
+        one.predict(xs[:3][::-1])
+    assert synthesize([(xs, random.Random(1).sample(xs, 1000))]).best is None
+
+
+def test_pair_words_of_one_example_are_those_of_several():
+    chance = random.Random(3)
+    for _ in range(30):
+        xs = chance.choices(range(6), k=chance.randint(2, 12))
+        lazy = version_space([(xs, sorted(xs))]).pair_words
+        eager = version_space([(xs, sorted(xs))] * 2).pair_words
+        assert dict(lazy.items()) == dict(eager.items())
+        assert len(lazy) == len(eager)
+        assert (9, 8) not in lazy
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": None}, "classes: expected some of"),
+        ({"classes": b"x"}, "classes: expected some of"),
+        ({"max_multiplicity": 10**30}, "max_multiplicity: expected at most 20"),
+        ({"classes": ["natural"], "keys": {"abs": abs}}, "keys: expected none without the class terms"),
+    ],
+)
+def test_what_cannot_be_used_or_does_not_apply_is_named(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        synthesize([([1, 2], [2, 1])], **options)

@@ -15,6 +15,8 @@ from holdfast.studies.lists.study import study
 from tests.studies.lists.toy import TOY
 from tests.studies.tools import assert_drawn, assert_repeats, results_of, with_changes
 
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lists.ExpensivePlan")
+
 
 @pytest.fixture(scope="module")
 def results() -> Results:

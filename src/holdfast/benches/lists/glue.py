@@ -61,12 +61,11 @@ def run(options: Options, tell: Tell) -> Report:
             tell(row)
         rows += measured
         failures += [f"{tokens} tokens: {arm}: its list is not the partition" for arm in wrong]
-    words = [row for row in rows if row["arm"] == "words"]
-    phrase = (
-        f"words, {words[-1]['tokens']} tokens: {words[-1]['to_argsort']:.2f} x the time of argsort" if words else ""
-    )
-    ratio = words[-1]["to_argsort"] if words else None
-    return Report(asdict(options), tuple(rows), phrase or "no time was measured", ratio, tuple(failures))
+    longest = [row for row in rows if row["tokens"] == rows[-1]["tokens"] and row["arm"] in ("words", "positional")]
+    phrase = ", ".join(f"{row['arm']} {row['to_argsort']:.2f} x" for row in longest)
+    phrase = f"{phrase} the time of argsort" if phrase else "no time was measured"
+    ratio = longest[0]["to_argsort"] if longest else None
+    return Report(asdict(options), tuple(rows), phrase, ratio, tuple(failures))
 
 
 def _measure(tokens: int, options: Options) -> tuple[list[Row], list[str]]:

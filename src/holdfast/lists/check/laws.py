@@ -17,6 +17,10 @@ Ask = Callable[[Sequence[Sequence[Any]]], list[list[Any]]]
 """Lists -> their answers."""
 Maps = Literal["map", "injective", "order"]
 
+ALL_ORDERS = 3
+"""Elements of the longest list of which all orders are tried."""
+SOME_ORDERS = 3
+"""Random orders that are tried of a longer one, beside the reverse."""
 ALL_MAPS = 64
 """Up to so many maps of the values of a list are all tried; beyond it `SOME_MAPS` are, of either kind."""
 SOME_MAPS = 8
@@ -30,8 +34,9 @@ class Violation:
         xs: the list.
         broken: "alien value" (the answer holds a value that the list does not), "multiplicity" (a value does not come
             out as many times as it must), "deletion" (the order of what stays depends on what is deleted), "renaming"
-            (the answer to the renamed list is not the renamed answer), "bad answer" (no list came) or
-            "not deterministic" (the same list has two answers).
+            (the answer to the renamed list is not the renamed answer), "presentation" (the same elements in another
+            order have another answer), "bad answer" (no list came) or "not deterministic" (the same list has two
+            answers).
         answer: what the function gives for `xs`; `None` where that was no list.
         shown: the list as it was changed; `xs` where the answer to it is wrong by itself.
         want: what the law says the function must give for `shown`; `None` where it allows several lists.
@@ -309,6 +314,70 @@ class Positions:
             "assert sorted(map(repr, shorter + gone)) == sorted(map(repr, longer)), (shorter, gone, longer)",
             "rest = iter(longer)",
             "assert all(y in rest for y in shorter), (shorter, longer)",
+        ]
+
+
+@dataclass(frozen=True)
+class Orderings:
+    """f xs == f ys for every list ys of the same elements: what sorts and judges keep, and position bias breaks.
+
+    All orders of a short list are tried, of a longer one the reverse and some random ones.
+
+    Arguments:
+        key: what decides whether two elements are the same value.
+        seed: of the random orders; for each list they are always the same ones.
+    """
+
+    key: Key = None
+    seed: int = 0
+    name: str = "order invariance"
+
+    def violation(self, ask: Ask, xs: list[Any]) -> Violation | None:
+        if len(xs) < 2:
+            return None
+        alphabet = Alphabet(xs, self.key)
+        labels = alphabet.labels.tolist()
+        others = [[xs[place] for place in order] for order in self._orders(labels)]
+        answer, *answers = ask([xs, *others])
+        out = alphabet.encode(answer).tolist()
+        if -1 in out:
+            return _violation(xs, "alien value", answer, xs, None, answer)
+        for shown, got in zip(others, answers, strict=True):
+            if alphabet.encode(got).tolist() != out:
+                return _violation(xs, "presentation", answer, shown, answer, got)
+        return None
+
+    def _orders(self, labels: Sequence[int]) -> list[tuple[int, ...]]:
+        """Orders of the places that make another list."""
+        places = range(len(labels))
+        if len(labels) <= ALL_ORDERS:
+            orders = list(permutations(places))
+        else:
+            rng = Random(f"{self.seed} {labels}")
+            orders = [tuple(reversed(places)), *(tuple(rng.sample(places, len(labels))) for _ in range(SOME_ORDERS))]
+        different = {tuple(labels[place] for place in order): order for order in reversed(orders)}
+        different.pop(tuple(labels), None)
+        return list(reversed(different.values()))
+
+    def rows(self, violation: Violation) -> list[tuple[str, str]]:
+        if violation.want is None:
+            return [("xs", _list(violation.xs)), ("f(xs)", _list(violation.answer))]
+        return [
+            ("xs", _list(violation.xs)),
+            ("f(xs)", _list(violation.answer)),
+            ("in another order", _list(violation.shown)),
+            ("f(in another order)", _list(violation.got)),
+        ]
+
+    def code(self, violation: Violation) -> list[str]:
+        if violation.want is None:
+            return _alien_code(violation, self.key)
+        names = "list" if self.key is None else "lambda ys: [key(y) for y in ys]"
+        return [
+            f"names = {names}",
+            f"want = names(f({_list(violation.xs)}))",
+            f"got = names(f({_list(violation.shown)}))",
+            'assert got == want, f"{got} is not {want}"',
         ]
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from holdfast.errors import ArgumentError, require
-from holdfast.lists.check.laws import Filters, Law, Maps, Positions, Violation
+from holdfast.errors import ArgumentError, HoldfastError, require
+from holdfast.lists.check.laws import Filters, Law, Maps, Orderings, Positions, Violation
 from holdfast.lists.check.search import Plan, Search
 from holdfast.lists.errors import show
 from holdfast.lists.oracle import Oracle
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from hypothesis import settings as Settings
     from hypothesis.strategies import SearchStrategy
 
+LAWS = ("filter", "map", "injective", "order", "positional", "invariant")
+"""What `classify` checks, in this order."""
+
 BROKEN = {
     "alien value": "an answer holds a value that the list does not",
     "multiplicity": "a value does not come out as many times as it must",
     "deletion": "the order of what stays depends on what is deleted",
     "renaming": "the answer to the renamed list is not the renamed answer",
+    "presentation": "the answer hangs on the order in which the elements are shown",
     "bad answer": "no list came",
     "not deterministic": "the same list has two answers",
 }
@@ -121,7 +125,7 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class Classification:
-    """Which laws a list function was seen to keep.
+    """Which laws a list function was seen to keep. A law that was not checked to the end is `None`, see `unfinished`.
 
     Arguments:
         filter: f . filter p == filter p . f.
@@ -129,39 +133,55 @@ class Classification:
         injective: the same for injective maps only: the function sees which elements are equal, and no more.
         order: the same for strictly increasing maps only: it sees which element is larger, and no more.
         positional: deleting one element deletes its copies, and moves nothing else.
+        invariant: the order in which the elements are shown makes no difference.
+        unfinished: by law, what kept it from being checked: a budget that was spent, an endpoint that refused, elements
+            without an order.
     """
 
-    filter: CheckReport
-    map: CheckReport
-    injective: CheckReport
-    order: CheckReport
-    positional: CheckReport
+    filter: CheckReport | None
+    map: CheckReport | None
+    injective: CheckReport | None
+    order: CheckReport | None
+    positional: CheckReport | None
+    invariant: CheckReport | None
+    unfinished: Mapping[str, HoldfastError] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> dict[str, CheckReport]:
+        """What was checked to the end, by law."""
+        by_law = {name: getattr(self, name) for name in LAWS}
+        return {name: report for name, report in by_law.items() if report is not None}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The laws that hold, as far as was seen."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name).holds)
+        return tuple(name for name, report in self.reports.items() if report.holds)
 
     @property
     def natural(self) -> bool:
         """Whether it is a natural filter-equivariant function, as far as was seen: `filter` and `map` hold."""
-        return self.filter.holds and self.map.holds
+        return {"filter", "map"} <= set(self.names)
 
     def __str__(self) -> str:
         rows = [("law", "holds", "seen in")]
-        for field in fields(self):
-            report: CheckReport = getattr(self, field.name)
+        for name in LAWS:
+            report: CheckReport | None = getattr(self, name)
+            if report is None:
+                seen = f"not checked: {' '.join(str(self.unfinished.get(name, '')).split())}"
+                rows.append((name, "?", seen))
+                continue
             if report.counterexample is None:
                 seen = f"no counterexample in {report.n_checked} lists of length <= {report.longest}"
             else:
                 seen = f"{show(report.counterexample.xs)}: {report.broken}"
-            rows.append((field.name, "yes" if report.holds else "no", seen))
+            rows.append((name, "yes" if report.holds else "no", seen))
         return "\n".join(f"{law:<12}{holds:<7}{seen}" for law, holds, seen in rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The names and the reports, ready for JSON."""
-        reports = {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
-        return {"names": list(self.names), "natural": self.natural, **reports}
+        reports = {name: None if (report := getattr(self, name)) is None else report.to_dict() for name in LAWS}
+        unfinished = {name: str(error) for name, error in self.unfinished.items()}
+        return {"names": list(self.names), "natural": self.natural, **reports, "unfinished": unfinished}
 
 
 def check_filter_equivariance(
@@ -246,25 +266,64 @@ def check_positional(f: Callable[..., Any], **options: Unpack[Options]) -> Check
     return _check(Plan(**options, key=oracle.key), oracle, Positions(oracle.key))
 
 
-def classify(f: Callable[..., Any], **options: Unpack[Options]) -> Classification:
-    """Check all laws; no list is asked twice.
+def check_order_invariance(f: Callable[..., Any], **options: Unpack[Options]) -> CheckReport:
+    """Look for a list whose answer changes when its elements are shown in another order.
+
+    What sorts keeps this law, and so should a judge that compares elements. One that favours what it sees first breaks
+    it: ask it for votes in both orders (`extrapolate(..., votes=4, presentation="both")`).
 
     Arguments:
         f: see `check_filter_equivariance`.
-        options: see `check_filter_equivariance`. Elements must have an order.
+        options: see `check_filter_equivariance`.
 
     Errors:
         ArgumentError: see `check_filter_equivariance`.
     """
     oracle = Oracle.of(f)
     plan = Plan(**options, key=oracle.key)
-    return Classification(
-        filter=_check(plan, oracle, Filters(plan.key)),
-        map=_check(plan, oracle, plan.renamings("map")),
-        injective=_check(plan, oracle, plan.renamings("injective")),
-        order=_check(plan, oracle, plan.renamings("order")),
-        positional=_check(plan, oracle, Positions(plan.key)),
-    )
+    return _check(plan, oracle, Orderings(oracle.key, plan.seed))
+
+
+def classify(f: Callable[..., Any], **options: Unpack[Options]) -> Classification:
+    """Check all laws; no list is asked twice.
+
+    What was checked is kept, whatever ends the rest: a law that could not be checked comes with the reason.
+
+    Arguments:
+        f: see `check_filter_equivariance`.
+        options: see `check_filter_equivariance`. Law `order` is for elements that have one.
+
+    Errors:
+        ArgumentError: see `check_filter_equivariance`.
+        HoldfastError: no law could be checked.
+    """
+    oracle = Oracle.of(f)
+    plan = Plan(**options, key=oracle.key)
+    laws: dict[str, Callable[[], Law]] = {
+        "filter": lambda: Filters(plan.key),
+        "map": lambda: plan.renamings("map"),
+        "injective": lambda: plan.renamings("injective"),
+        "order": lambda: plan.renamings("order"),
+        "positional": lambda: Positions(plan.key),
+        "invariant": lambda: Orderings(plan.key, plan.seed),
+    }
+    reports: dict[str, CheckReport | None] = dict.fromkeys(LAWS)
+    unfinished: dict[str, HoldfastError] = {}
+    ended: HoldfastError | None = None
+    for name in LAWS:
+        if ended is None:
+            try:
+                reports[name] = _check(plan, oracle, laws[name]())
+                continue
+            except ArgumentError as error:  # of this law alone
+                unfinished[name] = error
+                continue
+            except HoldfastError as error:
+                ended = error
+        unfinished[name] = ended
+    if len(unfinished) == len(LAWS):
+        raise unfinished[LAWS[0]]
+    return Classification(**reports, unfinished=unfinished)
 
 
 def assert_filter_equivariant(f: Callable[..., Any], **options: Unpack[Options]) -> None:

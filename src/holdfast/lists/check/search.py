@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +48,8 @@ class Plan:
     def __post_init__(self) -> None:
         count_of("max_length", self.max_length, least=1)
         count_of("max_examples", self.max_examples)
+        if not isinstance(self.seed, int):
+            raise ArgumentError("seed", "a whole number", self.seed)
         match self.exhaustive:
             case (int(size), int(length)) if size >= 1 and length >= -1:
                 pass
@@ -126,7 +128,7 @@ class Search:
         if self.stuck is not None:
             return None
         try:
-            return self.law.violation(self.ask, xs)
+            return self.law.violation(self.oracle.ask, xs)
         except BadAnswer as error:
             query = tuple(error.query)
             violation = Violation(query, "bad answer", None, query, None, None, problem=error.problem)
@@ -136,16 +138,6 @@ class Search:
         except ArgumentError as error:
             self.stuck = _of_elements(error)
         return None
-
-    def ask(self, queries: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        try:
-            return self.oracle.ask(queries)
-        except BadAnswer as error:
-            # Of a batch the error does not know which list it was.
-            if self.oracle.batched and len(queries) > 1 and not error.problem.startswith("did not return"):
-                for query in queries:
-                    self.oracle(query)
-            raise
 
     def first(self, lists: Iterable[list[Any]]) -> Violation | None:
         """The first list on which the law is broken; counts."""

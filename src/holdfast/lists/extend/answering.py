@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from holdfast.errors import ArgumentError
-from holdfast.lists.errors import Cycle, ListFunctionError, NotExtendable, OutOfBudget, Undetermined
-from holdfast.lists.extend.block_merge import block_merge, block_merge_with_errors
+from holdfast.lists.errors import Cycle, ExpensivePlan, ListFunctionError, NotExtendable, OutOfBudget, Undetermined
+from holdfast.lists.extend.block_merge import block_merge, block_merge_with_errors, merge_both_orders
 from holdfast.lists.extend.calibration import Calibration, both_ways, two_values
 from holdfast.lists.extend.cover import cover_merge, vote_queries
 from holdfast.lists.extend.faces import face_merge
@@ -38,6 +39,9 @@ MOST_QUERIES = 10**6
 CHEAP_PAIRS = 50
 """So few pairs that engine auto asks for all, and so finds every contradiction."""
 
+MOST_VALUES = 4000
+"""Values up to which the lists of two elements are counted in a table of all pairs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Extension:
@@ -54,6 +58,8 @@ class Extension:
         consistent: no answer contradicts another one. An engine that asks for few pairs sees few contradictions.
         cost: votes against the output; 0 without votes.
         confidence: share of the votes that agree with the output; 1 without votes.
+        weakest: the same for the two neighbours in the output whose order is the least certain.
+        turning: share of the pairs shown in both orders whose answer turned with the list.
         disputed: pairs of tokens (a value, and which of its copies) with votes against their order.
         discarded: answers that cast no vote.
         calibration: what was tried before; `None`: nothing.
@@ -69,6 +75,8 @@ class Extension:
     consistent: bool = True
     cost: int = 0
     confidence: float = 1.0
+    weakest: float = 1.0
+    turning: float = 0.0
     disputed: tuple[tuple[tuple[Any, int], tuple[Any, int]], ...] = ()
     discarded: int = 0
     calibration: Calibration | None = None
@@ -102,14 +110,17 @@ def prepare(run: Run, settings: Settings, mode: Mode, max_queries: int | None) -
     elif settings.by_votes:
         if mode == "positional" and duplicates:
             raise ArgumentError("mode", "group, where votes are asked for on a list with duplicates", mode)
-        run.plan = _voting(run, sublists, mode, settings)
+        run.votes = True
+        run.plan, run.expected = _voting_plan(run, sublists, mode, settings)
     elif length <= settings.capacity:
         run.plan = _extending(run, _whole_list(sublists), mode, "direct")
     else:
         engine = settings.engine
         if engine == "auto":
-            cheap = duplicates or length * (length - 1) // 2 <= CHEAP_PAIRS
-            engine = "pairs" if cheap else "blocks"
+            size = translator.size
+            engine = "pairs" if size * (size - 1) // 2 <= CHEAP_PAIRS else "blocks"
+            if mode == "group" and duplicates:
+                sublists.refuse_too_long(range(size))
         plan, run.expected = _engine_plan(engine, mode, duplicates, sublists, max_queries)
         run.plan = _extending(run, plan, mode, engine)
 
@@ -124,32 +135,76 @@ def _engine_plan(
     engine: Engine, mode: Mode, duplicates: bool, sublists: Sublists, max_queries: int | None
 ) -> tuple[Plan, int]:
     """The engine at work on a list, and about how many questions it will ask."""
-    size, capacity = len(set(sublists.labels.tolist())), sublists.capacity or len(sublists.labels)
+    size = len(set(sublists.labels.tolist()))
     short = mode == "positional" and duplicates
-    if short and engine not in ("pairs", "merge"):
-        raise ArgumentError("engine", "pairs or merge in mode positional with duplicates", engine)
-    parts = max(size / capacity, 1)
-    few = ceil(2 * parts * log2(parts) + parts)
+    if short and engine in ("faces", "cover"):
+        raise ArgumentError("engine", "pairs, merge or blocks in mode positional with duplicates", engine)
+    # With equal elements the order of two values may be asked for both ways round.
+    ways = 2 if short else 1
+    blocks = _block_queries(sublists, size if short else len(sublists.labels)) * ways
+    needed = {
+        "pairs": len(short_queries(sublists.labels, size)) if short and size <= MOST_VALUES else size * (size - 1) // 2,
+        "merge": min(size * (size - 1) // 2, ceil(size * log2(max(size, 2)))) * ways,
+        "blocks": blocks,
+    }
+    cheapest = min(needed, key=lambda name: needed[name])
+    if engine == "faces":
+        needed["faces"] = 2 ** min(size, 64)
+    if engine == "cover":
+        groups = ceil(len(sublists.labels) / ((sublists.capacity or len(sublists.labels)) // 2))
+        needed["cover"] = groups * (groups - 1) // 2
+    if engine in ("pairs", "cover"):
+        budget = MOST_QUERIES if max_queries is None else max_queries
+        if needed[engine] > budget:
+            hint = f"engine='{cheapest}' needs about {needed[cheapest]}"
+            raise OutOfBudget(budget, needed[engine], hint)
+    plan = _plan_of(engine, short, duplicates, sublists)
+    _say_if_expensive(engine, needed[engine], cheapest, needed[cheapest])
+    return plan, needed[engine]
+
+
+def _plan_of(engine: Engine, short: bool, duplicates: bool, sublists: Sublists) -> Plan:
     if engine == "blocks":
-        return block_merge(sublists), few
+        return merge_both_orders(sublists) if short else block_merge(sublists)
     if engine == "merge":
         source: PairSource = ByOccurrence(sublists) if short else Together(sublists)
-        return lazy_merge(source), min(size * (size - 1) // 2, ceil(size * log2(max(size, 2))))
+        return lazy_merge(source)
     if engine == "faces":
-        return face_merge(sublists), 0
-    groups = ceil(size / (capacity // 2))
-    needed = size * (size - 1) // 2 if engine == "pairs" else groups * (groups - 1) // 2
-    budget = MOST_QUERIES if max_queries is None else max_queries
-    if short and needed <= budget:
-        needed = len(short_queries(sublists.labels, size))
-    if needed > budget:
-        hint = "engine='merge' asks only for pairs that it compares" if short else f"engine='blocks' needs about {few}"
-        raise OutOfBudget(budget, needed, hint)
+        return face_merge(sublists)
     if engine == "cover":
-        return cover_merge(sublists), needed
+        return cover_merge(sublists)
     if short or not duplicates:
-        return ask_short_lists(sublists), needed
-    return ask_all_pairs(Together(sublists)), needed
+        return ask_short_lists(sublists)
+    return ask_all_pairs(Together(sublists))
+
+
+def _block_queries(sublists: Sublists, length: int) -> int:
+    """About how many questions block merge asks for a list of so many elements."""
+    parts = max(length / (sublists.capacity or max(length, 1)), 1)
+    return ceil(2 * parts * log2(parts) + parts)
+
+
+def _say_if_expensive(engine: str, needed: int, cheapest: str, least: int) -> None:
+    """Warn before anything is asked, where another engine needs less than half; a few dozen are not worth a word."""
+    if needed > max(2 * least, CHEAP_PAIRS):
+        warnings.warn(
+            f"engine='{engine}' is about to ask for about {needed} lists; engine='{cheapest}' needs about {least}",
+            ExpensivePlan,
+            stacklevel=2,
+        )
+
+
+def _voting_plan(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> tuple[Answering, int]:
+    """The plan for a function that errs, and about how many questions it will ask."""
+    blocks = _block_queries(sublists, len(sublists.labels))
+    if settings.engine == "blocks":
+        return _voting(run, sublists, mode, settings), blocks * (2 if settings.presentation == "both" else 1)
+    groups = ceil(len(sublists.labels) / (settings.capacity // 2))
+    needed = max(groups * (groups - 1) // 2, 1)
+    if settings.votes == 1:
+        # Several votes for every pair are more than block merge gives.
+        _say_if_expensive("cover", needed, "blocks", blocks)
+    return _voting(run, sublists, mode, settings), needed * settings.votes
 
 
 def _whole_list(sublists: Sublists) -> Plan:
@@ -189,18 +244,19 @@ def _relabelling(xs: Any, translator: Translator, asked: Translator, relabel: Re
 def _voting(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> Answering:
     """The list that most of the votes are for."""
     blocks = settings.engine == "blocks"
-    plan = block_merge_with_errors(sublists) if blocks else _in_one_round(sublists, settings)
-    answers = yield from _seen(plan)
+    answers = yield from _by_blocks(sublists, settings) if blocks else _in_one_round(sublists, settings)
     translator = run.translator
     votes = Votes(translator.size)
-    seen = [(query, answer) for query, answer in answers if answer is not None]
+    seen = [(query, answer) for query, answer, _ in answers if answer is not None]
     lost = len(answers) - len(seen)
-    for query, answer in seen:
-        votes.add(query, answer)
+    for query, answer, turned in answers:
+        if answer is not None:
+            votes.add(query, answer, turned=turned)
     show = translator.show
+    by_place = None if settings.presentation == "auto" else False
     try:
         # Block merge brings only some pairs together; those that matter stand side by side.
-        ranking = votes.glue(settings.seed, guess=blocks)
+        ranking = votes.glue(settings.seed, guess=blocks, by_place=by_place)
     except Undetermined as error:
         open_pairs = Undetermined([show(sublists.of(values)) for values in error.missing])
         if settings.on_inconsistent != "return":
@@ -216,30 +272,38 @@ def _voting(run: Run, sublists: Sublists, mode: Mode, settings: Settings) -> Ans
         consistent=ranking.consistent,
         cost=ranking.cost,
         confidence=ranking.confidence,
+        weakest=float(ranking.neighbours.min(initial=1.0)),
+        turning=ranking.turning,
         disputed=disputed,
         discarded=ranking.discarded + lost,
     )
 
 
-Asked = list[tuple[Labels, Labels | None]]
-"""Questions with their answers; `None`: there was none."""
+Asked = list[tuple[Labels, Labels | None, bool]]
+"""Questions with their answers (`None`: there was none), and whether the list was turned round."""
 
 
-def _in_one_round(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], None]:
-    yield vote_queries(sublists, settings.votes, settings.seed)
+def _in_one_round(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], Asked]:
+    distinct = max(sublists.counts) == 1
+    both = settings.presentation == "both" or (settings.presentation == "auto" and settings.votes > 1 and distinct)
+    times = max(settings.votes, 2) if settings.presentation == "both" else settings.votes
+    queries, turned = vote_queries(sublists, times, settings.seed, both_orders=both)
+    answers = yield queries
+    return list(zip(queries, answers, turned, strict=True))
 
 
-def _seen(
-    plan: Generator[list[Labels], list[Labels | None], Any],
-) -> Generator[list[Labels], list[Labels | None], Asked]:
-    """Carry out a plan, and keep all that was asked and answered."""
+def _by_blocks(sublists: Sublists, settings: Settings) -> Generator[list[Labels], list[Labels | None], Asked]:
+    """A block merge, and all that was asked and answered; each list turned round as well where that is wanted."""
     seen: Asked = []
+    plan = block_merge_with_errors(sublists)
+    both = settings.presentation == "both"
     try:
         queries = next(plan)
         while True:
-            answers = yield queries
-            seen += zip(queries, answers, strict=True)
-            queries = plan.send(answers)
+            turned = [query[::-1] for query in queries] if both else []
+            answers = yield queries + turned
+            seen += zip(queries + turned, answers, [False] * len(queries) + [True] * len(turned), strict=True)
+            queries = plan.send(answers[: len(queries)])
     except StopIteration:
         return seen
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from holdfast.lists.errors import NotExtendable
+from holdfast.lists.errors import Cycle, NotExtendable
+from holdfast.lists.extend.labels import in_values
 from holdfast.lists.extend.pairs import Labels
+from holdfast.lists.extend.positional import OrderedAnswers, glue_occurrences
 from holdfast.lists.extend.sublists import Merge, Plan, Sublists, labels_of, merge_all, tokens_of
 from holdfast.lists.tokens import Token
 
@@ -41,6 +43,55 @@ def block_merge(sublists: Sublists) -> Plan:
     yield from _ask_for_left_out(chunks, answers, sublists)
     runs = [tokens_of(answer) for answer in answers]
     return labels_of((yield from merge_all(runs, lambda left, right: _merge_blocks(left, right, sublists))))
+
+
+def merge_both_orders(sublists: Sublists) -> Plan:
+    """The answer to a list with duplicates, in mode positional, from two block merges of its distinct values.
+
+    In that mode the order of two elements hangs on their values and on which stands first. The answer to the distinct
+    values in their order of appearance settles it for every two values one way round, that to the same values turned
+    round settles the other.
+
+    Arguments:
+        sublists: the list, with a capacity of at least 2.
+
+    Errors:
+        Cycle, NotExtendable: no list fits the answers.
+
+    Source: the amalgamation of arXiv 2507.08796, derived in docs/systems/lists.md: twice the queries of block merge on
+    the distinct values.
+    """
+    labels = sublists.labels
+    first = np.array(list(dict.fromkeys(labels.tolist())), dtype=np.int64)
+    merges = [block_merge(replace(sublists, labels=values)) for values in (first, first[::-1])]
+    answers = yield from _side_by_side(merges)
+    try:
+        return glue_occurrences(labels, OrderedAnswers(first, answers[0], answers[1]))
+    except (Cycle, NotExtendable) as error:
+        raise in_values(error, sublists.show) from None
+
+
+def _side_by_side(plans: list[Plan]) -> Generator[list[Labels], list[Labels], list[Labels]]:
+    """Several plans together: in each round the lists that all of them ask for."""
+    results: dict[int, Labels] = {}
+    waiting: dict[int, list[Labels]] = {}
+
+    def move(number: int, answers: list[Labels] | None) -> None:
+        waiting.pop(number, None)
+        try:
+            plan = plans[number]
+            waiting[number] = next(plan) if answers is None else plan.send(answers)
+        except StopIteration as stop:
+            results[number] = stop.value
+
+    for number in range(len(plans)):
+        move(number, None)
+    while waiting:
+        asked = list(waiting.items())
+        answers = iter((yield [query for _, queries in asked for query in queries]))
+        for number, queries in asked:
+            move(number, [next(answers) for _ in queries])
+    return [results[number] for number in range(len(plans))]
 
 
 def _ask_for_left_out(chunks: list[list[int]], answers: list[Labels], sublists: Sublists) -> Merge:

@@ -174,13 +174,19 @@ def _seen_cycle(sublists: Sublists, queries: list[Labels], answers: list[Labels]
     return Cycle((first, second, third), tuple(shown))
 
 
-def vote_queries(sublists: Sublists, votes: int, seed: int) -> list[Labels]:
+def vote_queries(
+    sublists: Sublists, votes: int, seed: int, *, both_orders: bool = False
+) -> tuple[list[Labels], list[bool]]:
     """Random sublists in which every two values are together at least so many times, each time among other values.
 
     Arguments:
         sublists: the list, with a capacity of at least 2.
         votes: how many times.
         seed: of the shuffles.
+        both_orders: show half of them the other way round; where `votes` is odd, chance decides for the last of each.
+
+    Returns:
+        The lists as they are to be shown, and which of them are turned round.
 
     Errors:
         ArgumentError: two values have more copies together than the capacity.
@@ -191,4 +197,11 @@ def vote_queries(sublists: Sublists, votes: int, seed: int) -> list[Labels]:
     if votes > 1 and total <= size:
         # The whole list again and again would be one context: two thirds of it are many.
         size = max(sum(sorted(sublists.counts)[-2:]), 2 * total // 3)
-    return [sublists.of(some) for _ in range(votes) for some in cover(sublists, rng.permutation(values).tolist(), size)]
+    queries: list[Labels] = []
+    turned: list[bool] = []
+    for vote in range(votes):
+        for some in cover(sublists, rng.permutation(values).tolist(), size):
+            last = vote == votes - 1 and vote % 2 == 0
+            turned.append(both_orders and bool(rng.integers(2) if last else vote % 2))
+            queries.append(sublists.of(some)[:: -1 if turned[-1] else 1])
+    return queries, turned

@@ -22,7 +22,7 @@ from holdfast.lists.extend.answering import Extension, placeholders_of, prepare
 from holdfast.lists.extend.calibration import POOL, Calibration, calibrate_on
 from holdfast.lists.extend.labels import Translator
 from holdfast.lists.extend.rounds import Run, finish
-from holdfast.lists.extend.settings import Engine, Mode, OnInconsistent, Relabel, Settings
+from holdfast.lists.extend.settings import Engine, Mode, OnInconsistent, Presentation, Relabel, Settings
 from holdfast.lists.oracle import Oracle
 
 
@@ -33,6 +33,7 @@ def extrapolate(
     mode: Mode = "auto",
     engine: Engine = "auto",
     votes: int = 1,
+    presentation: Presentation = "auto",
     on_inconsistent: OnInconsistent = "raise",
     relabel: Relabel | None = None,
     placeholders: Sequence[Any] | None = None,
@@ -77,8 +78,13 @@ def extrapolate(
         capacity: most elements that `f` may be shown; at least 2, and in mode auto at least 3.
         mode: see above. With votes, `auto` means group.
         engine: see above.
-        votes: how often every pair of values is asked for, each time among other values; more than 1 for a function
-            that errs.
+        votes: how often every pair of values is asked for, each time among other values and anew; more than 1 for a
+            function that errs.
+        presentation: in which order its votes are asked for. `"given"`: as elements stand in the list. `"both"`: every
+            second time the other way round, for a function that is meant to compare values and nothing else, such as a
+            judge, which may yet favour what comes first. `"auto"`: the other way round as well where a pair has
+            several votes and no element occurs twice; what turns with the list is put down to the function if it looks
+            like a function's, and else to a bias that the two orders cancel.
         on_inconsistent: what to do where no list fits the answers. `"raise"`: an error. `"repair"`: the list with the
             fewest votes against it, without the answers that break a law. `"return"`: the same, and an `Extension`
             without output where even that does not exist. With the engine `blocks` a function that errs is asked few
@@ -105,7 +111,9 @@ def extrapolate(
 
     Source: the amalgamation of arXiv 2507.08796, derived in docs/systems/lists.md.
     """
-    settings = Settings(capacity, mode, engine, votes, on_inconsistent, relabel, placeholders, calibrate, seed)
+    settings = Settings(
+        capacity, mode, engine, votes, presentation, on_inconsistent, relabel, placeholders, calibrate, seed
+    )
     oracle = Oracle.of(f)
     if oracle.capacity is not None and oracle.capacity < capacity:
         raise ArgumentError("capacity", f"at most {oracle.capacity}, the capacity of the oracle", capacity)
@@ -143,6 +151,8 @@ class Extended:
 
     def explain_batch(self, lists: Iterable[Any], *, return_exceptions: bool = False) -> list[Any]:
         """The same as `batch`, with what each answer rests on."""
+        if not isinstance(lists, Iterable):
+            raise ArgumentError("lists", "lists", type(lists).__name__)
         runs = [Run.of(xs, self.oracle.key, return_exceptions) for xs in lists]
         if runs and self._settings.lists_to_try:
             self._calibrate(max(runs, key=lambda run: run.translator.size))

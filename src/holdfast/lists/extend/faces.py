@@ -40,6 +40,8 @@ def glue_faces(faces: Mapping[Any, Sequence[Any]]) -> list[Any]:
 
     Source: the amalgamation of arXiv 2507.08796, derived in docs/systems/lists.md.
     """
+    if not isinstance(faces, Mapping) or not all(isinstance(face, Sequence) for face in faces.values()):
+        raise ArgumentError("faces", "lists by the value that they lack", type(faces).__name__)
     if len(faces) < 3:
         raise ArgumentError("faces", "three or more, as fewer leave several answers (see face_candidates)", len(faces))
     at = dict.fromkeys(faces, 0)

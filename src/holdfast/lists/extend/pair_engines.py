@@ -87,7 +87,7 @@ def ask_all_pairs(source: Together) -> Plan:
     if len(values) == 1:
         [answer] = yield [sublists.of(values)]
         copies[values] = len(answer)
-    _refuse_too_long(sublists, values)
+    sublists.refuse_too_long(values)
     for pairs in _batches(sublists, values):
         answers = yield [query for pair in pairs for query in source.queries(*pair)]
         for (x, y), answer in zip(pairs, answers, strict=True):
@@ -171,15 +171,6 @@ def _merge_tokens(left: list[Token], right: list[Token], source: PairSource) -> 
             merged.append(right[j])
             j += 1
     return merged + left[i:] + right[j:]
-
-
-def _refuse_too_long(sublists: Sublists, values: list[int]) -> None:
-    """An error before anything is asked, if some pair cannot be."""
-    if len(values) < 2 or sublists.capacity is None:
-        return
-    largest = sorted(values, key=lambda value: -sublists.counts[value])[:2]
-    if sum(sublists.counts[value] for value in largest) > sublists.capacity:
-        raise sublists.too_long(largest)
 
 
 def _batches(sublists: Sublists, values: list[int]) -> Iterator[list[tuple[int, int]]]:

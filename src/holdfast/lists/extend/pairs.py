@@ -30,8 +30,31 @@ Word = Bool[np.ndarray, " m"]
 CLOSURE_TOKENS = 1500
 """Most tokens for which `PairTable` also uses what follows from known orders: time grows with the third power."""
 
+MOST_TOKENS = 1 << 40
+"""More copies of a value than any memory holds."""
+
 CANDIDATES = 8
 """Most candidates that an `Undetermined` error lists."""
+
+
+def as_labels(argument: str, labels: Any) -> Labels:
+    """Labels as an array, or an error that names the argument.
+
+    Arguments:
+        argument: its name.
+        labels: whole numbers.
+
+    Errors:
+        ArgumentError: something else, or numbers that 64 bits do not hold.
+    """
+    try:
+        numbers = np.asarray(labels)
+        whole = numbers.size == 0 or numbers.dtype.kind in "iub"
+        if whole and (numbers.ndim == 1 or numbers.size == 0):
+            return numbers.astype(np.int64).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ArgumentError(argument, "a list of whole numbers that 64 bits hold", repr(labels)[:80])
 
 
 def glue_words(copies: Labels, words: Mapping[tuple[int, int], Word]) -> Labels:
@@ -53,13 +76,18 @@ def glue_words(copies: Labels, words: Mapping[tuple[int, int], Word]) -> Labels:
     Source: the amalgamation of arXiv 2507.08796, derived in docs/systems/lists.md. A tournament
     is transitive if and only if its scores differ (Landau).
     """
-    places = _places(np.asarray(copies), words)
+    copies = as_labels("copies", copies)
+    if not isinstance(words, Mapping) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in words):
+        raise ArgumentError("words", "words by pairs of labels", type(words).__name__)
+    if len(copies) and not 0 <= copies.min() <= copies.max() < MOST_TOKENS:
+        raise ArgumentError("copies", f"numbers from 0 to {MOST_TOKENS}", "another number")
+    places = _places(copies, words)
     total = int(np.sum(copies))
     out = np.full(total, -1, dtype=np.min_scalar_type(-max(len(copies), 1)))
     for label, at in enumerate(places):
         out[at] = label
     if total and out.min() < 0:
-        raise _cycle(np.asarray(copies), words, places)
+        raise _cycle(copies, words, places)
     return out.astype(np.int64)
 
 
@@ -147,7 +175,7 @@ class PairTable:
             NotExtendable: it contradicts an earlier answer. In both cases nothing of it is learnt.
             ArgumentError: the query holds a number that is no label.
         """
-        asked, answered = self._labels(query), np.asarray(answer, dtype=np.int64).reshape(-1)
+        asked, answered = self._labels(query), as_labels("answer", answer)
         aliens = answered[~np.isin(answered, asked)]
         if len(aliens):
             raise AlienValue(self._show(asked), self._show(answered), self._show(aliens[:1])[0])
@@ -285,7 +313,7 @@ class PairTable:
         return Cycle(tokens, tuple(answers))
 
     def _labels(self, labels: Sequence[int] | Labels) -> Labels:
-        numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
+        numbers = as_labels("labels", labels)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.alphabet_size:
             wrong = numbers[(numbers < 0) | (numbers >= self.alphabet_size)][0]
             raise ArgumentError("labels", f"labels from 0 to {self.alphabet_size - 1}", int(wrong))

@@ -7,6 +7,7 @@ two alone, and on which of them stands first. Equal elements need no order, for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations, product
 
 import numpy as np
@@ -14,6 +15,12 @@ from jaxtyping import Int
 
 from holdfast.lists.errors import Cycle, NotExtendable
 from holdfast.lists.extend.pairs import Labels, Word
+
+SUMS = 8
+"""Running sums that are kept; bounds the memory."""
+
+Rows = Int[np.ndarray, "v k"]
+"""By value and copy."""
 
 Token = tuple[int, int]
 """A position in the list, and which copy of its element in the answer."""
@@ -32,6 +39,53 @@ class ShortAnswers:
     copies: Int[np.ndarray, " v"]
     after_x: Int[np.ndarray, "v v k"]
     before_x: Int[np.ndarray, "v v k"]
+
+    def rows(self, x: int) -> tuple[Rows, Rows]:
+        """Entries [y, a] of `after_x` and of `before_x` for one x."""
+        return self.after_x[x], self.before_x[x]
+
+
+@dataclass(frozen=True)
+class OrderedAnswers:
+    """The same, from the answers to all values at once: no table of all pairs is kept.
+
+    Arguments:
+        values: the values, each once; every label from 0 on is there.
+        forwards: the answer to them.
+        backwards: the answer to them turned round; with as many copies of each.
+    """
+
+    values: Labels
+    forwards: Labels
+    backwards: Labels
+
+    @cached_property
+    def copies(self) -> Int[np.ndarray, " v"]:
+        """Copies of each value that come out where one goes in."""
+        return np.bincount(self.forwards, minlength=len(self.values))
+
+    @cached_property
+    def _rank(self) -> Labels:
+        rank = np.empty(len(self.values), dtype=np.int64)
+        rank[self.values] = np.arange(len(self.values))
+        return rank
+
+    def rows(self, x: int) -> tuple[Rows, Rows]:
+        """Entries [y, a] for one x: the number of y before the a-th x in the answers to [x, y] and to [y, x]."""
+        earlier = self._rank < self._rank[x]
+        forwards, backwards = (self._before(answer, x) for answer in (self.forwards, self.backwards))
+        return np.where(earlier[:, None], backwards, forwards), np.where(earlier[:, None], forwards, backwards)
+
+    def _before(self, answer: Labels, x: int) -> Rows:
+        size = len(self.values)
+        counts = np.zeros((size, int(self.copies[x])), dtype=np.int64)
+        for copy, place in enumerate(np.flatnonzero(answer == x).tolist()):
+            counts[:, copy] = np.bincount(answer[:place], minlength=size)
+        counts[x] = 0
+        return counts
+
+
+PairAnswers = ShortAnswers | OrderedAnswers
 
 
 def short_queries(labels: Labels, size: int) -> Int[np.ndarray, "pairs 2"]:
@@ -69,7 +123,7 @@ def short_answers(queries: Int[np.ndarray, "pairs 2"], answers: list[Labels], si
     return ShortAnswers(copies, after_x, before_x)
 
 
-def glue_occurrences(labels: Labels, short: ShortAnswers) -> Labels:
+def glue_occurrences(labels: Labels, short: PairAnswers) -> Labels:
     """The answer to a list from the answers to its lists of two elements.
 
     Arguments:
@@ -85,16 +139,63 @@ def glue_occurrences(labels: Labels, short: ShortAnswers) -> Labels:
     """
     counts = np.bincount(labels, minlength=len(short.copies))
     total = int((counts * short.copies).sum())
-    out = np.full(total, -1, dtype=np.int64)
+    out = np.full(total, -1, dtype=np.min_scalar_type(-max(len(counts), 1)))
+    others_before = OthersBefore(labels, counts, short)
     for value in np.flatnonzero(counts * short.copies).tolist():
-        others = np.sort(_others_before(labels, counts, short, value), axis=None, kind="stable")
-        out[others + np.arange(len(others))] = value
+        # Copy by copy they are in order, or against it: runs that are merged quickly.
+        others = np.sort(others_before(value).T, axis=None, kind="stable")
+        others += np.arange(len(others), dtype=others.dtype)
+        out[others] = value
     if total and out.min() < 0:
         raise _contradiction(labels, counts, short)
-    return out
+    return out.astype(np.int64)
 
 
-def pair_word(labels: Labels, x: int, y: int, short: ShortAnswers) -> Word:
+class OthersBefore:
+    """For each copy of each occurrence of a value, how many tokens of other values stand before it.
+
+    Arguments:
+        labels: the list.
+        counts: how often each value stands in it.
+        short: the answers to its lists of two elements.
+    """
+
+    def __init__(self, labels: Labels, counts: Labels, short: PairAnswers) -> None:
+        self._labels, self._counts, self._short = labels, counts, short
+        total = int((counts * short.copies).sum())
+        # Half the width is twice the speed: all that is done here is reading and writing memory.
+        self._type = np.int32 if total < 2**31 else np.int64
+        self._order = np.argsort(labels.astype(np.min_scalar_type(max(len(counts), 1))), kind="stable")
+        self._ends = np.cumsum(counts)
+        self._sums: dict[bytes, Int[np.ndarray, " n"]] = {}
+
+    def __call__(self, value: int) -> Int[np.ndarray, "n k"]:
+        at = self._order[self._ends[value] - self._counts[value] : self._ends[value]]
+        after, before = self._short.rows(value)
+        copies = int(self._short.copies[value])
+        others = np.empty((copies, len(at)), dtype=self._type).T
+        for copy in range(copies):
+            # Of an element that may stand first or last it matters how many of it stand first.
+            others[:, copy] = int(self._counts @ after[:, copy])
+            more = before[:, copy] - after[:, copy]
+            if not more.any():
+                continue
+            # Values that see the others alike share a running sum, if each of them counts itself as one of these.
+            more[value] = alike = int(more[np.flatnonzero(more)[0]])
+            others[:, copy] += self._running_sum(more)[at]
+            others[:, copy] -= alike * np.arange(1, len(at) + 1, dtype=self._type)
+        return others
+
+    def _running_sum(self, more: Int[np.ndarray, " v"]) -> Int[np.ndarray, " n"]:
+        name = more.tobytes()
+        if name not in self._sums:
+            if len(self._sums) >= SUMS:
+                self._sums.clear()
+            self._sums[name] = np.cumsum(more.astype(self._type).take(self._labels), dtype=self._type)
+        return self._sums[name]
+
+
+def pair_word(labels: Labels, x: int, y: int, short: PairAnswers) -> Word:
     """The answer to a list with all but two values deleted, true where it is y.
 
     Errors:
@@ -103,8 +204,9 @@ def pair_word(labels: Labels, x: int, y: int, short: ShortAnswers) -> Word:
     part = labels[(labels == x) | (labels == y)]
     counts = np.bincount(part, minlength=len(short.copies))
     words = []
+    others_before = OthersBefore(part, counts, short)
     for value in (x, y):
-        others = np.sort(_others_before(part, counts, short, value), axis=None)
+        others = np.sort(others_before(value), axis=None)
         word = np.full(int((counts * short.copies)[[x, y]].sum()), value == x)
         word[others + np.arange(len(others))] = value == y
         words.append(word)
@@ -116,27 +218,15 @@ def pair_word(labels: Labels, x: int, y: int, short: ShortAnswers) -> Word:
     return words[0]
 
 
-def _others_before(labels: Labels, counts: Labels, short: ShortAnswers, value: int) -> Int[np.ndarray, "n k"]:
-    """For each copy of each occurrence of a value, how many tokens of other values stand before it."""
-    at = np.flatnonzero(labels == value)
-    others = np.empty((len(at), int(short.copies[value])), dtype=np.int64)
-    for copy in range(others.shape[1]):
-        after, before = short.after_x[value, :, copy], short.before_x[value, :, copy]
-        # Of an element that may stand first or last it matters how many of it stand first.
-        others[:, copy] = counts @ after
-        if (before != after).any():
-            others[:, copy] += np.cumsum((before - after)[labels])[at]
-    return others
-
-
-def _contradiction(labels: Labels, counts: Labels, short: ShortAnswers) -> Cycle | NotExtendable:
+def _contradiction(labels: Labels, counts: Labels, short: PairAnswers) -> Cycle | NotExtendable:
     """Three tokens in a circle, from two with equal places; or two values whose tokens are in a circle."""
     ranked: dict[int, list[Token]] = {}
     at: dict[int, Token] = {}
     clash = None
+    others_before = OthersBefore(labels, counts, short)
     for value in np.flatnonzero(counts * short.copies).tolist():
         here = np.flatnonzero(labels == value).tolist()
-        others = _others_before(labels, counts, short, value)
+        others = others_before(value)
         order = np.argsort(others, axis=None, kind="stable")
         ranked[value] = [(here[flat // others.shape[1]], flat % others.shape[1]) for flat in order.tolist()]
         for place, token in zip((others.flat[order] + np.arange(len(order))).tolist(), ranked[value], strict=True):
@@ -167,34 +257,34 @@ def _contradiction(labels: Labels, counts: Labels, short: ShortAnswers) -> Cycle
     raise AssertionError("two tokens share a place, and yet no answers contradict each other")
 
 
-def _between(p: Token, q: Token, labels: Labels, short: ShortAnswers, without: tuple[int, ...]) -> Token | None:
+def _between(p: Token, q: Token, labels: Labels, short: PairAnswers, without: tuple[int, ...]) -> Token | None:
     """A token after p and before q, of none of some values."""
     before_p, before_q = (_copies_before(token, labels, short) for token in (p, q))
     where = np.flatnonzero((before_q > before_p) & ~np.isin(labels, without))
     return (int(where[0]), int(before_p[where[0]])) if len(where) else None
 
 
-def _copies_before(token: Token, labels: Labels, short: ShortAnswers) -> Labels:
+def _copies_before(token: Token, labels: Labels, short: PairAnswers) -> Labels:
     """How many copies of each element stand before a token; 0 for those of its own value."""
     position, copy = token
-    after, before = (table[labels[position], :, copy][labels] for table in (short.after_x, short.before_x))
+    after, before = (rows[:, copy][labels] for rows in short.rows(int(labels[position])))
     return np.asarray(np.where(np.arange(len(labels)) > position, after, before))
 
 
-def _is_before(s: Token, t: Token, labels: Labels, short: ShortAnswers) -> bool:
+def _is_before(s: Token, t: Token, labels: Labels, short: PairAnswers) -> bool:
     """Whether the answers put one token before another one, of another value."""
     (i, a), (j, b) = s, t
-    table = short.after_x if i > j else short.before_x
-    return bool(a < table[labels[j], labels[i], b])
+    after, before = short.rows(int(labels[j]))
+    return bool(a < (after if i > j else before)[labels[i], b])
 
 
-def _circle(tokens: tuple[Token, Token, Token], labels: Labels, short: ShortAnswers) -> Cycle:
+def _circle(tokens: tuple[Token, Token, Token], labels: Labels, short: PairAnswers) -> Cycle:
     """The error, with the answers to two elements that show it."""
     answers = []
     for (i, _), (j, _) in zip(tokens, (*tokens[1:], tokens[0]), strict=True):
         x, y = (int(labels[position]) for position in sorted((i, j)))
         word = np.full(int(short.copies[x] + short.copies[y]), y)
-        word[short.after_x[x, y, : short.copies[x]] + np.arange(short.copies[x])] = x
+        word[short.rows(x)[0][y, : short.copies[x]] + np.arange(short.copies[x])] = x
         answers.append(([x, y], word.tolist()))
     first, second, third = ((int(labels[position]), copy) for position, copy in tokens)
     return Cycle((first, second, third), tuple(answers))

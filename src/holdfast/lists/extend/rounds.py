@@ -38,17 +38,22 @@ class Run:
     xs: Any
     translator: Translator
     keep_errors: bool
+    votes: bool = False
+    """Whether a list that is asked for again is to be answered anew."""
     plan: Answering = field(init=False)
     """Yields questions, is sent their answers, returns the result."""
     expected: int = 0
     """About how many questions there will be."""
     waiting: list[Labels] = field(default_factory=list)
     """Questions of this round."""
+    anew: list[bool] = field(default_factory=list)
+    """Which of them were asked before, and may not be answered by what was said then."""
     result: Any = None
     """What came out, or the error; `None` before."""
     queries: int = 0
     longest: int = 0
     rounds: int = 0
+    _asked: set[bytes] = field(default_factory=set)
 
     @classmethod
     def of(cls, xs: Any, key: Key, keep_errors: bool) -> Run:
@@ -87,9 +92,16 @@ class Run:
             except StopIteration as stop:
                 self.result = stop.value
                 return
+            self.anew = [self.votes and self._again(query) for query in self.waiting]
             self.queries += len(self.waiting)
             self.longest = max([self.longest, *map(len, self.waiting)])
             self.rounds += 1
+
+    def _again(self, query: Labels) -> bool:
+        name = query.tobytes()
+        again = name in self._asked
+        self._asked.add(name)
+        return again
 
     def _read(self, answers: Sequence[list[Any] | BadAnswer], tolerant: bool) -> list[Labels | None]:
         """Answers as labels; `None` for a bad one."""
@@ -119,13 +131,14 @@ def finish(runs: Sequence[Run], oracle: Oracle, *, tolerant: bool) -> None:
     with Bar("extrapolate", sum(run.expected for run in moving), wanted=oracle.progress) as bar:
         while moving := [run for run in moving if run.result is None]:
             queries = [run.translator.query(query) for run in moving for query in run.waiting]
+            anew = [again for run in moving for again in run.anew]
             # One batch to a function that takes batches, and to a budget that is kept or passed as a whole.
             whole = oracle.batched or oracle.max_queries is not None or not bar.live
             step = max(len(queries), 1) if whole else SLICE
             answers: list[list[Any] | BadAnswer] = []
             for start in range(0, len(queries), step):
-                part = queries[start : start + step]
-                answers += oracle.attempt(part) if one_by_one else oracle.ask(part)
+                part, fresh = queries[start : start + step], anew[start : start + step]
+                answers += oracle.attempt(part, fresh=fresh) if one_by_one else oracle.ask(part, fresh=fresh)
                 bar.advance(len(part))
             rest = iter(answers)
             for run in moving:

@@ -12,6 +12,7 @@ Mode = Literal["auto", "distinct", "group", "positional"]
 Engine = Literal["auto", "faces", "pairs", "merge", "blocks", "cover"]
 OnInconsistent = Literal["raise", "repair", "return"]
 Relabel = Literal["any", "rank"]
+Presentation = Literal["auto", "given", "both"]
 
 CALIBRATION_LISTS = 24
 
@@ -31,6 +32,7 @@ class Settings:
     mode: Mode = "auto"
     engine: Engine = "auto"
     votes: int = 1
+    presentation: Presentation = "auto"
     on_inconsistent: OnInconsistent = "raise"
     relabel: Relabel | None = None
     placeholders: Sequence[Any] | None = None
@@ -41,11 +43,12 @@ class Settings:
         for name, known in (
             ("mode", get_args(Mode)),
             ("engine", get_args(Engine)),
+            ("presentation", get_args(Presentation)),
             ("on_inconsistent", get_args(OnInconsistent)),
             ("relabel", (*get_args(Relabel), None)),
         ):
             value = getattr(self, name)
-            if value not in known:
+            if not any(value is name or (isinstance(value, str) and value == name) for name in known):
                 raise ArgumentError(name, "one of " + ", ".join(map(str, known)), value)
         count_of("capacity", self.capacity, least=2)
         count_of("votes", self.votes, least=1)
@@ -56,8 +59,13 @@ class Settings:
             raise ArgumentError("capacity", expected, self.capacity)
         if self.relabel is not None and self.mode in ("distinct", "group"):
             raise ArgumentError("mode", "auto or positional with relabel", self.mode)
-        if self.placeholders is not None and len(self.placeholders) < 2:
-            raise ArgumentError("placeholders", "two or more", len(self.placeholders))
+        if self.placeholders is not None:
+            if not isinstance(self.placeholders, Sequence) or len(self.placeholders) < 2:
+                raise ArgumentError("placeholders", "two or more, in a sequence", self.placeholders)
+            if self.relabel is None:
+                raise ArgumentError("placeholders", "none without relabel", self.placeholders)
+        if self.presentation != "auto" and not self.by_votes:
+            raise ArgumentError("presentation", "auto where answers are not voted on", self.presentation)
         tolerant = ("auto", "cover") if self.votes > 1 else ("auto", "cover", "blocks")
         if self.by_votes and self.engine not in tolerant:
             raise ArgumentError("engine", f"{' or '.join(tolerant)} where answers are voted on", self.engine)

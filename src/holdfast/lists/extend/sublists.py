@@ -74,6 +74,18 @@ class Sublists:
         expected = f"at least {total}, since mode group shows the function {what} ({' and '.join(shown)})"
         return ArgumentError("capacity", expected, self.capacity)
 
+    def refuse_too_long(self, values: Sequence[int]) -> None:
+        """An error before anything is asked, if some two of the values cannot be shown together.
+
+        Errors:
+            ArgumentError: they cannot.
+        """
+        if len(values) < 2 or self.capacity is None:
+            return
+        largest = sorted(values, key=lambda value: -self.counts[value])[:2]
+        if sum(self.counts[value] for value in largest) > self.capacity:
+            raise self.too_long(largest)
+
     def packed(self, values: Iterable[int], size: int) -> Iterator[list[int]]:
         """Values in groups of at most so many elements, in their order; a value that has more is alone."""
         group: list[int] = []

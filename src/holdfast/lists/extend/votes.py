@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Undetermined
-from holdfast.lists.extend.pairs import closure
+from holdfast.lists.extend.pairs import as_labels, closure
+from holdfast.lists.extend.presentation import Balanced, balance
 from holdfast.lists.extend.ranking import AnyLabels, kemeny_cost, rank
 from holdfast.lists.tokens import Token
 
@@ -36,11 +37,14 @@ class Ranking:
             majority between neighbours shows nowhere.
         optimal: no list has fewer votes against it.
         cost: votes against the list (Kemeny's distance, summed over the votes).
-        confidence: share of all votes that agree with the list; 1 where there are none.
+        confidence: share of all votes that agree with the list; 1 where there are none. Where it is in doubt whether
+            the function looks at where elements stand, the lower of the two shares.
         neighbours: the same for each two neighbours in the list; 1 between copies of one value, and 1/2 where no
             answer held both.
         disputed: pairs of tokens, in the order of the list, with votes against that order.
         discarded: answers that were not counted.
+        turning: share of the pairs seen in both orders of presentation whose answer turns with the list.
+        by_place: whether the function was taken to look at where elements stand.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -51,6 +55,8 @@ class Ranking:
     neighbours: Float[np.ndarray, " n_less_1"]
     disputed: tuple[tuple[Token, Token], ...]
     discarded: int
+    turning: float = 0.0
+    by_place: bool = False
 
 
 class Votes:
@@ -75,15 +81,16 @@ class Votes:
         self.alphabet_size = count_of("alphabet_size", alphabet_size)
         self._shown: dict[int, int] = {}
         self._seen: list[Counter[int]] = [Counter() for _ in range(alphabet_size)]
-        self._answers: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self._answers: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = []
         self._aliens = 0
 
-    def add(self, query: AnyLabels, answer: AnyLabels) -> bool:
+    def add(self, query: AnyLabels, answer: AnyLabels, *, turned: bool = False) -> bool:
         """Count one answer.
 
         Arguments:
             query: labels of the list that was shown; each value with as many copies as in every other list.
             answer: labels of what came out; -1 for a value that is no label.
+            turned: the list was shown the other way round.
 
         Returns:
             Whether it casts votes, as far as is known by now: an answer with unusual counts is kept, and counts once
@@ -92,8 +99,8 @@ class Votes:
         Errors:
             ArgumentError: a label is out of range, or another list held another number of copies of it.
         """
-        shown = Counter(_plain(query))
-        came_out = _plain(answer)
+        shown = Counter(as_labels("query", query).tolist())
+        came_out = tuple(as_labels("answer", answer).tolist())
         for label, copies in shown.items():
             if not 0 <= label < self.alphabet_size:
                 raise ArgumentError("query", f"labels from 0 to {self.alphabet_size - 1}", label)
@@ -106,15 +113,15 @@ class Votes:
             return False
         for label in shown:
             self._seen[label][copies_out[label]] += 1
-        self._answers.append((tuple(shown), came_out))
+        self._answers.append((tuple(shown), came_out, turned))
         return all(copies_out[label] == self._multiplicity(label) for label in shown)
 
     @property
     def discarded(self) -> int:
         """Answers that cast no vote, by what is known now."""
-        return self._aliens + len(self._answers) - len(self._kept())
+        return self._aliens + len(self._answers) - sum(len(self._kept(turned)) for turned in (False, True))
 
-    def glue(self, seed: int = 0, *, guess: bool = False) -> Ranking:
+    def glue(self, seed: int = 0, *, guess: bool = False, by_place: bool | None = None) -> Ranking:
         """The list with the fewest votes against it that is found.
 
         Two tokens that no answer showed together may still be in order through others: first before second, second
@@ -123,15 +130,21 @@ class Votes:
         Arguments:
             seed: decides between tokens with equal scores.
             guess: leave such neighbours as they are, with a confidence of one half.
+            by_place: whether the function is meant to look at where elements stand, so that answers to lists which were
+                shown the other way round are no votes for the same order; `None`: as the votes have it. Without such
+                lists it makes no difference.
 
         Errors:
             Undetermined: no vote orders two neighbours (without `guess`), or a value was never seen in an answer.
                 `missing` holds the pairs of labels to ask for, each of which stands for the list of these values.
         """
+        count_of("seed", seed)
         copies = np.array([self._multiplicity(label) for label in range(self.alphabet_size)], dtype=np.int64)
         values = np.repeat(np.arange(self.alphabet_size), copies)
-        kept = self._kept()
-        support = _support(kept, values, np.cumsum(copies) - copies)
+        first = np.cumsum(copies) - copies
+        given, turned = (_support(self._kept(way), values, first) for way in (False, True))
+        balanced = balance(given, turned, by_place=by_place)
+        support = balanced.weighed
         same = values[:, None] == values
         order, consistent, optimal = rank(support, same, seed)
         if not guess:
@@ -139,19 +152,20 @@ class Votes:
         for label, seen in enumerate(self._seen):
             if not seen:
                 raise Undetermined([[label]])
-        discarded = self._aliens + len(self._answers) - len(kept)
-        return _ranking(order, support, same, values, (consistent, optimal), discarded)
+        return _ranking(order, balanced, same, values, (consistent, optimal), self.discarded)
 
     def _multiplicity(self, label: int) -> int:
         # A value that was never seen stands for itself, so that the pairs it lacks are found.
         return max(self._seen[label], key=self._seen[label].__getitem__, default=1)
 
-    def _kept(self) -> list[tuple[int, ...]]:
+    def _kept(self, turned: bool) -> list[tuple[int, ...]]:
+        """The answers that cast votes, of lists as they are or turned round."""
         usual = [self._multiplicity(label) for label in range(self.alphabet_size)]
         return [
             answer
-            for shown, answer in self._answers
-            if len(answer) == sum(usual[label] for label in shown)
+            for shown, answer, way in self._answers
+            if way == turned
+            and len(answer) == sum(usual[label] for label in shown)
             and all(copies == usual[label] for label, copies in Counter(answer).items())
         ]
 
@@ -200,18 +214,20 @@ def _refuse_guesses(
 
 def _ranking(
     order: Int[np.ndarray, " n"],
-    support: Int[np.ndarray, "n n"],
+    balanced: Balanced,
     same: Bool[np.ndarray, "n n"],
     values: Int[np.ndarray, " n"],
     flags: tuple[bool, bool],
     discarded: int,
 ) -> Ranking:
-    cost = kemeny_cost(order, support)
-    total = int(support.sum())
+    support, weighed = balanced.support, balanced.weighed
     left, right = order[:-1], order[1:]
-    agree, against = support[left, right], support[right, left]
     unheard = np.where(same[left, right], 1.0, 0.5)
-    neighbours = np.where(agree + against > 0, agree / np.maximum(agree + against, 1), unheard)
+    shares = []
+    for votes in (weighed, balanced.plain) if balanced.by_place else (weighed,):
+        agree, against = votes[left, right], votes[right, left]
+        shares.append(np.where(agree + against > 0, agree / np.maximum(agree + against, 1), unheard))
+    neighbours = np.minimum.reduce(shares)
     copy = _copy_numbers(values[None])[0]
     tokens = [(int(values[token]), int(copy[token])) for token in order]
     disputed = np.argwhere(np.tril(support[np.ix_(order, order)], -1).T)
@@ -219,12 +235,20 @@ def _ranking(
         labels=values[order],
         consistent=flags[0],
         optimal=flags[1],
-        cost=cost,
-        confidence=1 - cost / total if total else 1.0,
+        cost=kemeny_cost(order, support),
+        confidence=min(_agreement(order, votes) for votes in (support, balanced.plain)),
         neighbours=neighbours,
         disputed=tuple((tokens[before], tokens[after]) for before, after in disputed.tolist()),
         discarded=discarded,
+        turning=balanced.turning,
+        by_place=balanced.by_place,
     )
+
+
+def _agreement(order: Int[np.ndarray, " n"], votes: Int[np.ndarray, "n n"]) -> float:
+    """Share of the votes that agree with an order; 1 where there are none."""
+    total = int(votes.sum())
+    return 1 - kemeny_cost(order, votes) / total if total else 1.0
 
 
 def _copy_numbers(labels: Int[np.ndarray, "rows n"]) -> Int[np.ndarray, "rows n"]:
@@ -238,7 +262,3 @@ def _copy_numbers(labels: Int[np.ndarray, "rows n"]) -> Int[np.ndarray, "rows n"
     numbers = np.empty_like(labels)
     np.put_along_axis(numbers, by_label, at - starts, axis=1)
     return numbers
-
-
-def _plain(labels: AnyLabels) -> tuple[int, ...]:
-    return tuple(labels.tolist()) if isinstance(labels, np.ndarray) else tuple(map(int, labels))

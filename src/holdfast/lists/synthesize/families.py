@@ -257,15 +257,15 @@ def permutation_family(space: VersionSpace, limits: Limits) -> Family:
         x, into, out = changed
         reason = f"{values[x]!r} goes in {_times(into)} and comes out {_times(out)}"
         return Family("permutation", (), 0, True, scope, reason)
+    if len(values) > PERMUTED:
+        reason = f"there are more than {PERMUTED} values, and none was looked for"
+        return Family("permutation", (), None, False, scope, reason)
     allowed: dict[tuple[int, int], set[tuple[Word, Word]]] = {}
     for part, (answer, _) in space.pair_words.items():
         i, j = sorted(set(part))
         options = allowed.setdefault((i, j), set(PAIR_ANSWERS))
         word, wanted = tuple(int(x == j) for x in part), tuple(int(x == j) for x in answer)
         options -= {option for option in options if _permuted(word, option) != wanted}
-    if len(values) > PERMUTED:
-        reason = f"there are more than {PERMUTED} values, and none was looked for"
-        return Family("permutation", (), None, False, scope, reason)
     # Each takes time that grows with the pairs.
     limit = min(limits.hypotheses, DECISIONS // max(1, len(values) ** 2))
     types: list[PermutationType] = []

@@ -8,7 +8,7 @@ concatenation of blocks that repeat every element in place, of the list or of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise, product
 from typing import Any
@@ -17,6 +17,9 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Cycle
 from holdfast.lists.synthesize.words import Word, rows, three_cycle, two_letter_words
 from holdfast.lists.values import as_given
+
+MOST_COPIES = 1000
+"""Copies of an element beyond which nobody waits for a list of functions."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ def natural(k: int) -> Iterator[Natural]:
     Returns:
         An iterator in the lexicographic order of the words: 1, 2, 6, 18, 54, 162, ... functions.
     """
-    count_of("k", k)
+    if count_of("k", k) > MOST_COPIES:
+        raise ArgumentError("k", f"at most {MOST_COPIES}", k)
     return map(Natural.from_word, natural_words(k))
 
 
@@ -171,6 +175,8 @@ def natural_sums(k: int) -> Iterator[Natural]:
 
 def compositions(k: int) -> Iterator[tuple[int, ...]]:
     """All lists of positive numbers with sum k, short ones first."""
+    if k > MOST_COPIES:
+        raise ArgumentError("k", f"at most {MOST_COPIES}", k)
     if k == 0:
         yield ()
     for cuts in range(k):
@@ -181,7 +187,11 @@ def compositions(k: int) -> Iterator[tuple[int, ...]]:
 
 def parse_word(argument: str, word: Sequence[int] | str) -> Word:
     """A word with as many zeros as ones from a list or a text, or an error that names the argument."""
+    if not isinstance(word, Iterable):
+        raise ArgumentError(argument, "as many zeros as ones, and nothing else", word)
     letters = tuple("01".find(letter) if isinstance(letter, str) else letter for letter in word)
+    if not all(isinstance(letter, int) for letter in letters):
+        raise ArgumentError(argument, "as many zeros as ones, and nothing else", word)
     if any(letter not in (0, 1) for letter in letters) or 2 * sum(letters) != len(letters):
         raise ArgumentError(argument, "as many zeros as ones, and nothing else", word)
     return tuple(map(int, letters))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from holdfast.errors import ArgumentError, count_of
 from holdfast.lists.errors import Cycle
 from holdfast.lists.synthesize.natural import (
+    MOST_COPIES,
     block_code,
     block_name,
     compositions,
@@ -196,7 +197,8 @@ def order_natural(k: int) -> Iterator[OrderNatural]:
     Returns:
         An iterator over them: 1, 4, 20, 100, 500, ... functions.
     """
-    count_of("k", k)
+    if count_of("k", k) > MOST_COPIES:
+        raise ArgumentError("k", f"at most {MOST_COPIES}", k)
     words = [(word, rows(word)) for word in natural_words(k)]  # three values that all appear the same way round
     mixed = [ways for ways in APPEARANCES if len(set(ways)) > 1]
     for (first, up), (second, down) in product(words, repeat=2):

@@ -8,7 +8,7 @@ glued from answers on pairs has three tokens that go round in a circle.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, product
@@ -29,6 +29,9 @@ from holdfast.lists.synthesize.words import (
     words_with,
 )
 from holdfast.lists.values import as_given
+
+MOST_LISTED = 1000
+"""Values beyond which nobody waits for a list of functions."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def permutation_type(n: int) -> Iterator[PermutationType]:
     Returns:
         An iterator over them: 1, 1, 4, 20, 138, 1182, ... functions.
     """
-    count_of("n", n)
+    if count_of("n", n) > MOST_LISTED:
+        raise ArgumentError("n", f"at most {MOST_LISTED}", n)
     for answers in tables((1,) * n, {}):
         yield weak_order(range(n), answers)
 
@@ -186,6 +190,8 @@ def filter_equivariant(multiplicities: Sequence[int]) -> Iterator[FilterEquivari
     Returns:
         An iterator over them: 20 for copies (1, 1, 1), 64 for (2, 1, 1), 1422 for (2, 2, 2).
     """
+    if not isinstance(multiplicities, Iterable):
+        raise ArgumentError("multiplicities", "numbers of copies", type(multiplicities).__name__)
     copies = tuple(count_of("multiplicities", k) for k in multiplicities)
     pairs = pairs_of(len(copies))
     for answers in tables(copies, {}):

@@ -16,6 +16,8 @@ Example = tuple[Sequence[Any], Sequence[Any]]
 
 CANDIDATES = 10
 """Answers that are called few."""
+TRIANGLE_LABELS = 100
+"""Values whose triples are searched where there are very many pairs."""
 TRIANGLES = 100_000
 """Triples of known pairs that are searched for a circle among several examples."""
 
@@ -117,9 +119,15 @@ class VersionSpace:
             Cycle: there are such; no filter-equivariant function agrees with the examples.
         """
         parts: dict[tuple[int, int], list[Word]] = {}
+        # Of very many pairs those of the first values make as many triples as are searched.
+        most = TRIANGLE_LABELS if len(self.pair_words) > TRIANGLES else len(self.alphabet.values)
         for part in self.pair_words:
-            x, y = sorted(set(part))
-            parts.setdefault((x, y), []).append(part)
+            if part[0] >= most or part[-1] >= most:
+                continue
+            x, y = part if len(part) == 2 else set(part)
+            if x >= most or y >= most:
+                continue
+            parts.setdefault((x, y) if x < y else (y, x), []).append(part)
         for pairs in islice(_triples(parts), TRIANGLES):
             if len({self.pair_words[part][1] for part in pairs.values()}) == 1:
                 continue
@@ -131,6 +139,32 @@ class VersionSpace:
             glued = glue({x: _copies(x, answers) for x in labels}, answers)
             if isinstance(glued, Circle):
                 raise self._cycle(glued, pairs)
+
+
+class PairsOf(Mapping[Word, tuple[Word, int]]):
+    """The pair words of one example, found when they are wanted: there are half a million on a thousand values.
+
+    Arguments:
+        word: labels of the list.
+        answered: labels of its answer.
+    """
+
+    def __init__(self, word: Word, answered: Word) -> None:
+        self._places, self._answer_places = _places(word), _places(answered)
+
+    def __getitem__(self, part: Word) -> tuple[Word, int]:
+        labels = set(part)
+        if len(labels) == 2:
+            x, y = labels
+            if x in self._places and y in self._places and _restricted(x, y, self._places) == part:
+                return _restricted(x, y, self._answer_places), 0
+        raise KeyError(part)
+
+    def __iter__(self) -> Iterator[Word]:
+        return (_restricted(x, y, self._places) for x, y in combinations(sorted(self._places), 2))
+
+    def __len__(self) -> int:
+        return len(self._places) * (len(self._places) - 1) // 2
 
 
 def version_space(examples: Sequence[Example]) -> VersionSpace:
@@ -148,7 +182,8 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
     alphabet = Alphabet([x for given, _ in examples for x in given])
     labelled: list[tuple[Word, Word]] = []
     counts: dict[tuple[int, int], tuple[int, int]] = {}
-    pair_words: dict[Word, tuple[Word, int]] = {}
+    eager: dict[Word, tuple[Word, int]] = {}
+    pair_words: Mapping[Word, tuple[Word, int]] = eager
     wholes: dict[Word, int] = {}
     for number, (given, answer) in enumerate(examples):
         start = sum(len(earlier_list) for earlier_list, _ in examples[:number])
@@ -167,12 +202,12 @@ def version_space(examples: Sequence[Example]) -> VersionSpace:
             copies, shown = counts.setdefault((x, word.count(x)), (answered.count(x), number))
             if copies != answered.count(x):
                 raise WrongMultiplicity(alphabet.values[x], examples[shown], examples[number])
+        if len(examples) == 1:
+            pair_words = PairsOf(word, answered)
+            break
         places, answer_places = _places(word), _places(answered)
-        for x, y in combinations(labels, 2):
-            # As `restrict`, in time of the part.
-            part = tuple(word[place] for place in sorted(places[x] + places[y]))
-            rest = tuple(answered[place] for place in sorted(answer_places.get(x, []) + answer_places.get(y, [])))
-            known, shown = pair_words.setdefault(part, (rest, number))
+        for part, rest in _parts(labels, places, answer_places):
+            known, shown = eager.setdefault(part, (rest, number))
             if known != rest:
                 raise Contradiction(
                     alphabet.decode(part),
@@ -211,6 +246,33 @@ def _places(word: Word) -> dict[int, list[int]]:
     for place, label in enumerate(word):
         places.setdefault(label, []).append(place)
     return places
+
+
+def _parts(
+    labels: Sequence[int], places: Mapping[int, list[int]], answer_places: Mapping[int, list[int]]
+) -> Iterator[tuple[Word, Word]]:
+    """What is left of a list and of its answer, for every two labels."""
+    ways = places, answer_places
+    if all(len(way) == len(labels) and all(len(at) == 1 for at in way.values()) for way in ways):
+        # A permutation of a list without duplicates: half a million pairs on a thousand labels.
+        given, answered = ({label: at[0] for label, at in way.items()} for way in ways)
+        for number, x in enumerate(labels):
+            here, there = given[x], answered[x]
+            for y in labels[number + 1 :]:
+                forth, back = (x, y), (y, x)
+                yield forth if here < given[y] else back, forth if there < answered[y] else back
+        return
+    for x, y in combinations(labels, 2):
+        yield _restricted(x, y, places), _restricted(x, y, answer_places)
+
+
+def _restricted(x: int, y: int, places: Mapping[int, list[int]]) -> Word:
+    """As `restrict` to two labels, in time of what is left."""
+    of_x, of_y = places.get(x, ()), places.get(y, ())
+    if len(of_x) == 1 == len(of_y):
+        return (x, y) if of_x[0] < of_y[0] else (y, x)
+    ordered = sorted([*((place, x) for place in of_x), *((place, y) for place in of_y)])
+    return tuple([label for _, label in ordered])
 
 
 def _copies(label: int, words: Mapping[tuple[int, int], Word]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -136,7 +137,7 @@ def glued(
     `blocks` merges with lists as long as those trained on; `pairs` asks for every two elements; `votes k` asks for
     every two elements in k lists as long as those trained on, and repairs what does not fit.
     """
-    from holdfast.lists import Extension, Oracle, extrapolate
+    from holdfast.lists import ExpensivePlan, Extension, Oracle, extrapolate
     from holdfast.studies.lists.model import as_list_function
 
     for task in tasks:
@@ -145,7 +146,12 @@ def glued(
             kind, _, votes = arm.partition(" ")
             options: dict[str, Any] = {"engine": kind}
             if votes:
-                options = {"votes": int(votes), "on_inconsistent": "return", "seed": seed}
+                options = {
+                    "votes": int(votes),
+                    "presentation": "given",
+                    "on_inconsistent": "return",
+                    "seed": seed,
+                }
             capacity = 2 if kind == "pairs" else config.longest
             oracle = Oracle(f, batched=True, progress=False)
             extended = extrapolate(oracle, capacity, mode="distinct", **options)
@@ -153,7 +159,9 @@ def glued(
                 if n > {"pairs": config.pairs_longest, "votes": config.votes_longest}.get(kind, n):
                     continue
                 lists = _test_lists(config, seed, n)
-                extensions = extended.explain_batch(lists, return_exceptions=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExpensivePlan)  # arm `pairs` is meant to
+                    extensions = extended.explain_batch(lists, return_exceptions=True)
                 answered = [extension for extension in extensions if isinstance(extension, Extension)]
                 answers = [extension.output if isinstance(extension, Extension) else None for extension in extensions]
                 row: Row = {"arm": arm, "task": task, "n": n} | score(answers, _gold(task, lists))

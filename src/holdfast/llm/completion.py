@@ -1,0 +1,102 @@
+"""What an answer of the chat protocol says: the model's message, what it cost, or the provider's refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WORDS = 300
+"""Characters of a provider's words that a message shows."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The model's next message.
+
+    Arguments:
+        text: its text; empty where it has none.
+        cut_off: it ran out of completion tokens before its end.
+        choice: all that the server says of it, such as the log-probabilities of its tokens where they were asked for.
+        refusal: why the model or the provider's filter gave no answer, in their words; empty where they did.
+    """
+
+    text: str
+    cut_off: bool
+    choice: Mapping[str, Any] = field(repr=False)
+    refusal: str = ""
+
+
+def completion_of(answer: Any) -> Completion:
+    """The message in a parsed body.
+
+    Errors:
+        ValueError, LookupError, TypeError, AttributeError: it is no chat completion.
+    """
+    choice = answer["choices"][0]
+    message = choice["message"]
+    reason = choice.get("finish_reason")
+    refusal = message.get("refusal")
+    if not isinstance(refusal, str) or not refusal:
+        refusal = "the provider's filter stopped the answer" if reason == "content_filter" else ""
+    return Completion(_text(message.get("content")), reason in ("length", "max_tokens"), choice, refusal)
+
+
+def tokens_of(answer: Any) -> tuple[int, int] | None:
+    """Prompt and completion tokens that a parsed body reports; `None`: it reports none that could be.
+
+    Whatever the rest of the body is like: what is malformed is billed as well.
+    """
+    usage = answer.get("usage") if isinstance(answer, Mapping) else None
+    if not isinstance(usage, Mapping):
+        return None
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    total = _count(usage, "total_tokens")
+    if prompt is None and completion is None and total is None:
+        return None
+    if completion is None:
+        completion = max((total or 0) - (prompt or 0), 0)
+    if prompt is None:
+        prompt = max((total or 0) - completion, 0)
+    return prompt, completion
+
+
+def words_of(text: str) -> str:
+    """A provider's words in a body, on one line: its message where there is one, else what it sent."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return _short(text)
+    while isinstance(body, list) and body:
+        body = body[0]
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    message = error.get("message") if isinstance(error, Mapping) else error
+    if not isinstance(message, str):
+        return _short(text)
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return _short(f"{message} ({code})" if isinstance(code, str) and code not in message else message)
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= WORDS else f"{words[:WORDS]}..."
+
+
+def _count(usage: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        number = usage.get(name)
+        if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) and number >= 0:
+            return math.ceil(number)
+    return None
+
+
+def _text(content: Any) -> str:
+    """Content of a message: a text, or a list of parts of which some are text, or nothing."""
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError(content)
+    return content or ""
