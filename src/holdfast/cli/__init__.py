@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     with contextlib.suppress(ValueError):  # signals can be set in the main thread only
         signal.signal(signal.SIGTERM, _interrupt)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, _interrupt)
     status = OK
     try:
         status = _dispatch(words)

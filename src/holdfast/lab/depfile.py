@@ -1,8 +1,8 @@
 """What a trial's result depends on, as its worker recorded it, and whether that is still as it was.
 
-A depfile names modules and files: modules by their dotted names, found anew when it is checked, and files by
-their paths from the study's root. So a study may be moved as a whole, and a file that comes to stand before another
-one of its name is noticed.
+A depfile names modules and files: modules by their dotted names, found anew when it is checked, and files by their
+paths from the study's root, or from the working folder (`./`) where the trial has named them so. So a study may be
+moved as a whole, and a file that comes to stand before another one of its name is noticed.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def digest_of_file(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         if os.path.isdir(path):
-            for item in sorted(item for item in Path(path).rglob("*") if item.is_file()):
-                digest.update(f"{item.relative_to(path).as_posix()} {digest_of_file(item)}\n".encode())
+            for name, item in sorted(_inside(str(path))):
+                digest.update(f"{name} {digest_of_file(item) if item else FOLDER}\n".encode(errors="surrogateescape"))
         else:
             with open(path, "rb") as file:
                 while block := file.read(1 << 20):
@@ -162,6 +162,22 @@ def digest_of_file(path: str | Path) -> str:
     except FileNotFoundError:
         return ABSENT
     return digest.hexdigest()[:16]
+
+
+def _inside(folder: str) -> Iterator[tuple[str, str | None]]:
+    """All files below a folder by their names there, and the folders, which have no file; through links, too."""
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link to a folder that it lies in
+            folders.clear()
+            continue
+        seen.add(real)
+        yield f"{os.path.relpath(where, folder)}/", None
+        for name in names:
+            path = os.path.join(where, name)
+            if os.path.isfile(path):
+                yield os.path.relpath(path, folder), path
 
 
 class Files:
@@ -187,8 +203,8 @@ class Files:
             if before != (now := self._module(name, place, whole)):
                 return _words(place.source.name if name == RUN else _file_name(name, place), before, now)
         for name, before in depfile.files.items():
-            key = (str(place.root), name)
-            now = self._now.get(key) or self._now.setdefault(key, digest_of_file(place.root / name))
+            path = Path(name) if name.startswith("./") else place.root / name
+            now = self._now.get((str(path),)) or self._now.setdefault((str(path),), digest_of_file(path))
             if before != now:
                 return _words(name, before, now)
         return None

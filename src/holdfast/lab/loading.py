@@ -108,6 +108,7 @@ class Recorder:
         self._strangers: set[str] = set()
         self._executed: set[str] = set()
         self._own = threading.local()
+        self._here = os.getcwd()
         self.slate: Slate | None = None
 
     def install(self) -> None:
@@ -169,7 +170,9 @@ class Recorder:
             error: what the trial raised.
         """
         missed = set(self._missed)
-        while error is not None:
+        seen: set[int] = set()
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
             names = {getattr(error, "name", None), *(word for word in error.args if isinstance(word, str))}
             missed |= {module for module, left in self._left_out.items() if names & left}
             error = error.__cause__ or error.__context__
@@ -178,8 +181,8 @@ class Recorder:
     def declare(self, path: str) -> None:
         """Note a file or folder that something depends on."""
         with self.unheard():
-            where = os.path.relpath(os.path.realpath(path), self.place.root)
-            self._note(self._files, Path(where).as_posix(), digest_of_file(path))
+            where = f"./{os.path.normpath(path)}" if self._from_here(path) else self._from_root(path)
+            self._note(self._files, where, digest_of_file(path))
 
     def adopt(self, depfile: Depfile, path: str | os.PathLike[str]) -> None:
         """Note what a checkpoint depends on, instead of the checkpoint itself.
@@ -277,8 +280,8 @@ class Recorder:
         if isinstance(path, int) or getattr(self._own, "busy", False):
             return
         with self.unheard():
-            full = os.path.realpath(os.fsdecode(path))
-            where = self.place.below_root(full)
+            text = os.fsdecode(path)
+            full, where = os.path.realpath(text), self._where(text)
             if where is None:
                 return
             reads, writes = _use(mode, flags, os.path.exists(full))
@@ -291,16 +294,29 @@ class Recorder:
                 return
             if writes and self._files.get(where, ABSENT) == ABSENT:  # what a trial makes itself is no dependency
                 self._files.pop(where, None)
-                self._written.add(where)
-            elif reads and where not in self._written:
+                self._written.add(full)
+            elif reads and full not in self._written:
                 self._read(full, where)
 
     def renamed(self, old: Any, new: Any) -> None:
         """Note that a file is about to be renamed."""
-        before, after = (self.place.below_root(os.path.realpath(os.fsdecode(path))) for path in (old, new))
-        if after is not None and (before is None or before in self._written):
-            self._files.pop(after, None)
-            self._written.add(after)
+        before, after = (os.fsdecode(path) for path in (old, new))
+        where = self._where(after)
+        if where is not None and (self._where(before) is None or os.path.realpath(before) in self._written):
+            self._files.pop(where, None)
+            self._written.add(os.path.realpath(after))
+
+    def _where(self, path: str) -> str | None:
+        """How another process finds a file again: links are followed anew; `None` where it lies far from the study."""
+        where = self.place.below_root(os.path.abspath(path)) or self.place.below_root(os.path.realpath(path))
+        return f"./{os.path.normpath(path)}" if where is not None and self._from_here(path) else where
+
+    def _from_here(self, path: str) -> bool:
+        """Whether a path begins in the working folder that the process has started in."""
+        try:
+            return not os.path.isabs(path) and os.getcwd() == self._here
+        except OSError:
+            return False
 
     def _read(self, full: str, where: str) -> None:
         try:
@@ -361,8 +377,12 @@ class _Loader(SourceFileLoader):
                 self._recorder.miss(module.__name__)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name, obj=module)
 
+        def names() -> list[str]:
+            self._recorder.miss(module.__name__)  # whoever lists the names may use any
+            return sorted(module.__dict__)
+
         if left_out:
-            module.__dict__["__getattr__"] = missing
+            module.__dict__.update(__getattr__=missing, __dir__=names)
         slate = self._recorder.slate
         with slate.importing_project(module.__name__) if slate is not None else contextlib.nullcontext():
             exec(code, module.__dict__)

@@ -9,18 +9,23 @@ process computes no other.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import decimal
 import gc
 import hashlib
 import io
 import locale
+import multiprocessing
 import operator
 import os
 import random
+import resource
 import signal
 import sys
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,7 +56,7 @@ class Slate:
         self._number = 0  # sixty-three bits from the seeds of the trial
         self._seeded: set[str] = set()
         self._clean: dict[str, Any] | None = None
-        self._threads = 0
+        self._threads = 0, 0  # Python's and the system's
         self._under_way: list[dict[str, Any]] = []  # as the process was when files of the project began to load
         self._spent = ""
         self._in_library = False
@@ -60,7 +65,7 @@ class Slate:
         """The code that computes trials has been loaded: this is what the process is to be before each of them."""
         _streams.keep()
         self._clean = _look()
-        self._threads = threading.active_count()
+        self._threads = _thread._count(), _tasks()
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Set all random states that there are; those of libraries still to be imported follow with their import.
@@ -173,9 +178,19 @@ def _random_state() -> tuple[Any, ...]:
     return tuple(states)
 
 
-def _left_running(threads: int) -> str:
+def _tasks() -> int:
+    """Threads of this process, as the system counts them; 0 where it does not say."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+def _left_running(threads: tuple[int, int]) -> str:
     """What of a trial still goes on after it: nobody knows what that will do to the next one."""
-    if threading.active_count() > threads:
+    if _tasks() > threads[1]:
+        time.sleep(0.001)  # Python counts a thread only once it runs
+    if _thread._count() > threads[0]:
         return "the trial has left a thread"
     if hasattr(os, "waitpid"):
         with contextlib.suppress(ChildProcessError):
@@ -189,6 +204,7 @@ def _write_environment(before: dict[str, str]) -> None:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+    time.tzset()
 
 
 def _read_umask() -> int:
@@ -275,13 +291,14 @@ _ALL_OF = slice(None)
 
 def _read_context() -> tuple[Any, ...]:
     context = decimal.getcontext()
-    return context.prec, context.rounding, context.Emin, context.Emax, dict(context.traps)
+    flags = {kind for kind, raised in context.flags.items() if raised}
+    traps = {kind for kind, caught in context.traps.items() if caught}
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, flags, traps
 
 
 def _write_context(before: tuple[Any, ...]) -> None:
-    prec, rounding, low, high, traps = before
-    signals = [kind for kind, caught in traps.items() if caught]
-    decimal.setcontext(decimal.Context(prec=prec, rounding=rounding, Emin=low, Emax=high, traps=signals))
+    prec, rounding, low, high, capitals, clamp, flags, traps = before
+    decimal.setcontext(decimal.Context(prec, rounding, low, high, capitals, clamp, list(flags), list(traps)))
 
 
 def _told(library: str, getter: str, setter: str) -> _Setting:
@@ -347,12 +364,40 @@ def _write_tracing(before: tuple[Any, Any]) -> None:
     sys.setprofile(before[1])
 
 
+def _read_module_hooks() -> tuple[int, ...]:
+    modules = sys.modules["torch"].nn.modules.module
+    return tuple(len(value) for name, value in sorted(vars(modules).items()) if name.startswith("_global_"))
+
+
+def _write_hooks(before: tuple[Any, Any]) -> None:
+    sys.excepthook, threading.excepthook = before
+
+
+def _write_collector(before: tuple[bool, tuple[int, int, int]]) -> None:
+    gc.set_threshold(*before[1])
+    (gc.enable if before[0] else gc.disable)()
+
+
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+
+def _read_limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(number) for number in _LIMITS]
+
+
+def _write_limits(before: list[tuple[int, int]]) -> None:
+    for number, limits in zip(_LIMITS, before, strict=True):
+        if resource.getrlimit(number) != limits:
+            resource.setrlimit(number, limits)
+
+
 def _write_flushing(before: bool) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(before)
 
 
 _TINY = sys.float_info.min
+_HALF_ULP = sys.float_info.epsilon / 2
 
 _ALL: dict[str, _Setting] = {
     "working folder": _Setting(os.getcwd, os.chdir),
@@ -363,6 +408,17 @@ _ALL: dict[str, _Setting] = {
     "timers": _Setting(_read_timers, _write_timers),
     "warnings filters": _Setting(lambda: list(warnings.filters), _write_filters),
     "way to show warnings": _Setting(lambda: warnings.showwarning, partial(setattr, warnings, "showwarning")),
+    "ways to show exceptions": _Setting(lambda: (sys.excepthook, threading.excepthook), _write_hooks),
+    "signal mask": _Setting(
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), partial(signal.pthread_sigmask, signal.SIG_SETMASK)
+    ),
+    "resource limits": _Setting(_read_limits, _write_limits),
+    "priority": _Setting(partial(os.nice, 0), lambda before: None),
+    "cores": _Setting(
+        lambda: hasattr(os, "sched_getaffinity") and os.sched_getaffinity(0),
+        lambda before: os.sched_setaffinity(0, before),
+    ),
+    "rounding": _Setting(lambda: (1.0 + _HALF_ULP, -1.0 - _HALF_ULP, 1.0 - _HALF_ULP), lambda before: None),
     "recursion limit": _Setting(sys.getrecursionlimit, sys.setrecursionlimit),
     "search path of modules": _Setting(
         lambda: list(sys.path), lambda before: operator.setitem(sys.path, _ALL_OF, before)
@@ -370,11 +426,32 @@ _ALL: dict[str, _Setting] = {
     "arguments": _Setting(lambda: list(sys.argv), lambda before: operator.setitem(sys.argv, _ALL_OF, before)),
     "decimal context": _Setting(_read_context, _write_context),
     "locale": _Setting(partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
-    "garbage collector": _Setting(gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
+    "garbage collector": _Setting(lambda: (gc.isenabled(), gc.get_threshold()), _write_collector),
+    "longest whole number in text": _Setting(sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    "stack of new threads": _Setting(threading.stack_size, threading.stack_size),
+    "finders of modules": _Setting(
+        lambda: list(sys.meta_path), lambda before: operator.setitem(sys.meta_path, _ALL_OF, before)
+    ),
+    "temporary folder": _Setting(lambda: tempfile.tempdir, partial(setattr, tempfile, "tempdir")),
+    "way to start processes": _Setting(
+        partial(multiprocessing.get_start_method, allow_none=True),
+        partial(multiprocessing.set_start_method, force=True),
+    ),
+    "timeout of sockets": _Setting(
+        lambda: sys.modules["socket"].getdefaulttimeout(),
+        lambda before: sys.modules["socket"].setdefaulttimeout(before),
+        "socket",
+    ),
     "tracing": _Setting(lambda: (sys.gettrace(), sys.getprofile()), _write_tracing),
     "flushing of tiny numbers": _Setting(lambda: _TINY / 2 == 0.0, _write_flushing),
     "numpy error state": _Setting(
         lambda: sys.modules["numpy"].geterr(), lambda before: sys.modules["numpy"].seterr(**before), "numpy"
+    ),
+    "numpy buffer": _told("numpy", "getbufsize", "setbufsize"),
+    "numpy generator": _Setting(
+        lambda: sys.modules["numpy.random"].get_bit_generator(),
+        lambda before: sys.modules["numpy.random"].set_bit_generator(before),
+        "numpy.random",
     ),
     "numpy error call": _told("numpy", "geterrcall", "seterrcall"),
     "numpy print options": _Setting(
@@ -395,6 +472,18 @@ _ALL: dict[str, _Setting] = {
     "torch threads": _told("torch", "get_num_threads", "set_num_threads"),
     "torch matmul precision": _told("torch", "get_float32_matmul_precision", "set_float32_matmul_precision"),
     "torch matmul in TF32": _switch("backends.cuda.matmul.allow_tf32"),
+    "torch sums in half precision": _switch("backends.cuda.matmul.allow_fp16_reduced_precision_reduction"),
+    "torch sums in bfloat16": _switch("backends.cuda.matmul.allow_bf16_reduced_precision_reduction"),
+    "torch fast path of transformers": _told(
+        "torch", "backends.mha.get_fastpath_enabled", "backends.mha.set_fastpath_enabled"
+    ),
+    "torch warnings": _told("torch", "is_warn_always_enabled", "set_warn_always"),
+    "torch hooks of all modules": _Setting(_read_module_hooks, lambda before: None, "torch"),
+    "torch hooks of saved tensors": _Setting(
+        lambda: sys.modules["torch"]._C._autograd._top_saved_tensors_default_hooks(True),
+        lambda before: None,
+        "torch",
+    ),
     "torch mkldnn": _Setting(
         lambda: sys.modules["torch"].backends.mkldnn.enabled,
         lambda before: sys.modules["torch"].backends.mkldnn.set_flags(before),

@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterator
 
 _DECLARES = {"Study", "Part", "Claim", "Figure"}
 _LAB = "holdfast.lab"
-_DYNAMIC = {"globals", "vars", "locals", "eval", "exec", "dir", "getmembers", "__dict__", "__globals__"}
+_DYNAMIC = {
+    "globals",
+    "vars",
+    "locals",
+    "eval",
+    "exec",
+    "dir",
+    "getmembers",
+    "__dict__",
+    "__globals__",
+    "f_globals",
+    "modules",
+}
 """Who names one of these may reach any name of the module."""
 
 

@@ -108,7 +108,9 @@ class Results:
         `unnoticed`.
         """
         if not self.left_out:
-            return replace(self, asked={})
+            asked: dict[str, bool] = {}
+            keys = [failure.key for failure in self.failures]
+            return replace(self, outcomes=_Watched(self.outcomes, keys, asked), asked=asked)
         return replace(
             self,
             outcomes=_Guarded(self.outcomes, self.left_out),
@@ -273,8 +275,28 @@ class _Guarded(Sequence[T]):
         raise self._refuse()
 
 
+class _Watched(Sequence[T]):
+    """What is there of a list from which failed trials are missing: who looks at it has asked for their rows."""
+
+    def __init__(self, items: Sequence[T], keys: Sequence[str], asked: dict[str, bool]) -> None:
+        self.items = items
+        self._keys = keys
+        self._asked = asked
+
+    def _look(self) -> Sequence[T]:
+        for key in self._keys:
+            self._asked.setdefault(key, False)
+        return self.items
+
+    def __len__(self) -> int:
+        return len(self._look())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._look()[index]
+
+
 def _inside(items: Sequence[T]) -> Sequence[T]:
-    return items.items if isinstance(items, _Guarded) else items
+    return items.items if isinstance(items, _Guarded | _Watched) else items
 
 
 def _told(metric: str, labels: Mapping[str, Scalar]) -> str:

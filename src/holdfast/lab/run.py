@@ -480,7 +480,7 @@ def _evidence(claim: Claim, job: Job, results: Results) -> Evidence:
         evidence = claim.test(results)
     except LeftOut as left_out:
         return needs_parts(left_out)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         warnings.warn(f"the test of claim {claim.name!r} raised {line}", RuntimeWarning, 2)
         return unusable(f"the claim's test raised {line}")

@@ -28,6 +28,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -37,7 +38,7 @@ from holdfast.lab import files
 from holdfast.lab.documents import from_json, to_json
 from holdfast.lab.identity import key_of
 from holdfast.lab.study import NAME
-from holdfast.lab.trial import Outcome, Record, Scalar
+from holdfast.lab.trial import Outcome, Record
 
 CURVES = "curves.json.gz"
 FILES = ("trial.json", "metrics.json", CURVES)
@@ -124,7 +125,7 @@ class Store:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writing" / f"probe-{os.getpid()}"
             files.write(probe, b"x" * 4096)
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another run may clear it as left behind
             left = [path.stem for path in (self.root / ".locks").glob("*.lock")]
             left += [path.name for path in (self.root / ".writing").iterdir()]
             for name in left:
@@ -260,6 +261,8 @@ class Store:
     def drop_checkpoint(self, key: str) -> None:
         """Let a trial begin anew."""
         shutil.rmtree(self.checkpoint_folder(key), ignore_errors=True)
+        with contextlib.suppress(OSError):  # others have some
+            self.checkpoint_folder(key).parent.rmdir()
 
     def remember(
         self,
@@ -423,5 +426,8 @@ def _encode(row: Record) -> dict[str, Any]:
     }
 
 
-def _decode(row: Mapping[str, Any]) -> dict[str, Scalar]:
-    return {name: float(value["float"]) if isinstance(value, dict) else value for name, value in row.items()}
+def _decode(row: Mapping[str, Any]) -> Record:
+    """A row that nobody can change: all claims read the same."""
+    return MappingProxyType(
+        {name: float(value["float"]) if isinstance(value, dict) else value for name, value in row.items()}
+    )

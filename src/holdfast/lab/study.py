@@ -111,8 +111,9 @@ class Part(Generic[C]):
         if not isinstance(trials, Iterable):
             raise ArgumentError(f"trials of {self.name}", "a list of Trial (is a return missing?)", trials)
         for trial in trials:
-            if not isinstance(trial, Trial):
-                raise ArgumentError(f"trials of {self.name}", "a list of Trial", trial)
+            if type(trial) is not Trial:
+                expected = "a list of Trial itself: what a class of its own adds would be no part of its identity"
+                raise ArgumentError(f"trials of {self.name}", expected, trial)
             if PART in trial.labels:
                 expected = f"labels without {PART!r}, which the lab adds"
                 raise ArgumentError(f"trials of {self.name}", expected, trial.labels)

@@ -166,7 +166,7 @@ def check_agrees(trial: Trial[Any], row: Record, where: str) -> None:
         ArgumentError: it does, or it has no seed and the trial has many.
     """
     for name, value in trial.labels.items():
-        if name in row and row[name] != value:
+        if name in row and row[name] != value and not row[name] != row[name] != value != value:
             expected = f"the trial's label {value!r}, or no such column"
             raise ArgumentError(f"{where}, column {name!r}", expected, repr(row[name]))
     many = isinstance(trial.seed, tuple)
@@ -202,9 +202,9 @@ def _scalar(value: object, where: str) -> Scalar:
     if isinstance(value, int):
         if int(value).bit_length() > MAX_BITS:
             raise ArgumentError(where, f"a whole number of at most {MAX_BITS} bits", "a larger one")
-        return int(value)
+        return int.__pos__(value)  # the number itself, whatever its class says of it
     if isinstance(value, float):
-        return float(value)
+        return float.__pos__(value)
     if isinstance(value, str):
         return _text(value, where, "a value")
     raise ArgumentError(where, "a number or text", value)

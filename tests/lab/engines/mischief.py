@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import decimal
+import gc
 import io
+import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -30,7 +35,9 @@ def change_all() -> None:
     os.umask(0)
     sys.setrecursionlimit(77_777)
     if "numpy" in sys.modules:
-        sys.modules["numpy"].seterr(all="raise")
+        numpy = sys.modules["numpy"]
+        numpy.seterr(all="raise")
+        numpy.random.set_bit_generator(numpy.random.PCG64(1))
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         torch.set_default_dtype(torch.float64)
@@ -54,6 +61,23 @@ def leave_a_daemon() -> None:
     subprocess.Popen(["setsid", "sh", "-c", "sleep 7654321 & sleep 7654321 & true"]).wait()
 
 
+def raise_from_itself() -> None:
+    try:
+        raise ZeroDivisionError("again")
+    except ZeroDivisionError as error:
+        raise error from error
+
+
+def set_what_others_need() -> None:
+    """What makes the next trial fail if it stays."""
+    multiprocessing.set_start_method("spawn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    decimal.getcontext().prec = 3
+    gc.set_threshold(1)
+    sys.meta_path.clear()
+
+
 def die_and_leave_a_child() -> None:
     if os.fork() == 0:
         time.sleep(600)
@@ -68,6 +92,11 @@ DEEDS: dict[str, Any] = {
     "close all": lambda: os.closerange(3, 500),
     "replace streams": lambda: (setattr(sys, "stdout", io.StringIO()), setattr(sys, "stderr", None)),
     "detach": lambda: sys.stdout.detach(),
+    "set": set_what_others_need,
+    "own group": lambda: os.killpg(os.getpgrp(), signal.SIGKILL),
+    "raise from itself": raise_from_itself,
+    "raw thread": lambda: _thread.start_new_thread(time.sleep, (600,)),
+    "nice": lambda: os.nice(1),
     "thread": lambda: threading.Thread(target=time.sleep, args=(600,), daemon=True).start(),
     "daemon": leave_a_daemon,
     "fork": os.fork,
@@ -90,6 +119,10 @@ def run(trial: Trial[Config]) -> dict[str, Any]:
         "order": " ".join({f"word {i}" for i in range(20)}),
         "recursion": sys.getrecursionlimit(),
         "path": len(sys.path),
+        "finders": len(sys.meta_path),
+        "priority": os.nice(0),
+        "digits": decimal.getcontext().prec,
+        "start": str(multiprocessing.get_start_method(allow_none=True)),
         "streams": sys.stdin.fileno() == 0 and sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2,
         "errors": sum(item[0] == "error" for item in warnings.filters),
         "tiny": sys.float_info.min / 2,

@@ -187,7 +187,7 @@ class Engine(abc.ABC):
                     task, held = self._with_whole(held), None
                     try:
                         parcel = pack(task)
-                    except Exception as error:
+                    except (Exception, SystemExit) as error:
                         reason = f"the trial cannot be pickled: {type(error).__name__}: {' '.join(str(error).split())}"
                         yield Failed(task, reason[:500], "")
                     else:

@@ -15,7 +15,6 @@ import ctypes
 import fcntl
 import importlib
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -97,8 +96,11 @@ class Supervised:
         """
         try:
             while self.connection.poll():
-                yield self.connection.recv()
-        except (OSError, pickle.UnpicklingError, AttributeError, ImportError) as error:
+                message = self.connection.recv()
+                if not isinstance(message, tuple):
+                    raise EOFError
+                yield message
+        except Exception as error:  # whatever was written into the pipe
             raise EOFError from error
 
     def ended(self) -> bool:
@@ -172,6 +174,7 @@ def main(connection: int, lifeline: int, body: str, arguments: tuple[Any, ...]) 
     process = os.fork()
     if process == 0:
         os.close(lifeline)
+        os.setsid()  # who kills his own group kills neither the driver nor other trials
         _control(_SUBREAPER, 1)
         _control(_DEATH_SIGNAL, signal.SIGKILL)
         module, _, name = body.partition(":")

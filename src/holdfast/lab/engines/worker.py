@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
 import sys
 import threading
 import time
@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from pickle import loads
 
 from holdfast.lab import progress
 from holdfast.lab.checkpoints import Checkpoints
+from holdfast.lab.depfile import CHANGED
 from holdfast.lab.engines.engine import Answer, Parcel
 from holdfast.lab.environment import environment
 from holdfast.lab.loading import Recorder, recorder_of
@@ -73,7 +75,7 @@ def execute(parcel: Parcel, gpu: int | None, tell: progress.Listener) -> Answer:
         tell: hears how far it is.
     """
     recorder: Recorder | None = None
-    outcome, depfile, reason, trace = None, None, "", ""
+    outcome, depfile, reason, trace, changed = None, None, "", "", ""
     whole: tuple[str, ...] = ()
     try:
         recorder = recorder_of(*parcel.code)
@@ -84,18 +86,25 @@ def execute(parcel: Parcel, gpu: int | None, tell: progress.Listener) -> Answer:
         progress.listen(tell, None if folder is None else Checkpoints(Path(folder), recorder))
         if gpu is not None:
             _choose_gpu(gpu)
-        trial = pickle.loads(parcel.trial)
+        trial = loads(parcel.trial)
         outcome = as_outcome(function(trial), trial)
         depfile = recorder.depfile()
         whole = recorder.missed()
+        if CHANGED in (*depfile.modules.values(), *depfile.files.values()):
+            changed = "files have changed while it used them"
     except BaseException as error:  # an exit, too, is the trial's own affair
         outcome = None
         reason = f"{type(error).__name__}: {_words(error)}"[:500]
-        trace = traceback.format_exc()
-        whole = recorder.missed(error) if recorder is not None else ()
+        trace = _trace()
+        with contextlib.suppress(Exception):
+            whole = recorder.missed(error) if recorder is not None else ()
     finally:
         progress.listen(None)
-    spent = recorder.slate.restore() if recorder is not None and recorder.slate is not None else "it has loaded nothing"
+    spent = (
+        changed or recorder.slate.restore()
+        if recorder is not None and recorder.slate is not None
+        else "it has loaded nothing"
+    )
     print(trace, end="", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -105,11 +114,18 @@ def execute(parcel: Parcel, gpu: int | None, tell: progress.Listener) -> Answer:
 
 
 def _words(error: BaseException) -> str:
-    """What an exception says, in one line; not all can say it."""
+    """What an exception says, in one line that can be written; not all can say it."""
     try:
-        return " ".join(str(error).split())
-    except Exception as second:
+        return " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    except BaseException as second:
         return f"its text raised {type(second).__name__}"
+
+
+def _trace() -> str:
+    try:
+        return traceback.format_exc()
+    except BaseException as error:
+        return f"its traceback raised {type(error).__name__}\n"
 
 
 def _choose_gpu(index: int) -> None:

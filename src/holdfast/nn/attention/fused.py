@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holdfast.nn.attention import checkpointed, kernel, plain, streamed
-from holdfast.nn.attention.call import AttentionCall, Declined
+from holdfast.nn.attention.call import AttentionCall, Declined, full_precision
 from holdfast.nn.attention.kernel import Fused
 from holdfast.nn.attention.visibility import block, hidden, some_heads, span
 from holdfast.nn.masking import all_finite
@@ -225,21 +225,26 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        query, key, value, mask, output, total = ctx.saved_tensors
-        call = AttentionCall(query=query, key=key, value=value, mask=mask, **ctx.options)
-        if torch.is_grad_enabled():
-            return *_by_formula(call, gradient), None, None, None
-        of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
-        for piece in _pieces(call):
-            rows, keys = (piece.sequences, slice(None), piece.queries), (piece.sequences, slice(None), piece.keys)
-            shares = piece.fused(call).backward(output[rows], total[rows], piece.cleared(gradient[rows]))
-            if shares[0].shape == query.shape and shares[1].shape == key.shape:
-                return *shares, None, None, None
-            of_query[rows] = shares[0]
-            of_key[keys] += shares[1]
-            of_value[keys] += shares[2]
-        return of_query, of_key, of_value, None, None, None
+        with full_precision(gradients[0].device):
+            return _gradients(ctx, *gradients)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Of query, key and value, and nothing for the rest."""
+    query, key, value, mask, output, total = ctx.saved_tensors
+    call = AttentionCall(query=query, key=key, value=value, mask=mask, **ctx.options)
+    if torch.is_grad_enabled():
+        return *_by_formula(call, gradient), None, None, None
+    of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
+    for piece in _pieces(call):
+        rows, keys = (piece.sequences, slice(None), piece.queries), (piece.sequences, slice(None), piece.keys)
+        shares = piece.fused(call).backward(output[rows], total[rows], piece.cleared(gradient[rows]))
+        if shares[0].shape == query.shape and shares[1].shape == key.shape:
+            return *shares, None, None, None
+        of_query[rows] = shares[0]
+        of_key[keys] += shares[1]
+        of_value[keys] += shares[2]
+    return of_query, of_key, of_value, None, None, None
 
 
 def _by_formula(call: AttentionCall, gradient: Tensor) -> tuple[Tensor | None, ...]:
