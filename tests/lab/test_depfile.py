@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.lab.depfile import Depfile, Files
+from holdfast.lab.depfile import Depfile, Files, digest_of_file
 from holdfast.lab.locate import FunctionRef
 
 WORKER = """
@@ -114,6 +114,16 @@ MATTERS = {
         "return 1",
         "return 2",
         whole=True,
+    ),
+    "names listed elsewhere": single(
+        "import helper\ndef arm_a(): return 1\ndef run(trial): return helper.arms(sys.modules[__name__])\n",
+        "return 1",
+        "return 2",
+        whole=True,
+        helper="def arms(m): return sum(getattr(m, name)() for name in dir(m) if name.startswith('arm_'))\n",
+    ),
+    "globals of a frame": single(
+        "SIZE_1 = 1\ndef run(trial): return sys._getframe().f_globals['SIZE_' + '1']\n", "SIZE_1 = 1", "SIZE_1 = 2"
     ),
     "a name as text": single("def run(trial): return getattr(sys.modules[__name__], 'GREY')\n", "#777777", "#777778"),
     "an effect of a call": single("K = 0\ndef init():\n    global K\n    K = 1\ninit()\n" + RUN, "K = 1", "K = 2"),
@@ -291,6 +301,7 @@ def test_a_change_is_noticed_exactly_where_it_can_reach_the_result(
     assert error is None
     assert not set(missed) - {""}
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.chdir(folder)
     depfile, change = Depfile.from_json(json.loads(json.dumps(document))), CASES[case]
     assert Files().changed(depfile, run) is None
     target = folder / change.path
@@ -301,6 +312,52 @@ def test_a_change_is_noticed_exactly_where_it_can_reach_the_result(
     assert (noticed is not None) == (case in MATTERS)
     if noticed and not change.path.startswith("d/"):
         assert Path(change.path).name in noticed or Path(change.path).stem in noticed
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_what_a_link_leads_to_counts(how: str, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far" / "x.txt").write_text("1")
+    target, link = ("far/x.txt", "near/x.txt") if how == "file" else ("far", "near/far")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    name = link if how == "file" else f"{link}/x.txt"
+    path = tmp_path / "near" / "s.py"
+    path.write_text(f"def run(trial): return int(open({str(tmp_path / name)!r}).read())\n")
+    run = FunctionRef("_linked", str(path), "run")
+    depfile = Depfile.from_json(ask([("linked", tmp_path, run, ())])["linked"][4])
+    assert Files().changed(depfile, run) is None
+    (tmp_path / "far" / "x.txt").write_text("2")
+    assert "x.txt has changed since" in str(Files().changed(depfile, run))
+
+
+def test_a_file_named_from_the_working_folder_is_that_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("a", "1"), ("b", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_text(text)
+    path = tmp_path / "s.py"
+    path.write_text("def run(trial): return int(open('x.txt').read())\n")
+    run = FunctionRef("_relative", str(path), "run")
+    depfile = Depfile.from_json(ask([("relative", tmp_path / "a", run, ())])["relative"][4])
+    for name, same in (("a", True), ("b", False)):
+        monkeypatch.chdir(tmp_path / name)
+        assert (Files().changed(depfile, run) is None) == same
+
+
+def test_a_folder_is_all_that_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "far").mkdir()
+    digests = [digest_of_file(tmp_path / "d")]
+    (tmp_path / "d" / "empty").mkdir()
+    digests.append(digest_of_file(tmp_path / "d"))
+    (tmp_path / "d" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "d")
+    digests.append(digest_of_file(tmp_path / "d"))
+    (tmp_path / "far" / "x").write_text("1")
+    digests.append(digest_of_file(tmp_path / "d"))
+    assert len(set(digests)) == 4
 
 
 def test_a_study_that_is_moved_and_renamed_is_the_same(

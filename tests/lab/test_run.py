@@ -18,7 +18,7 @@ import pytest
 
 from holdfast.cli.reproduce import command_of
 from holdfast.errors import ArgumentError
-from holdfast.lab import Claim, Config, Status, Study, Trial, exact
+from holdfast.lab import Claim, Config, Status, Study, Trial, exact, mean_of
 from holdfast.lab.engines import LocalEngine
 from holdfast.lab.locate import find
 from holdfast.lab.run import Job, collect, forecast, run
@@ -96,6 +96,9 @@ def test_a_claim_that_does_not_ask_what_failed_decides_nothing(toy: Study[Any], 
     def blind(results: Any) -> Any:
         return exact(holds=False, effect=len(results.where(arm="new")), n=1, test="count")
 
+    def peeking(results: Any) -> Any:
+        return mean_of({trial.seed: outcome.records[0]["score"] for trial, outcome in results.outcomes}, threshold=9)
+
     def knowing(results: Any) -> Any:
         count = len(results.where(arm="new"))
         return exact(holds=count > 9, effect=count, n=1, test="count", failed=results.failed(arm="new"))
@@ -103,15 +106,28 @@ def test_a_claim_that_does_not_ask_what_failed_decides_nothing(toy: Study[Any], 
     def elsewhere(results: Any) -> Any:
         return exact(holds=len(results.where(arm="old")) == 5, effect=0, n=1, test="count")
 
-    claims = [Claim(test.__name__, "x", test) for test in (blind, knowing, elsewhere)]
+    claims = [Claim(test.__name__, "x", test) for test in (blind, peeking, knowing, elsewhere)]
     job = Job.of(changed(toy, claims=claims), "quick", changes={"misbehave": "raise"})
     [result] = run([job], Store(tmp_path), LocalEngine(2))
     assert [verdict.status for verdict in result.verdicts] == [
         Status.INCONCLUSIVE,
+        Status.INCONCLUSIVE,
         Status.CONTRADICTED,
         Status.SUPPORTED,
     ]
-    assert "no result for seed 1 (ValueError: the toy raised)" in result.verdicts[0].reason
+    for verdict in result.verdicts[:2]:
+        assert "no result for seed 1 (ValueError: the toy raised)" in verdict.reason
+
+
+def test_no_claim_can_change_what_the_next_one_sees(toy: Study[Any], tmp_path: Path) -> None:
+    def greedy(results: Any) -> Any:
+        for _, outcome in results.outcomes:
+            outcome.records[0]["score"] *= -1
+
+    claims = [Claim("greedy", "x", greedy), *toy.claims]
+    with pytest.warns(RuntimeWarning, match="greedy"):
+        [result] = run([Job.of(changed(toy, claims=claims), "quick")], Store(tmp_path), LocalEngine(2))
+    assert [verdict.status for verdict in result.verdicts] == [Status.INCONCLUSIVE, Status.SUPPORTED]
 
 
 def test_a_damaged_result_is_computed_again(toy: Study[Any], tmp_path: Path) -> None:

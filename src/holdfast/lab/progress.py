@@ -38,7 +38,7 @@ def checkpoint(path: str | os.PathLike[str]) -> None:
     Outside a worker nothing happens, and the file stays where it is.
 
     Arguments:
-        path: the file or folder that the trial has just written.
+        path: the file or folder that the trial has just written, where no other trial writes.
 
     Errors:
         FileNotFoundError: there is none.

@@ -24,7 +24,6 @@ _DYNAMIC = {
     "__dict__",
     "__globals__",
     "f_globals",
-    "modules",
 }
 """Who names one of these may reach any name of the module."""
 
