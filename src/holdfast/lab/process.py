@@ -125,9 +125,11 @@ class Slate:
             self._in_library = False
             now = _look()
             if self._clean is not None:
-                self._clean.update({name: value for name, value in now.items() if name not in before})
+                for name, value in now.items():
+                    self._clean.setdefault(name, value)
             for snapshot in self._under_way:  # it is none of the project's doing
                 snapshot.update({name: value for name, value in now.items() if before.get(name) != value})
+                snapshot["random state"] = _random_state()
 
     @contextlib.contextmanager
     def importing_project(self, name: str) -> Iterator[None]:
