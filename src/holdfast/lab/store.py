@@ -26,7 +26,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,6 +113,7 @@ class Store:
         self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"expected a folder, got the file {self.root}")
+        self._environments: dict[str, Mapping[str, Any]] = {}
 
     def check_writable(self) -> None:
         """Make the store's folders, or say at once that nothing could be kept; clear what killed runs left.
@@ -169,7 +170,10 @@ class Store:
         if not folder.exists():
             return None
         try:
-            return _read(folder, key)
+            stored = _read(folder, key)
+            # Thousands of trials come from a few environments: one copy of each is enough.
+            text = json.dumps(stored.environment, sort_keys=True)
+            return replace(stored, environment=self._environments.setdefault(text, stored.environment))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if not folder.exists():  # another run set it aside first
                 return None

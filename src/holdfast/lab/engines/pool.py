@@ -22,8 +22,10 @@ START_S = 120.0
 FAILED_STARTS = 6
 """After so many in a row, with no worker that ever started, nothing can be computed at all."""
 
-_END_S = 1.0
-"""How long its supervisor has, once a worker is no longer heard, to say how it ended."""
+_END_S = 5.0
+"""How long its supervisor has, once a worker can no longer be heard, to say how it ended."""
+
+_LOOK_S = 0.02
 
 Told: TypeAlias = "tuple[float, Mapping[str, float]]"
 """How far a trial is."""
@@ -43,6 +45,7 @@ class _Worker:
     def __init__(self) -> None:
         self.process = Supervised(BODY)
         self.ready = False
+        self.mute = False
         self.job: _Job | None = None
         self.code: Code | None = None
         self.since = time.monotonic()
@@ -50,6 +53,8 @@ class _Worker:
     @property
     def deadline(self) -> float | None:
         """When it has taken too long."""
+        if self.mute:
+            return self.since + _END_S
         if not self.ready:
             return self.since + START_S
         if self.job is None or self.job.parcel.timeout is None:
@@ -97,11 +102,14 @@ class Pool:
         now = time.monotonic()
         deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
         seconds = max(0.0, min([seconds, *(deadline - now for deadline in deadlines)]))
-        if self._workers:
-            ready = wait([worker.process.connection for worker in self._workers], 0.0 if self._waiting else seconds)
-        else:
-            time.sleep(0.0 if self._waiting else seconds)
-            return
+        audible = [worker.process.connection for worker in self._workers if not worker.mute]
+        if self._waiting:
+            seconds = 0.0
+        elif len(audible) < len(self._workers):
+            seconds = min(seconds, _LOOK_S)
+        ready = wait(audible, seconds) if audible else []
+        if not audible:
+            time.sleep(seconds)
         for worker in list(self._workers):
             if worker.process.connection in ready:
                 yield from self._hear(worker)
@@ -111,7 +119,7 @@ class Pool:
             if worker.process.ended():
                 yield from self._bury(worker)
             elif worker.deadline is not None and now >= worker.deadline:
-                yield from self._give_up(worker)
+                yield from self._give_up(worker) if worker.ready and not worker.mute else self._bury(worker)
 
     def close(self) -> None:
         """End all."""
@@ -143,7 +151,7 @@ class Pool:
         """A worker that has loaded this code, or nothing yet; one that has loaded other code makes room for it."""
         idle = [worker for worker in self._workers if worker.job is None]
         for worker in idle:
-            if worker.code in (None, code):
+            if worker.code in (None, code) and not worker.mute:
                 return worker
         if idle and len(self._workers) >= self._size:
             self._drop(idle[0])
@@ -175,15 +183,11 @@ class Pool:
                     if answer.spent:
                         return
         except EOFError:  # it is about to end, or has closed its end of the pipe
-            yield from self._bury(worker)
+            worker.mute, worker.since = True, time.monotonic()
 
     def _bury(self, worker: _Worker) -> Iterator[tuple[int, Answer]]:
         """A worker has ended, or can no longer be heard."""
-        job, ready, log = worker.job, worker.ready, worker.process.log()
-        until = time.monotonic() + _END_S
-        while not worker.process.ended() and time.monotonic() < until:
-            time.sleep(0.005)
-        cause = worker.process.cause()
+        job, ready, log, cause = worker.job, worker.ready, worker.process.log(), worker.process.cause()
         self._drop(worker)
         if not ready:
             self._failed_starts += 1
@@ -201,10 +205,8 @@ class Pool:
         yield job.number, Answer(reason=f"{what}{times} ({cause})", log=log)
 
     def _give_up(self, worker: _Worker) -> Iterator[tuple[int, Answer]]:
+        """A trial has taken too long."""
         job, log = worker.job, worker.process.log()
-        if not worker.ready:
-            yield from self._bury(worker)
-            return
         self._drop(worker)
         if job is not None:
             yield job.number, Answer(reason=f"it took longer than {job.parcel.timeout:g} s and was stopped", log=log)
