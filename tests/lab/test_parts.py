@@ -11,7 +11,8 @@ import pytest
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Config, Figure, Outcome, Part, Record, Results, Status, Study, Trial, exact, unusable
 from holdfast.lab.engines import LocalEngine
-from holdfast.lab.run import Job, run
+from holdfast.lab.locate import find
+from holdfast.lab.run import Job, forecast, run
 from holdfast.lab.store import Store
 from holdfast.lab.trial import as_outcome
 
@@ -139,3 +140,23 @@ def test_a_claim_is_judged_from_its_scale_on(tmp_path: Path, scale: str, judged:
     assert verdict.status is (Status.SUPPORTED if judged else Status.INCONCLUSIVE)
     assert verdict.reason == ("" if judged else "this scale is too small to judge it; scale='gpu' can")
     assert verdict.evidence.needs == ("" if judged else "gpu")
+
+
+def test_a_configuration_that_workers_cannot_load_is_refused(tmp_path: Path) -> None:
+    """Its class stands in the file that gathers the parts, which no worker loads."""
+    (tmp_path / "growth_part.py").write_text(
+        "from holdfast.lab import Part, Trial\n"
+        "def trials(config): return [Trial(s, config) for s in config.seed_range]\n"
+        "def run(trial): return {'v': 1.0}\n"
+        "PART = Part('growth', trials, run)\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "gathers.py").write_text(
+        "from dataclasses import dataclass\nimport growth_part\nfrom holdfast.lab import Config, Study\n"
+        "@dataclass(frozen=True)\nclass Own(Config):\n    pass\n"
+        "study = Study('gathers', '?', {'quick': Own()}, parts=[growth_part.PART])\n",
+        encoding="utf-8",
+    )
+    study = find(str(tmp_path / "gathers.py"))
+    with pytest.raises(ArgumentError, match="trials of growth: expected a configuration of a class in the part's own"):
+        forecast([Job.of(study, "quick")], Store(tmp_path / "s"))

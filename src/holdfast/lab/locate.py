@@ -51,7 +51,7 @@ class FunctionRef:
                 "worker processes could not import it"
             )
         source = getattr(sys.modules.get(module), "__file__", None)
-        return cls(module, str(Path(source).resolve()) if source and _is_file(module) else None, name)
+        return cls(module, str(Path(source).resolve()) if source and has_no_name(module) else None, name)
 
     def load(self) -> Callable[..., Any]:
         """Import the function, in whatever process this is.
@@ -142,7 +142,7 @@ def find(name: str) -> Study[Any]:
 
 def source_of(study: Study[Any]) -> str | None:
     """The file that a study stands in, where it is no module that can be imported by name; otherwise `None`."""
-    name = next((name for name in modules_with(study) if _is_file(name)), None)
+    name = next((name for name in modules_with(study) if has_no_name(name)), None)
     source = None if name is None else getattr(sys.modules[name], "__file__", None)
     return str(Path(source).resolve()) if source else None
 
@@ -154,7 +154,7 @@ def modules_with(study: Study[Any]) -> Iterator[str]:
             yield name
 
 
-def _is_file(module: str) -> bool:
+def has_no_name(module: str) -> bool:
     """Whether a module can be loaded by its file only."""
     return module == "__main__" or module.startswith(_FILE_PREFIX)
 

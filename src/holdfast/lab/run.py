@@ -18,7 +18,7 @@ from holdfast.lab.engines import Engine, Failed, Finished, Progress, Task
 from holdfast.lab.engines.engine import RETRIES
 from holdfast.lab.environment import git_commit, merged
 from holdfast.lab.identity import identity, key_of
-from holdfast.lab.locate import FunctionRef, modules_with, source_of
+from holdfast.lab.locate import FunctionRef, has_no_name, modules_with, source_of
 from holdfast.lab.results import Failure, LeftOut, Results
 from holdfast.lab.store import Lock, Store, Stored
 from holdfast.lab.study import Part, Study, check_timeout
@@ -331,6 +331,13 @@ def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
     timeout = part.timeout if job.timeout is None else job.timeout
     wanted = job.only is None or part.name in job.only
     for trial in part.labelled_trials(job.config):
+        kind = type(trial.config)
+        if has_no_name(kind.__module__) and kind.__module__ != reference.module:
+            raise ArgumentError(
+                f"trials of {part.name}",
+                "a configuration of a class in the part's own file, or in a module beside it: workers load no other",
+                f"{kind.__qualname__}, which stands elsewhere",
+            )
         if isinstance(trial.config, Config):
             # How many seeds the study has is no part of a trial: `run` sees only its own.
             settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
