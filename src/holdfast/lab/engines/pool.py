@@ -76,10 +76,6 @@ class Pool:
         self._failed_starts = 0
         self._ever_ready = False
 
-    def busy(self) -> int:
-        """How many parcels are under way."""
-        return len(self._waiting) + sum(worker.job is not None for worker in self._workers)
-
     def start(self, number: int, parcel: Parcel, gpu: int | None = None) -> None:
         """Begin with a parcel. The caller sees to it that there is a free worker.
 
@@ -117,7 +113,10 @@ class Pool:
         for worker in list(self._workers):
             worker.process.cut_log()
             if worker.process.ended():
-                yield from self._bury(worker)
+                if not worker.mute:
+                    yield from self._hear(worker)  # it may have answered as it went
+                if worker in self._workers:
+                    yield from self._bury(worker)
             elif worker.deadline is not None and now >= worker.deadline:
                 yield from self._give_up(worker) if worker.ready and not worker.mute else self._bury(worker)
 
