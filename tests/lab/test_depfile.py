@@ -366,7 +366,7 @@ def test_a_study_that_is_moved_and_renamed_is_the_same(
     _, _, (*_, document) = recorded["a file beside"]
     for name, text in text_of(CASES["a file beside"]).items():
         (tmp_path / name.replace("s.py", "renamed.py")).write_text(text)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     moved = FunctionRef("_elsewhere", str((tmp_path / "renamed.py").resolve()), "run")
     assert Files().changed(Depfile.from_json(document), moved) is None
     (tmp_path / "helper.py").write_text("K = 3\n")
