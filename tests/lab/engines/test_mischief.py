@@ -96,7 +96,9 @@ study = Study("kept", "?", {"quick": Config(seeds=3)}, trials, run)
 
 def test_a_trial_that_does_nothing_odd_keeps_its_worker(tmp_path: Path) -> None:
     """Though its first one imports a file of the project, and that a library with settings and random states."""
-    (tmp_path / "kept_helper.py").write_text("import numpy\ndef draw(): return numpy.random.random()\n", encoding="utf-8")
+    (tmp_path / "kept_helper.py").write_text(
+        "import numpy\ndef draw(): return numpy.random.random()\n", encoding="utf-8"
+    )
     (tmp_path / "kept.py").write_text(KEPT, encoding="utf-8")
     study = find(str(tmp_path / "kept.py"))
     reference = FunctionRef.of(study.parts[0].run)
