@@ -89,3 +89,8 @@ def workers_of(pid: int | None = None) -> list[psutil.Process]:
             if "engines.supervise" in " ".join(child.cmdline()):
                 found.append(child)
     return found
+
+
+def with_word(word: str) -> list[psutil.Process]:
+    """Processes of this machine that have a word in their command line."""
+    return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or [])]

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from holdfast.lab.engines import Event, Failed, Finished, LocalEngine, Progress, Task
 from holdfast.lab.locate import FunctionRef, find
-from tests.lab.conftest import workers_of
+from tests.lab.conftest import with_word, workers_of
 
 MISCHIEF = Path(__file__).parent / "mischief.py"
 
@@ -43,13 +42,16 @@ def ends(events: Iterator[Event]) -> dict[str, Finished | Failed]:
     return {event.task.key: event for event in events if not isinstance(event, Progress)}
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[int, dict[str, Finished | Failed]]:
-    """What came of each trial, with one worker and with ten."""
-    return {workers: ends(LocalEngine(workers).map(tasks())) for workers in (1, 10)}
+def test_mischief_reaches_no_other_trial() -> None:
+    """With one worker as with ten, which takes so long that one test looks at all of it."""
+    found = {workers: ends(LocalEngine(workers).map(tasks())) for workers in (1, 10)}
+    each_fails_or_has_a_result_by_itself(found)
+    no_trial_can_tell_which_were_before_it(found)
+    assert not workers_of()
+    assert not psutil.wait_procs(with_word("7654321"), timeout=10)[1]
 
 
-def test_each_fails_or_has_a_result_by_itself(found: dict[int, dict[str, Finished | Failed]]) -> None:
+def each_fails_or_has_a_result_by_itself(found: dict[int, dict[str, Finished | Failed]]) -> None:
     for by_key in found.values():
         assert set(by_key) == {task.key for task in tasks()}
         for event in by_key.values():
@@ -62,7 +64,7 @@ def test_each_fails_or_has_a_result_by_itself(found: dict[int, dict[str, Finishe
                 assert isinstance(event, Finished), (deed, event)
 
 
-def test_no_trial_can_tell_which_were_before_it(found: dict[int, dict[str, Finished | Failed]]) -> None:
+def no_trial_can_tell_which_were_before_it(found: dict[int, dict[str, Finished | Failed]]) -> None:
     by_seed: dict[Any, set[Any]] = {}
     for by_key in found.values():
         for event in by_key.values():
@@ -75,12 +77,6 @@ def test_no_trial_can_tell_which_were_before_it(found: dict[int, dict[str, Finis
     assert seen["errors"] == 0
     assert seen["tiny"] > 0
     assert seen["settings"] == "(torch.float32, True, False, 1, False, False, True)"
-
-
-def test_nothing_is_left(found: dict[int, dict[str, Finished | Failed]]) -> None:
-    assert not workers_of()
-    left = [process for process in psutil.process_iter(["cmdline"]) if "7654321" in (process.info["cmdline"] or [])]
-    assert not left
 
 
 KEPT = """

@@ -145,7 +145,7 @@ def test_a_cluster_that_dies_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, 
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setattr(ray_engine, "SILENT_S", 6.0)
+    monkeypatch.setattr(ray_engine, "SILENT_S", 12.0)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         events = RayEngine(cluster.address).map([task_of(toy), task_of(toy, sleep_s=600.0)])
