@@ -258,7 +258,7 @@ def test_a_start_that_fails_is_tried_again_like_a_trial(toy: Study[Any], monkeyp
 
     monkeypatch.setattr(pool, "Supervised", sometimes)
     found = ended(LocalEngine(2).map(tasks(toy, seeds=2)))
-    assert len(starts) >= 4
+    assert len(starts) >= 3  # two that failed, and one that may compute all
     assert len(found) == 4
     assert all(isinstance(event, Finished) for event in found.values())
 
