@@ -13,7 +13,7 @@ from torch import Tensor
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import DTYPES, full_precision
 from holdfast.nn.normalisers import Normaliser, Plain
-from holdfast.nn.rat import reference
+from holdfast.nn.rat import blocked, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
 
 Backend = Literal["auto", "reference", "torch", "triton"]
@@ -129,7 +129,7 @@ def check_rope(rope_theta: Any, dim: int) -> None:
         raise ArgumentError("rope_theta", "None, where a head has an odd number of channels", f"{rope_theta}, {dim}")
 
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
+BACKENDS: dict[str, ModuleType] = {"torch": blocked, "reference": reference}
 """By name, the fastest first; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
 
 
