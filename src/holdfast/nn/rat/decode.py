@@ -1,12 +1,12 @@
 """RAT's core for one new token of every row: the decode step, which reads the past where it stands.
 
-Nothing is done in place, so that `torch.compile` takes it into a graph as it is.
+Where it is compiled nothing is done in place and no value is looked at, so that it is part of the graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,21 +18,36 @@ from holdfast.nn.rat.windows import hidden_past, query_factor
 from holdfast.nn.rotary import rotated, turns
 
 PIECE = 1 << 19
-"""Numbers of a past in half precision that are converted at once: few enough for a processor's cache."""
+"""Numbers of a past in half precision that are converted at once: as float32 they fill 2 MiB, which stay in a cache."""
 
 
 def compute(call: ChunkCall) -> ChunkAnswer:
     """Output and chunk states."""
     past = call.past
     gate, value = (tensor[:, 0].to(call.dtype) for tensor in (call.gate, call.value))
-    query, key = (tensor[:, 0].to(call.dtype).repeat(1, call.repeats, 1) for tensor in (call.query, call.key))
-    nothing = torch.zeros_like(value)
-    running_key = torch.lerp(key, nothing if past is None else past.running_key.to(call.dtype), gate)
-    running_value = torch.lerp(value, nothing if past is None else past.running_value.to(call.dtype), gate)
+    query, key = (_by_head(call, tensor[:, 0].to(call.dtype)) for tensor in (call.query, call.key))
+    start_key, start_value = (None, None) if past is None else (past.running_key, past.running_value)
+    running_key, running_value = _step(key, start_key, gate), _step(value, start_value, gate)
     output = running_value
     if past is not None and past.keys.shape[2]:
         output = _attended(call, past, query, running_key, running_value)
     return ChunkAnswer(output.to(call.value.dtype)[:, None], running_key[:, None], running_value[:, None])
+
+
+def _by_head(call: ChunkCall, tensor: Float[Tensor, "batch groups dim"]) -> Float[Tensor, "batch heads dim"]:
+    """Head h takes group h mod groups."""
+    if call.repeats == 1:
+        return tensor
+    return tensor[:, None].expand(-1, call.repeats, -1, -1).flatten(1, 2)
+
+
+def _step(
+    x: Float[Tensor, "batch heads dim"],
+    state: Float[Tensor, "batch heads dim"] | None,
+    gate: Float[Tensor, "batch heads dim"],
+) -> Float[Tensor, "batch heads dim"]:
+    """The state after a token."""
+    return torch.lerp(x, torch.zeros_like(x) if state is None else state.to(x.dtype), gate)
 
 
 def _attended(
@@ -49,13 +64,12 @@ def _attended(
     own = (query * running_key).sum(-1)[:, :, None, None]
     if call.rope_theta is not None:
         query = rotated(query, turns(position, query.shape[-1], call.rope_theta, call.dtype))
-    asked = query.unsqueeze(2)
-    logits = [asked @ past.keys[:, :, piece].to(call.dtype).mT for piece in _pieces(past.keys, call.dtype)]
+    logits = _product(query.unsqueeze(2), past.keys, lambda asked, keys: asked @ keys.mT)
     if hidden is not None:
-        logits = [torch.cat(logits, -1).masked_fill(hidden[:, None, None], -math.inf)]
-    weights = torch.softmax(torch.cat([*logits, own], -1), -1)
+        logits = logits.masked_fill(hidden[:, None, None], -math.inf)
+    weights = torch.softmax(torch.cat([logits, own], -1), -1)
     closed = _weighted(weights[..., :-1], past.values, hidden)
-    return (closed + weights[..., -1:] * running_value.unsqueeze(2)).squeeze(2)
+    return torch.addcmul(closed, weights[..., -1:], running_value.unsqueeze(2)).squeeze(2)
 
 
 def _weighted(
@@ -64,30 +78,39 @@ def _weighted(
     hidden: Bool[Tensor, "batch past"] | None,
 ) -> Float[Tensor, "batch heads 1 dim"]:
     """The weighted sum of values, whatever stands where they are hidden."""
-    looks = hidden is None or (values.device.type == "cpu" and not torch.compiler.is_compiling())
-    total = torch.zeros((), dtype=weights.dtype, device=weights.device)
-    for piece in _pieces(values, weights.dtype):
-        part = values[:, :, piece].to(weights.dtype)
-        if not looks and hidden is not None:
-            part = part.masked_fill(hidden[:, None, piece, None], 0.0)
-        total = total + weights[..., piece] @ part
-    if hidden is None or not looks or _known_finite(total):
-        return total
+    if hidden is None or _may_look(values):
+        total = _product(weights, values, torch.matmul)
+        if hidden is None or all_finite(total):
+            return total
     return weights @ values.to(weights.dtype).masked_fill(hidden[:, None, :, None], 0.0)
 
 
-def _known_finite(tensor: Tensor) -> bool:
+def _may_look(tensor: Tensor) -> bool:
+    """Whether values may decide how to go on, which costs nothing on a processor."""
+    if torch.compiler.is_compiling() or tensor.device.type != "cpu":
+        return False
     try:
-        return all_finite(tensor)
+        bool(tensor[(0,) * tensor.ndim])
     except RuntimeError:  # a tensor without values
         return False
+    return True
 
 
-def _pieces(states: Float[Tensor, "batch heads past dim"], dtype: torch.dtype) -> Iterator[slice]:
-    """The past at once; a piece at a time where it is to be converted, lest a second one is made."""
-    batch, heads, past, dim = states.shape
-    step = past
-    if states.dtype != dtype and states.device.type == "cpu" and not torch.compiler.is_compiling():
-        step = max(1, PIECE // (batch * heads * dim))
-    for start in range(0, past, step):
-        yield slice(start, min(past, start + step))
+def _product(
+    rows: Float[Tensor, "batch heads 1 width"],
+    states: Float[Tensor, "batch heads past dim"],
+    product: Callable[[Tensor, Tensor], Tensor],
+) -> Float[Tensor, "batch heads 1 _"]:
+    """Product of each head's row and states; those in half precision go through memory that stays in a cache."""
+    if states.dtype == rows.dtype:
+        return product(rows, states)
+    if torch.compiler.is_compiling() or states.device.type != "cpu":
+        return product(rows, states.to(rows.dtype))
+    by_head, queries = states.flatten(0, 1), rows.flatten(0, 1)
+    step = max(1, PIECE // by_head[0].numel())
+    memory = queries.new_empty(min(step, len(by_head)), *by_head.shape[1:])
+    parts = []
+    for start in range(0, len(by_head), step):
+        piece = by_head[start : start + step]
+        parts.append(product(queries[start : start + step], memory[: len(piece)].copy_(piece)))
+    return torch.cat(parts).unflatten(0, rows.shape[:2])
