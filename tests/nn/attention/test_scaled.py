@@ -127,16 +127,17 @@ def test_output_and_gradients_are_those_of_the_plain_form(shape, causal, normali
 @gpu
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_the_entropy_is_that_of_the_weights(causal, groups, operators):
-    """With logits far from zero, where the sums that it is the difference of are large."""
-    q, k, v = tensors((2, 3 * groups, 3, 300, 300, 32, 32))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_entropy_is_that_of_the_weights(dtype, groups, causal, operators):
+    """To the digits of float32, with logits far from zero, where the sums that it is the difference of are large."""
+    q, k, v = tensors((2, 3 * groups, 3, 300, 300, 32, 32), dtype)
     k = k + 3.0
     call = AttentionCall.of(q, k, v, causal=causal)
     entropy = scaled._entropy(call, causal).squeeze(-1)
     assert entropy.dtype == torch.float32
     weights = attention_weights(q.double(), k.double(), causal=causal, normaliser=Plain())
     expected = torch.special.entr(weights).sum(-1)
-    torch.testing.assert_close(entropy.double(), expected, **attention_rounding(q, k, size=1.0))
+    torch.testing.assert_close(entropy.double(), expected, **attention_rounding(q.float(), k.float(), size=1.0))
     assert bool((entropy >= 0).all())
 
 
