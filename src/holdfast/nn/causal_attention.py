@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,7 +30,7 @@ class AttentionState(State):
 
     cache: Slots
 
-    def crop(self, length: int) -> Self:
+    def crop(self, length: int) -> AttentionState:
         """The state after the first `length` tokens of every row.
 
         Errors:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from holdfast.errors import ArgumentError
+
+S = TypeVar("S", bound="State")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class State:
             if isinstance(part, Slots) or (isinstance(part, Tensor) and part.is_floating_point())
         )
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def mapped(self: S, change: Callable[[Tensor], Tensor]) -> S:
         """The state with every tensor changed."""
         changed: dict[str, Any] = {}
         for field in fields(self):
@@ -56,15 +58,15 @@ class State:
                 changed[field.name] = part.mapped(change)
         return replace(self, **changed)
 
-    def reorder(self, index: Int[Tensor, " rows"]) -> Self:
+    def reorder(self: S, index: Int[Tensor, " rows"]) -> S:
         """The state of some rows, in any order and any number of times, as beam search chooses them."""
         return self.mapped(lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
-    def detach(self) -> Self:
+    def detach(self: S) -> S:
         """The state as a constant of later backward passes."""
         return self.mapped(Tensor.detach)
 
-    def crop(self, length: int) -> Self:
+    def crop(self: S, length: int) -> S:
         """The state after the first `length` tokens only.
 
         Errors:
@@ -108,7 +110,7 @@ class State:
         if self.limit is not None and self.longest + tokens > self.limit:
             raise ArgumentError("state", f"room for {self.longest + tokens} tokens", f"a limit of {self.limit}")
 
-    def followed_by(self, new: Self) -> Self:
+    def followed_by(self: S, new: S) -> S:
         """The new state, in the memory of this one where that is written in place."""
         if self.limit is None:
             return new

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -33,7 +32,7 @@ class RATState(State):
     chunk_size: int
     rope_theta: float | None
 
-    def crop(self, length: int) -> Self:
+    def crop(self, length: int) -> RATState:
         """The state after the first `length` tokens, where a chunk begins: an open one cannot be told from its end.
 
         Errors:
@@ -64,7 +63,7 @@ class RATState(State):
             running_value=self.running_value,
         )
 
-    def extended(self, answer: ChunkAnswer, tokens: int, lengths: Tensor | None) -> Self:
+    def extended(self, answer: ChunkAnswer, tokens: int, lengths: Tensor | None) -> RATState:
         """The state after a call of the core that began with its open chunk.
 
         Arguments:
