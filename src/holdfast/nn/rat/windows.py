@@ -205,12 +205,14 @@ class Window:
             states[:, :, here].transpose(1, 2).unflatten(2, self.gate.shape[3:5])
             for states in (of_closed.keys, of_closed.values)
         )
-        for state, closed, end in zip(of_states, (self._turned(of_keys, back=True), of_values), ends, strict=True):
-            state[-1] += closed
+        gates = self.gate.unbind()
+        for states, closed, end in zip(of_states, (self._turned(of_keys, back=True), of_values), ends, strict=True):
+            by_place = states.unbind()
+            by_place[-1].add_(closed)
             if end is not None:
-                state[-1] += end[:, self.first : self.stop].unflatten(2, self.gate.shape[3:5])
-            for place in range(len(state) - 1, 0, -1):
-                state[place - 1].addcmul_(self.gate[place], state[place])
+                by_place[-1].add_(end[:, self.first : self.stop].unflatten(2, self.gate.shape[3:5]))
+            for place in range(len(by_place) - 1, 0, -1):
+                by_place[place - 1].addcmul_(gates[place], by_place[place])
         of_key, of_value = of_states
         of_gate = (self._before(self.running_key, "running_key") - self.key) * of_key
         of_gate.addcmul_(self._before(self.running_value, "running_value") - self.value, of_value)
@@ -299,9 +301,9 @@ class Window:
     def _recurrence(self, x: Tensor, start: Tensor | None) -> Float[Tensor, "chunk batch chunks repeats groups dim"]:
         """The running state at every token."""
         states = torch.empty_like(self.gate, memory_format=torch.contiguous_format)
-        torch.lerp(x[0], self._starts(start), self.gate[0], out=states[0])
-        for place in range(1, len(states)):
-            torch.lerp(x[place], states[place - 1], self.gate[place], out=states[place])
+        state = self._starts(start)
+        for x_here, gate, here in zip(x.unbind(), self.gate.unbind(), states.unbind(), strict=True):
+            state = torch.lerp(x_here, state, gate, out=here)
         return states
 
     def _starts(self, start: Tensor | None) -> Float[Tensor, "batch chunks repeats groups dim"]:
