@@ -101,9 +101,9 @@ def _forward(call: ChunkCall, closed: Closed) -> tuple[Tensor, Tensor, Tensor]:
         part, states = _part(call, sequences), closed.of(sequences)
         for first, stop in spans:
             window = Window(part, states, scratch, first, stop)
-            window.write_output(output[sequences])
-            for tensor, end in zip(ends, window.ends(), strict=True):
+            for tensor, end in zip(ends, window.close(), strict=True):
                 tensor[sequences, first:stop] = end
+            window.write_output(output[sequences])
     return output, ends[0], ends[1]
 
 
@@ -117,17 +117,25 @@ class _Windows(torch.autograd.Function):
         answer = _forward(call, closed)
         ctx.set_materialize_grads(False)
         ctx.options = options
-        ctx.save_for_backward(closed.keys, closed.values, closed.hidden, *tensors)
+        before = list(tensors[4:6])
+        for place, needed in enumerate(ctx.needs_input_grad[5:7]):
+            if not needed:  # it may be the memory of a cache, which is written to, and is among the closed states
+                before[place] = None
+        ctx.save_for_backward(closed.keys, closed.values, closed.hidden, *tensors[:4], *before, *tensors[6:])
         return answer
 
     @staticmethod
     def backward(ctx: Any, *of_answer: Tensor | None) -> tuple[Tensor | None, ...]:
         keys, values, hidden, *tensors = ctx.saved_tensors
-        call = _call(ctx.options, tensors)
+        call = _call(ctx.options, [*tensors[:4], *(None,) * 5])
+        closed = Closed(keys, values, keys.shape[2] - call.chunks, hidden)
+        if tensors[-1] is not None:
+            past = (states[:, :, : closed.past] for states in (keys, values))
+            before = [given if tensor is None else tensor for tensor, given in zip(tensors[4:6], past, strict=True)]
+            call = _call(ctx.options, [*tensors[:4], *before, *tensors[6:]])
         with full_precision(call.value.device):
             if torch.is_grad_enabled():
                 return None, *_by_formula(call, of_answer)
-            closed = Closed(keys, values, keys.shape[2] - call.chunks, hidden)
             return None, *_gradients(call, closed, of_answer)
 
 

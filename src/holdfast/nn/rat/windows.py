@@ -134,7 +134,7 @@ class Window:
 
     Arguments:
         call: the call.
-        closed: states; those of the chunks before are there, those of these chunks are written.
+        closed: states; those of the chunks before the window are there.
         scratch: for two tables, and for three where there are gradients.
         first: first chunk.
         stop: chunk after the last.
@@ -158,17 +158,18 @@ class Window:
         past = call.past
         self.running_key = self._recurrence(self.key, None if past is None else past.running_key)
         self.running_value = self._recurrence(self.value, None if past is None else past.running_value)
-        keys, values = _finite_values(self._turned(self.running_key[-1]), self.running_value[-1])
-        here = slice(closed.past + first, closed.past + stop)
-        for states, ends in ((closed.keys, keys), (closed.values, values)):
-            states[:, :, here] = ends.flatten(2, 3).transpose(1, 2)
 
-    def ends(self) -> tuple[Float[Tensor, "batch chunks heads dim"], Float[Tensor, "batch chunks heads dim"]]:
-        """The last state of each chunk."""
-        return self.running_key[-1].flatten(2, 3), self.running_value[-1].flatten(2, 3)
+    def close(self) -> tuple[Float[Tensor, "batch chunks heads dim"], Float[Tensor, "batch chunks heads dim"]]:
+        """Write the states of the window's chunks to those that are closed, and return them, key and value."""
+        key, value = self.running_key[-1], self.running_value[-1]
+        here = slice(self.closed.past + self.first, self.closed.past + self.stop)
+        pairs = zip((self.closed.keys, self.closed.values), _finite_values(self._turned(key), value), strict=True)
+        for states, ends in pairs:
+            states[:, :, here] = ends.flatten(2, 3).transpose(1, 2)
+        return key.flatten(2, 3), value.flatten(2, 3)
 
     def write_output(self, output: Float[Tensor, "batch time heads dim"]) -> None:
-        """Write the output of the window's tokens.
+        """Write the output of the window's tokens, after its chunks are closed.
 
         Arguments:
             output: of the whole call.
