@@ -113,4 +113,4 @@ def _product(
     for start in range(0, len(by_head), step):
         piece = by_head[start : start + step]
         parts.append(product(queries[start : start + step], memory[: len(piece)].copy_(piece)))
-    return torch.cat(parts).unflatten(0, rows.shape[:2])
+    return torch.cat(parts).view(*rows.shape[:3], -1)

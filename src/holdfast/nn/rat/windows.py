@@ -263,7 +263,7 @@ class Window:
             yield heads, self.scratch.tables(self.query, heads.stop - start, places, self.columns)
 
     def _fill_weights(self, logits: Tensor, weights: Tensor, query: Tensor, own: Tensor, heads: slice) -> None:
-        """Weights of some heads, a query's own in the column of its chunk, from the rows of these; `logits` is memory."""
+        """Write logits of some heads and their weights, a query's own in the column of its chunk."""
         keys = self.closed.keys.flatten(0, 1)[heads, : self.columns]
         torch.bmm(query, keys.mT, out=logits)
         if self.closed.hidden is not None:
@@ -279,7 +279,8 @@ class Window:
     def _recent(self, table: Tensor) -> Float[Tensor, "heads chunk chunks chunks"]:
         """The columns of the window's chunks: a view."""
         count = self.stop - self.first
-        return table.unflatten(1, (-1, count))[..., self.columns - count :]
+        recent: Tensor = table.unflatten(1, (-1, count))[..., self.columns - count :]
+        return recent
 
     def _itself(self, table: Tensor) -> Float[Tensor, "heads chunk chunks"]:
         """Where queries meet their own chunk: a view."""
@@ -333,8 +334,8 @@ class Window:
         lacking = count * self.call.chunk_size - here.shape[1]
         if lacking:
             here = pad(here, (0, 0, 0, 0, 0, lacking), value=fill)
-        by_place = here.unflatten(1, (count, self.call.chunk_size)).permute(2, 0, 1, 3, 4)
-        return by_place.unflatten(3, (-1, self.call.query.shape[2]))
+        by_chunk: Tensor = here.unflatten(1, (count, self.call.chunk_size)).unflatten(3, (-1, self.call.query.shape[2]))
+        return by_chunk.permute(2, 0, 1, 3, 4, 5)
 
     def _write(self, tensor: Float[Tensor, "batch time heads dim"], by_place: Tensor) -> None:
         """Write the window's tokens."""
@@ -378,4 +379,3 @@ def query_factor(call: ChunkCall, position: Int[Tensor, "rows chunks"]) -> Float
 def _finite_values(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Zeros for numbers that are not finite, and NaN for their state's key."""
     return keys + (values * 0).sum(-1, keepdim=True), values.nan_to_num(0.0, 0.0, 0.0)
-
