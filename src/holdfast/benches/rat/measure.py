@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from holdfast.benches.harness.report import Row
-from holdfast.benches.harness.timing import interleaved, on_cpu, on_gpu, peak_on_cpu, peak_on_gpu, ratio
+from holdfast.benches.harness.timing import interleaved, on_gpu, peak_on_cpu, peak_on_gpu, ratio
 from holdfast.benches.rat.floors import Machine, floor_ms
 from holdfast.benches.rat.peers import graphed
 from holdfast.benches.rat.subjects import Subject
@@ -62,6 +63,13 @@ def measure(
     return tuple(rows), tuple(failures)
 
 
+def processor_time(call: Callable[[], object]) -> float:
+    """Milliseconds that the process computed, which on one thread is the wall clock without what others took of it."""
+    started = time.process_time()
+    call()
+    return (time.process_time() - started) * 1e3
+
+
 def _rows(subject: Subject, plan: Plan) -> list[Row]:
     """One for each arm; a decode step on a GPU is timed as a CUDA graph, which gaps between launches do not hide."""
     gpu = subject.shape.device == "cuda"
@@ -69,7 +77,7 @@ def _rows(subject: Subject, plan: Plan) -> list[Row]:
     peaks = {name: (peak_on_gpu if gpu else peak_on_cpu)(arm) for name, arm in arms.items()}
     if gpu and subject.name == "decode":
         arms = {name: graphed(arm) for name, arm in arms.items()}
-    milliseconds = interleaved(arms, on_gpu if gpu else on_cpu, rounds=plan.rounds, budget_s=plan.budget_s)
+    milliseconds = interleaved(arms, on_gpu if gpu else processor_time, rounds=plan.rounds, budget_s=plan.budget_s)
     rows: list[Row] = []
     for name, times in milliseconds.items():
         ours, peak = name.startswith("rat"), peaks[name]

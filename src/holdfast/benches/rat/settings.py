@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from holdfast.benches.rat.subjects import Shape
 from holdfast.benches.sharpness.arms import check_sizes, device_of
+from holdfast.errors import ArgumentError
 
 Settings = TypeVar("Settings", bound=Any)
 
@@ -32,8 +33,11 @@ def filled(options: Settings) -> Settings:
     }
     changes = {name: value for name, value in defaults.items() if getattr(options, name, 0) is None}
     full: Settings = replace(options, **changes)
-    check_sizes(full.heads, full.kv_heads, head_dim=full.head_dim, rounds=full.rounds)
-    check_sizes(full.heads, full.groups, lengths=min(full.lengths), chunk_sizes=min(full.chunk_sizes))
+    sizes = {"lengths": min(full.lengths), "chunk_sizes": min(full.chunk_sizes), "groups": full.groups}
+    sizes |= {"batches": min(full.batches)} if hasattr(full, "batches") else {}
+    check_sizes(full.heads, full.kv_heads, head_dim=full.head_dim, rounds=full.rounds, **sizes)
+    if full.heads % full.groups:
+        raise ArgumentError("groups", f"a number that divides heads = {full.heads}", full.groups)
     return full
 
 

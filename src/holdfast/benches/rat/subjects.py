@@ -121,9 +121,9 @@ def decoding(shape: Shape) -> Subject:
         kernels[name], setting = best(one, shape.device)
         arms[name] = Arm(one, setting)
         cache[name] = of_token * heads * shape.tokens
-    for name, one in ours.items():
+    for name, step in ours.items():
         if name not in wrong:
-            arms[f"rat-{name}"] = Arm(one)
+            arms[f"rat-{name}"] = Arm(step)
             cache[f"rat-{name}"] = shape.heads * (of_token * closed + 8 * shape.head_dim)
     return Subject("decode", shape, arms, kernels, errors, wrong, cache)
 
