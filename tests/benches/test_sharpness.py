@@ -168,6 +168,20 @@ def test_costs_are_reported_for_every_arm(monkeypatch):
     assert report.ratio == [row["to_sdpa"] for row in rows if row["subject"] == "train"][-1]
 
 
+def test_costs_on_a_gpu_are_timed_by_its_clock(monkeypatch, played_gpu):
+    for name in ("training", "statistics", "decoding"):
+        usual = getattr(subjects, name)
+
+        def on_a_cpu(*arguments, usual=usual):
+            assert arguments[-1] == "cuda"
+            return usual(*arguments[:-1], "cpu")
+
+        monkeypatch.setattr(subjects, name, on_a_cpu)
+    report = cost.run(dataclasses.replace(cost.TOY, device="cuda", threads=(1, 2)), lambda row: None)
+    assert report.failures == ()
+    assert {(row["ms"], row["peak_mib"], row["threads"]) for row in report.rows} == {(1.0, 3.0, 1)}
+
+
 @pytest.mark.parametrize("name", ["adaptive_attention", "attention_statistics"])
 def test_a_wrong_cost_is_not_timed(name, monkeypatch):
     usual = getattr(subjects, name)

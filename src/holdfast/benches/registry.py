@@ -95,7 +95,8 @@ BENCHES = {
             "sharpness-cost",
             "attention in training, its row statistics and batched decoding, beside PyTorch's fused attention",
             "holdfast.benches.sharpness.cost",
-            value=60,
+            value=90,
+            devices=("cuda", "cpu"),
         ),
         Bench(
             "lists-glue",

@@ -1,7 +1,11 @@
 """Modules and functions that networks are made of."""
 
 from holdfast.nn.attention import RowStatistics, adaptive_attention, attention_statistics, attention_weights
+from holdfast.nn.backbone import MIXERS, Backbone, BackboneConfig, BackboneState
+from holdfast.nn.block import Block
+from holdfast.nn.causal_attention import AttentionState, CausalAttention, WindowState
 from holdfast.nn.fit_temperature import FitError, fit_temperature
+from holdfast.nn.layout import Layout
 from holdfast.nn.list_comparator import ListComparator, train_list_comparator
 from holdfast.nn.normalisers import (
     NORMALISERS,
@@ -18,29 +22,45 @@ from holdfast.nn.normalisers import (
     SSMax,
     YaRN,
 )
+from holdfast.nn.rat import RAT, GatedRNN, GatedRNNState, RATState, rat_attention
 from holdfast.nn.softmax import CorrectionInactiveWarning, adaptive_softmax, entropy_of, inactive_share
+from holdfast.nn.state import State
 from holdfast.nn.temperature import AdaptiveTemperature, FitRecord, SizeCheck
 
 __all__ = [
+    "MIXERS",
     "NORMALISERS",
+    "RAT",
     "Adaptive",
     "AdaptiveTemperature",
+    "AttentionState",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneState",
+    "Block",
+    "CausalAttention",
     "CorrectionInactiveWarning",
     "Entmax",
     "FitError",
     "FitRecord",
+    "GatedRNN",
+    "GatedRNNState",
     "Hard",
+    "Layout",
     "ListComparator",
     "Llama4",
     "LogN",
     "Normaliser",
     "Plain",
+    "RATState",
     "RowStatistics",
     "Rows",
     "SSMax",
     "ScaleInvariant",
     "SizeCheck",
     "Sparsemax",
+    "State",
+    "WindowState",
     "YaRN",
     "adaptive_attention",
     "adaptive_softmax",
@@ -49,5 +69,6 @@ __all__ = [
     "entropy_of",
     "fit_temperature",
     "inactive_share",
+    "rat_attention",
     "train_list_comparator",
 ]

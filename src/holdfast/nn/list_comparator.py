@@ -337,7 +337,7 @@ def train_list_comparator(
         counts = comparator.count_logits(pairs.value[element])
         loss = loss + nn.functional.cross_entropy(counts, pairs.count[element])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if report is not None and (step % 50 == 0 or step == steps):
             report(step / steps, loss.item())

@@ -5,9 +5,13 @@ pair i of channels (i, i + dim / 2):  angle = position x base ** (-2 i / dim)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from holdfast.errors import ArgumentError
 
 
 def turns(
@@ -45,3 +49,13 @@ def rotated(
     cosine, sine = turn
     first, second = x.to(cosine.dtype).chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(x.dtype)
+
+
+def check_rope(rope_theta: Any, dim: int) -> None:
+    """Refuse a base that is no positive number, and heads whose channels make no pairs."""
+    if rope_theta is None:
+        return
+    if not isinstance(rope_theta, int | float) or isinstance(rope_theta, bool) or not rope_theta > 0:
+        raise ArgumentError("rope_theta", "a positive number or None", repr(rope_theta))
+    if dim % 2:
+        raise ArgumentError("rope_theta", "None, where a head has an odd number of channels", f"{rope_theta}, {dim}")

@@ -19,7 +19,7 @@ def random_state_kept() -> Iterator[None]:
     numpy = sys.modules.get("numpy")
     python_state = random.getstate()
     numpy_state = numpy.random.get_state() if numpy is not None else None
-    cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda: bool = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if cuda else []
     try:
         with torch.random.fork_rng(devices=devices):

@@ -252,7 +252,7 @@ def _error(arm: Arm, rows: Tensor, expected: Tensor, *, kernel: bool) -> tuple[f
     return distance, ""
 
 
-class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Products(TorchDispatchMode):
     """Records the products of matrices that PyTorch computes: while a kernel of ours runs there are none."""
 
     def __init__(self) -> None:

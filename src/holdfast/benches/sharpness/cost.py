@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.benches.harness.report import Report, Row
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Training, row statistics and decoding of a batch on a CPU, beside PyTorch's fused attention."""
+    """Training, row statistics and decoding of a batch, beside PyTorch's fused attention."""
 
-    lengths: tuple[int, ...] = (128, 512)
-    """Numbers of tokens; in decoding, of keys."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where to run; by default the GPU where there is one."""
+    lengths: tuple[int, ...] | None = None
+    """Numbers of tokens; in decoding, of keys; by default 128 and 512 on a CPU, 1024 and 4096 on a GPU."""
     attend: tuple[Literal["causal", "full"], ...] = ("causal", "full")
     """What a query sees."""
     threads: tuple[int, ...] = (1, 2)
-    """Numbers of threads; the first one decides whether an aim is met."""
+    """Numbers of threads; the first one decides whether an aim is met, and is the only one on a GPU."""
     heads: int = 8
     """Heads, of keys too."""
     head_dim: int = 64
@@ -52,13 +54,18 @@ def run(options: Options, tell: Tell) -> Report:
         The report; times in milliseconds, memory in MiB above the inputs.
 
     Errors:
-        ArgumentError: a size is not positive.
+        ArgumentError: a size is not positive, or there is no such device.
     """
     import torch
 
+    from holdfast.benches.sharpness.arms import device_of
     from holdfast.errors import count_of
 
-    sizes = {"lengths": min(options.lengths), "threads": min(options.threads)}
+    device = device_of(options.device)
+    gpu = device == "cuda"
+    lengths = options.lengths or ((1024, 4096) if gpu else (128, 512))
+    options = replace(options, device="cuda" if gpu else "cpu", lengths=lengths)
+    sizes = {"lengths": min(lengths), "threads": min(options.threads)}
     for name in ("heads", "head_dim", "batch", "rounds"):
         sizes[name] = getattr(options, name)
     for name, size in sizes.items():
@@ -67,9 +74,9 @@ def run(options: Options, tell: Tell) -> Report:
     failures: list[str] = []
     before = torch.get_num_threads()
     try:
-        for threads in options.threads:
+        for threads in options.threads[:1] if gpu else options.threads:
             torch.set_num_threads(threads)
-            for case, make in _cases(options):
+            for case, make in _cases(options, lengths, device):
                 subject = make()
                 failures += [f"{_name(subject, case)}: {arm} is {subject.errors[arm]:.2g} off" for arm in subject.wrong]
                 for row in _rows(subject, case | {"threads": threads}, options):
@@ -80,19 +87,21 @@ def run(options: Options, tell: Tell) -> Report:
     return Report(asdict(options), tuple(rows), *_headline(rows, options.threads[0]), tuple(failures))
 
 
-def _cases(options: Options) -> Iterator[tuple[dict[str, str | int], Callable[[], Subject]]]:
+def _cases(
+    options: Options, lengths: tuple[int, ...], device: str
+) -> Iterator[tuple[dict[str, str | int], Callable[[], Subject]]]:
     """Every case, and what makes its arms."""
     from functools import partial
 
     from holdfast.benches.sharpness.subjects import decoding, statistics, training
 
-    for tokens in options.lengths:
+    for tokens in lengths:
         for attend in options.attend:
             case: dict[str, str | int] = {"attend": attend, "tokens": tokens}
             for make in (training, statistics):
-                yield case, partial(make, tokens, options.heads, options.head_dim, attend == "causal")
+                yield case, partial(make, tokens, options.heads, options.head_dim, attend == "causal", device)
         of_decoding: dict[str, str | int] = {"attend": "causal", "tokens": tokens}
-        yield of_decoding, partial(decoding, tokens, options.batch, options.heads, options.head_dim)
+        yield of_decoding, partial(decoding, tokens, options.batch, options.heads, options.head_dim, device)
 
 
 def _name(subject: Subject, case: dict[str, str | int]) -> str:
@@ -101,10 +110,11 @@ def _name(subject: Subject, case: dict[str, str | int]) -> str:
 
 def _rows(subject: Subject, case: dict[str, str | int], options: Options) -> Iterator[Row]:
     """The arms of a subject, timed."""
-    from holdfast.benches.harness.timing import interleaved, on_cpu, peak_on_cpu
+    from holdfast.benches.harness.timing import interleaved, on_cpu, on_gpu, peak_on_cpu, peak_on_gpu
 
-    peaks = {name: peak_on_cpu(arm) for name, arm in subject.right.items()}
-    milliseconds = interleaved(subject.right, on_cpu, rounds=options.rounds, budget_s=options.budget_s)
+    clock, peak_of = (on_gpu, peak_on_gpu) if options.device == "cuda" else (on_cpu, peak_on_cpu)
+    peaks = {name: peak_of(arm) for name, arm in subject.right.items()}
+    milliseconds = interleaved(subject.right, clock, rounds=options.rounds, budget_s=options.budget_s)
     for name, times in milliseconds.items():
         peak = peaks[name]
         yield {

@@ -49,11 +49,11 @@ class Subject:
         return {name: arm for name, arm in self.arms.items() if name not in self.wrong}
 
 
-def training(tokens: int, heads: int, head_dim: int, causal: bool) -> Subject:
+def training(tokens: int, heads: int, head_dim: int, causal: bool, device: str) -> Subject:
     """Forward and backward of one sequence."""
-    query, key, value, gradient = _tensors(4, (1, heads, tokens, head_dim))
+    query, key, value, gradient = _tensors(4, (1, heads, tokens, head_dim), device)
     tensors = [tensor.requires_grad_() for tensor in (query, key, value)]
-    rows = torch.linspace(0, tokens - 1, min(ROWS, tokens)).long()
+    rows = torch.linspace(0, tokens - 1, min(ROWS, tokens), device=device).long()
     of_rows = torch.zeros_like(gradient)  # what all other queries add to the gradients of keys and values is nothing
     of_rows[:, :, rows] = gradient[:, :, rows]
 
@@ -76,10 +76,10 @@ def training(tokens: int, heads: int, head_dim: int, causal: bool) -> Subject:
     return Subject("train", arms, errors, {"plain": 1.2, "log-n": 1.2, "adaptive": 1.8})
 
 
-def statistics(tokens: int, heads: int, head_dim: int, causal: bool) -> Subject:
+def statistics(tokens: int, heads: int, head_dim: int, causal: bool, device: str) -> Subject:
     """The entropy of all rows of one sequence, and all statistics of theirs, beside a forward pass."""
-    query, key, value = _tensors(3, (1, heads, tokens, head_dim))
-    rows = torch.linspace(0, tokens - 1, min(ROWS, tokens)).long()
+    query, key, value = _tensors(3, (1, heads, tokens, head_dim), device)
+    rows = torch.linspace(0, tokens - 1, min(ROWS, tokens), device=device).long()
 
     def entropy() -> Tensor:
         return attention_statistics(query, key, causal=causal).entropy
@@ -89,7 +89,9 @@ def statistics(tokens: int, heads: int, head_dim: int, causal: bool) -> Subject:
         return torch.stack([row.entropy, row.logsumexp, row.largest, row.spread, row.visible.to(query.dtype)], -1)
 
     logits = query[:, :, rows].double() @ key.double().mT * head_dim**-0.5
-    unseen = torch.arange(tokens) > rows[:, None] if causal else torch.zeros(len(rows), tokens, dtype=torch.bool)
+    unseen = torch.zeros(len(rows), tokens, dtype=torch.bool, device=device)
+    if causal:
+        unseen = torch.arange(tokens, device=device) > rows[:, None]
     low, high = (logits.masked_fill(unseen, fill) for fill in (torch.inf, -torch.inf))
     log_weights = high.log_softmax(-1)
     exact = [
@@ -112,10 +114,10 @@ def statistics(tokens: int, heads: int, head_dim: int, causal: bool) -> Subject:
     return Subject("statistics", arms, errors, {"entropy": 1.5, "everything": 4.0})
 
 
-def decoding(keys: int, batch: int, heads: int, head_dim: int) -> Subject:
+def decoding(keys: int, batch: int, heads: int, head_dim: int, device: str) -> Subject:
     """One new token of each sequence of a batch."""
-    (query,) = _tensors(1, (batch, heads, 1, head_dim))
-    key, value = _tensors(2, (batch, heads, keys, head_dim))
+    (query,) = _tensors(1, (batch, heads, 1, head_dim), device)
+    key, value = _tensors(2, (batch, heads, keys, head_dim), device)
 
     def ours(normaliser: Normaliser) -> Callable[[], Tensor]:
         return lambda: adaptive_attention(query, key, value, causal=True, normaliser=normaliser)
@@ -129,10 +131,10 @@ def decoding(keys: int, batch: int, heads: int, head_dim: int) -> Subject:
     return Subject("decode", arms, errors, dict.fromkeys(NORMALISERS, 2.0))
 
 
-def _tensors(count: int, shape: tuple[int, ...]) -> list[Tensor]:
-    """Normally distributed numbers in float32, always the same for the same shape."""
+def _tensors(count: int, shape: tuple[int, ...], device: str) -> list[Tensor]:
+    """Normally distributed numbers in float32, always the same for the same shape, on any device."""
     generator = torch.Generator().manual_seed(count)
-    return [torch.randn(shape, generator=generator) for _ in range(count)]
+    return [torch.randn(shape, generator=generator).to(device) for _ in range(count)]
 
 
 @contextlib.contextmanager
@@ -149,7 +151,9 @@ def _gradients_of_rows(
     """Gradients in float64 by the formula, of some rows, as if there were no others."""
     query, key, value = (tensor.detach().double() for tensor in tensors)
     keys = key.shape[2]
-    visible = torch.arange(keys) <= rows[:, None] if causal else torch.ones(len(rows), keys, dtype=torch.bool)
+    visible = torch.ones(len(rows), keys, dtype=torch.bool, device=rows.device)
+    if causal:
+        visible = torch.arange(keys, device=rows.device) <= rows[:, None]
     asked = [tensor.requires_grad_() for tensor in (query[:, :, rows], key, value)]
     weights = attention_weights(*asked[:2], mask=visible, normaliser=normaliser)
     of_asked, of_key, of_value = torch.autograd.grad(weights @ asked[2], asked, gradient.double())

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.nn.attention import checkpointed, fused, plain, streamed
+from holdfast.nn.attention import checkpointed, fused, plain, scaled, streamed
 from holdfast.nn.attention.call import AttentionCall, Declined, full_precision
 from holdfast.nn.attention.triton import host as triton
 from holdfast.nn.normalisers import Normaliser
@@ -28,7 +28,7 @@ class Way(Protocol):
         """The output in any dtype; it may raise `Declined`."""
 
 
-WAYS: tuple[Way, ...] = (triton, fused, streamed, plain, checkpointed)
+WAYS: tuple[Way, ...] = (triton, fused, scaled, streamed, plain, checkpointed)
 """In order of preference; the last one takes every call."""
 
 
@@ -51,8 +51,10 @@ def adaptive_attention(
     Memory is a few tiles of logits, or a few copies of the inputs: a full table of scores is never made. Statistics
     are in float32 or better whatever the inputs. On a CPU, without additive mask, softcap and sinks, the gradient is
     that of PyTorch's fused attention, and so is the output where the factor needs no entropy; other outputs are
-    computed in tiles that stay in the cache. With `HOLDFAST_KERNELS=triton` in the environment a Triton kernel
-    computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
+    computed in tiles that stay in the cache. On CUDA, without mask, window, softcap and sinks, output and gradient are
+    those of PyTorch's fused attention of queries times their factor, rounded to their dtype; second derivatives there
+    need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around. With `HOLDFAST_KERNELS=triton` in the environment a
+    Triton kernel computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.
@@ -70,8 +72,8 @@ def adaptive_attention(
 
     Returns:
         The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows: one in a
-        query makes that row NaN, one (or an infinity) in a key or value reaches no row that does not see that key. (Of
-        values the Triton kernel does not look: there it may reach the rows next to one that sees it.)
+        query makes that row NaN, one (or an infinity) in a key or value reaches no row that does not see that key. (At
+        values neither the Triton kernel nor PyTorch's on CUDA looks: there it may reach rows near one that sees it.)
 
     Errors:
         ArgumentError: shapes, dtypes or options that do not fit.

@@ -207,21 +207,28 @@ class AttentionCall:
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self._tensors)
 
     @property
-    def concrete(self) -> bool:
-        """Whether values may decide how to compute: not where a function is traced or transformed.
+    def transformed(self) -> bool:
+        """Whether a function is traced or transformed around the call.
 
         That is inside `compile`, `jit.trace`, `vmap` and the other transforms of `torch.func` and in forward-mode
-        differentiation, and with fake or empty tensors.
+        differentiation.
         """
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if traced or torch.autograd.forward_ad._current_level >= 0:
+            return True
+        return torch._C._functorch.peek_interpreter_stack() is not None
+
+    @property
+    def concrete(self) -> bool:
+        """Whether values may decide how to compute: not where it is `transformed`, nor with fake or empty tensors."""
+        if self.transformed:
             return False
         try:
             for tensor in self._tensors:
                 bool(tensor.detach()[(0,) * tensor.ndim])
         except (RuntimeError, IndexError):
             return False
-        return torch._C._functorch.peek_interpreter_stack() is None
+        return True
 
     @property
     def readable(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbers import Real
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from holdfast.nn.normalisers import Normaliser, Plain
 from holdfast.nn.rat import reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
 from holdfast.nn.rat.triton import host as triton
+from holdfast.nn.rotary import check_rope
 
 Backend = Literal["auto", "reference", "torch", "triton"]
 
@@ -114,20 +115,10 @@ def checked(
         value=value,
         gate=gate,
         chunk_size=chunk_size,
-        scale=dim**-0.5 if scale is None else scale,
+        scale=cast("float", dim**-0.5 if scale is None else scale),
         rope_theta=rope_theta,
         normaliser=Plain() if normaliser is None else normaliser,
     )
-
-
-def check_rope(rope_theta: Any, dim: int) -> None:
-    """Refuse a base that is no positive number, and heads whose channels make no pairs."""
-    if rope_theta is None:
-        return
-    if not isinstance(rope_theta, Real) or isinstance(rope_theta, bool) or not rope_theta > 0:
-        raise ArgumentError("rope_theta", "a positive number or None", repr(rope_theta))
-    if dim % 2:
-        raise ArgumentError("rope_theta", "None, where a head has an odd number of channels", f"{rope_theta}, {dim}")
 
 
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "reference": reference}

@@ -78,7 +78,8 @@ def _by_head(call: ChunkCall, tensor: Tensor) -> Float[Tensor, "batch time heads
 def _chunked(call: ChunkCall, tensor: Tensor, fill: float = 0.0) -> Float[Tensor, "batch chunks chunk heads dim"]:
     """Time as chunks of positions; `fill` stands for tokens that the last chunk lacks."""
     lacking = call.chunks * call.chunk_size - call.time
-    return pad(tensor, (0, 0, 0, 0, 0, lacking), value=fill).unflatten(1, (call.chunks, call.chunk_size))
+    whole: Tensor = pad(tensor, (0, 0, 0, 0, 0, lacking), value=fill).unflatten(1, (call.chunks, call.chunk_size))
+    return whole
 
 
 def _recurrence(gate: Tensor, x: Tensor, start: Tensor | None) -> Float[Tensor, "batch chunks chunk heads dim"]:

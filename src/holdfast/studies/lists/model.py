@@ -212,7 +212,7 @@ def _fit(
         with torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=on_gpu):
             loss = model.loss(draw())
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimiser.step()
         schedule.step()

@@ -155,7 +155,7 @@ def train(
             )
             optimizer.zero_grad()
             # Summed over seeds, so that each network gets the gradient that it would get alone.
-            loss.mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+            loss.mean(dim=1).sum().backward()
             optimizer.step()
             losses += loss.detach().mean(dim=1)
             correct += question.right(output, sets).float().mean(dim=1)

@@ -116,7 +116,7 @@ def train(
                 logits = model(tokens[:, :-1])
             target = tokens[:, 1:].masked_fill(~counted, -100)
             loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), target.flatten())
-            (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+            (loss / len(batches)).backward()
             total += loss.detach() / len(batches)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()

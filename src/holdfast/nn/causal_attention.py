@@ -1,0 +1,327 @@
+"""Causal softmax attention as a sequence mixer: over everything before, or over a sliding window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from holdfast.errors import ArgumentError, count_of
+from holdfast.nn.attention import AttentionCall
+from holdfast.nn.attention.attention import attend
+from holdfast.nn.layout import Layout
+from holdfast.nn.normalisers import Normaliser, Plain
+from holdfast.nn.rotary import check_rope, rotated, turns
+from holdfast.nn.state import Slots, State, of_mixer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionState(State):
+    """State of `CausalAttention`: keys, turned to their positions, and values of all tokens.
+
+    Arguments:
+        cache: they.
+    """
+
+    cache: Slots
+
+    def crop(self, length: int) -> AttentionState:
+        """The state after the first `length` tokens of every row.
+
+        Errors:
+            ArgumentError: there are not so many in all rows.
+        """
+        if (self.ragged and length != self.longest) or not 0 <= length <= self.longest:
+            raise ArgumentError("length", f"at most {self.longest}, all rows alike", length)
+        cache = replace(self.cache, used=length, appended=None)
+        return replace(self, seen=self.seen.clamp(max=length), longest=length, cache=cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowState(State):
+    """State of `CausalAttention` with a window: keys and values of the last tokens of each row, at the end.
+
+    Arguments:
+        keys: turned to their positions; at the front nothing of meaning, where a row has read fewer tokens.
+        values: likewise.
+    """
+
+    keys: Float[Tensor, "batch kv_heads kept dim"]
+    values: Float[Tensor, "batch kv_heads kept dim"]
+
+
+class CausalAttention(nn.Module):
+    """Sequence mixer: softmax attention of each token over itself and those before it.
+
+        v, q, k(, z) = in_proj(x)        y = out_proj(attention(q, k, v)), times sigmoid(z) before out_proj if gated
+
+    Arguments:
+        dim: width of input and output.
+        heads: number of query heads, which divides `dim`.
+        kv_heads: number of key heads; each serves `heads / kv_heads` query heads in turn (GQA). `None`: as many.
+        rope_theta: base of rotary positions; `None`: no positions.
+        window: a token sees so many, itself included; `None`: all.
+        normaliser: turns logits into weights; `None`: the softmax.
+        output_gate: whether a gate multiplies the output, as in `RAT`.
+
+    Errors:
+        ArgumentError: sizes that do not divide, or no positive whole numbers.
+
+    Source: arXiv 2507.04416, the attention and local attention baselines; arXiv 2305.13245 for shared key heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        rope_theta: float | None = 10_000.0,
+        window: int | None = None,
+        normaliser: Normaliser | None = None,
+        output_gate: bool = False,
+    ) -> None:
+        super().__init__()
+        count_of("dim", dim, least=1)
+        count_of("heads", heads, least=1)
+        if dim % heads:
+            raise ArgumentError("dim", f"a multiple of the {heads} heads", dim)
+        kv_heads = heads if kv_heads is None else count_of("kv_heads", kv_heads, least=1)
+        if heads % kv_heads:
+            raise ArgumentError("kv_heads", f"a divisor of the {heads} heads", kv_heads)
+        check_rope(rope_theta, dim // heads)
+        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
+        self.rope_theta = rope_theta
+        self.window = None if window is None else count_of("window", window, least=1)
+        self.normaliser: Normaliser = Plain() if normaliser is None else normaliser
+        width = kv_heads * self.head_dim
+        self.widths = (width, dim, width, dim) if output_gate else (width, dim, width)
+        self.in_proj = nn.Linear(dim, sum(self.widths), bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal weights of standard deviation 0.02."""
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+
+    def extra_repr(self) -> str:
+        """What the projections do not show."""
+        return f"heads={self.heads}, kv_heads={self.kv_heads}, window={self.window}"
+
+    def init_state(self, batch: int, *, limit: int | None = None) -> AttentionState | WindowState:
+        """The state before the first token.
+
+        Arguments:
+            batch: number of rows.
+            limit: room for so many tokens in memory that is written in place; `None`: it grows.
+        """
+        weight = self.out_proj.weight
+        seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        if self.window is not None:
+            kept = 0 if limit is None else self.window - 1
+            entry = weight.new_zeros(batch, self.kv_heads, kept, self.head_dim).detach()
+            return WindowState(seen=seen, limit=limit, keys=entry, values=entry.clone())
+        entry = weight.new_zeros(batch, self.kv_heads, limit or 0, self.head_dim).detach()
+        cache = Slots(entry, entry.clone(), fixed=limit is not None, appended=[0])
+        return AttentionState(seen=seen, limit=limit, cache=cache)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: AttentionState | WindowState | None = None,
+        layout: Layout | None = None,
+    ) -> tuple[Float[Tensor, "batch time dim"], AttentionState | WindowState]:
+        """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
+        if state is not None:
+            self._check(state, x, layout)
+        if x.shape[1] == 0:
+            return x, self.init_state(len(x)) if state is None else state
+        before = self.init_state(len(x) if layout is None else len(layout.lengths)) if state is None else state
+        value, query, key, *gate = self.in_proj(x).split(self.widths, -1)
+        parts = (part.unflatten(-1, (-1, self.head_dim)) for part in (query, key, value))
+        if layout is not None:
+            parts = (layout.unpack(part) for part in parts)
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        lengths = None if layout is None else layout.lengths
+        if query.shape[2] == 0:
+            mixed, after = query, before
+        else:
+            if self.rope_theta is not None:
+                position = before.seen[:, None, None] + torch.arange(query.shape[2], device=x.device)
+                turn = turns(position, self.head_dim, self.rope_theta, torch.promote_types(x.dtype, torch.float32))
+                query, key = rotated(query, turn), rotated(key, turn)
+            if isinstance(before, WindowState):
+                mixed, of_window = self._within_window(query, key, value, before, lengths)
+                after = before.followed_by(of_window)
+            else:
+                mixed, of_all = self._over_all(query, key, value, before, lengths)
+                after = before.followed_by(of_all)
+        mixed = mixed.transpose(1, 2)
+        if layout is not None:
+            mixed, after = layout.pack(mixed), after.reorder(layout.last) if layout.packed else after
+        mixed = mixed.flatten(2)
+        return self.out_proj(torch.sigmoid(gate[0]) * mixed if gate else mixed), after
+
+    def _check(self, state: AttentionState | WindowState, x: Tensor, layout: Layout | None) -> None:
+        of_mixer(state, AttentionState if self.window is None else WindowState)
+        state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
+        keys = state.keys if isinstance(state, WindowState) else state.cache.keys
+        if (keys.shape[1], keys.shape[3]) != (self.kv_heads, self.head_dim):
+            expected = f"{self.kv_heads} key heads of width {self.head_dim}"
+            raise ArgumentError("state", expected, f"{keys.shape[1]} of width {keys.shape[3]}")
+
+    def _over_all(
+        self, query: Tensor, key: Tensor, value: Tensor, state: AttentionState, lengths: Tensor | None
+    ) -> tuple[Float[Tensor, "sequences heads time dim"], AttentionState]:
+        counts = state.counts(query.shape[2], lengths)
+        if counts["ragged"]:
+            number = torch.full_like(state.seen, query.shape[2]) if lengths is None else lengths
+            cache = state.cache.append(key, value, state.seen, number, counts["longest"])
+        else:
+            number, cache = None, state.cache.append(key, value)
+        after = replace(state, **counts, cache=cache)
+        if state.longest == 0:  # padding stands behind: causality hides it
+            return self._causal(query, key, value), after
+        keys, values = cache.keys[:, :, : cache.used], cache.values[:, :, : cache.used]
+        if number is None:
+            return self._causal(query, keys, values), after
+        last = state.seen[:, None] + torch.arange(query.shape[2], device=query.device)
+        visible = torch.arange(cache.used, device=query.device) <= last[:, :, None]
+        return self._masked(query, keys, values, visible, state.seen, number), after
+
+    def _within_window(
+        self, query: Tensor, key: Tensor, value: Tensor, state: WindowState, lengths: Tensor | None
+    ) -> tuple[Float[Tensor, "sequences heads time dim"], WindowState]:
+        assert self.window is not None
+        tokens, kept = query.shape[2], state.keys.shape[2]
+        counts = state.counts(tokens, lengths)
+        keys, values = (
+            torch.cat([state.keys.to(key.dtype), key], 2),
+            torch.cat([state.values.to(value.dtype), value], 2),
+        )
+        keep = self.window - 1 if state.limit is not None else min(self.window - 1, counts["longest"])
+        if lengths is None:
+            stay = [tensor[:, :, kept + tokens - keep :] for tensor in (keys, values)]
+        else:
+            slot = torch.arange(keep, device=key.device) + (kept + lengths - keep)[:, None]
+            # Before its first token a row has nothing: what stands there means nothing.
+            index = slot.clamp(min=0)[:, None, :, None].expand(*key.shape[:2], keep, self.head_dim)
+            stay = [tensor.gather(2, index) for tensor in (keys, values)]
+        after = replace(state, **counts, keys=stay[0], values=stay[1])
+        if state.ragged or (state.limit is not None and state.longest > 0):
+            slot, row = torch.arange(kept + tokens, device=key.device), torch.arange(tokens, device=key.device) + kept
+            visible = (slot <= row[:, None]) & (slot > row[:, None] - self.window)
+            visible = visible & (slot >= kept - state.seen[:, None, None])
+            number = torch.full_like(state.seen, tokens) if lengths is None else lengths
+            return self._masked(query, keys, values, visible, state.seen, number), after
+        if state.limit is not None:
+            keys, values = key, value
+        if keys.shape[2] <= self.window or type(self.normaliser) is not Plain:
+            return self._causal(query, keys, values, state.longest), after
+        return windowed(query, keys, values, self.window), after
+
+    def _causal(
+        self, query: Tensor, key: Tensor, value: Tensor, first: int | None = None
+    ) -> Float[Tensor, "sequences heads time dim"]:
+        """The last query at the last key, which sees all keys, unless a normaliser is asked: that sees the window.
+
+        Arguments:
+            query: queries.
+            key: keys.
+            value: values.
+            first: position of the first query; `None`: the first key is the first of its row.
+        """
+        if type(self.normaliser) is not Plain:
+            call = AttentionCall.of(query, key, value, causal=True, window=self.window, normaliser=self.normaliser)
+            if first is not None:
+                call = replace(call, first_query=first, first_key=first + call.queries - call.keys)
+            return attend(call)
+        grouped = self.heads != self.kv_heads
+        queries, keys = query.shape[2], key.shape[2]
+        if queries in (1, keys):
+            causal = queries == keys
+            return scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=grouped)
+        bias = cast("Tensor", causal_lower_right(queries, keys))
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=grouped)
+
+    def _masked(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visible: Bool[Tensor, "sequences time keys"],
+        seen: Tensor,
+        number: Tensor,
+    ) -> Float[Tensor, "sequences heads time dim"]:
+        """Rows of several lengths.
+
+        Arguments:
+            query: queries.
+            key: keys.
+            value: values.
+            visible: which keys each query sees.
+            seen: tokens that each row has read before.
+            number: queries of each row.
+        """
+        if type(self.normaliser) is Plain:
+            grouped = self.heads != self.kv_heads
+            return scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None], enable_gqa=grouped)
+        # A normaliser may ask for positions, which differ from row to row.
+        rows = []
+        for row, (first, queries) in enumerate(zip(seen.tolist(), number.tolist(), strict=True)):
+            mixed = torch.zeros_like(query[row : row + 1])
+            if queries:
+                keys = visible[row, :queries].any(0).nonzero()
+                here, sees = slice(row, row + 1), slice(int(keys[0]), int(keys[-1]) + 1)
+                part = self._causal(query[here, :, :queries], key[here, :, sees], value[here, :, sees], first)
+                mixed = pad(part, (0, 0, 0, query.shape[2] - queries))
+            rows.append(mixed)
+        return torch.cat(rows)
+
+
+def windowed(
+    query: Float[Tensor, "batch heads time dim"],
+    key: Float[Tensor, "batch kv_heads keys dim"],
+    value: Float[Tensor, "batch kv_heads keys dim"],
+    window: int,
+) -> Float[Tensor, "batch heads time dim"]:
+    """Softmax attention in a sliding window, in time and memory that grow with time x window.
+
+    Blocks of `window` queries see two blocks of keys, through one mask for all blocks but the first.
+
+    Arguments:
+        query: the last one stands at the last key.
+        key: with less than `window` keys before the first query.
+        value: likewise.
+        window: a query sees so many keys, its own included.
+    """
+    time, before = query.shape[2], key.shape[2] - query.shape[2]
+    blocks, free = -(-time // window), window - 1 - before
+    behind = blocks * window - time
+    query = pad(query, (0, 0, 0, behind)).unflatten(2, (blocks, window)).transpose(1, 2)
+    key, value = (
+        pad(tensor, (0, 0, free, behind)).unfold(2, 2 * window - 1, window).permute(0, 2, 1, 4, 3)
+        for tensor in (key, value)
+    )
+    slot, row = torch.arange(2 * window - 1, device=query.device), torch.arange(window, device=query.device)[:, None]
+    band = (slot >= row) & (slot < row + window)
+    outputs = [
+        scaled_dot_product_attention(
+            query[:, part].flatten(0, 1),
+            key[:, part].flatten(0, 1),
+            value[:, part].flatten(0, 1),
+            attn_mask=mask,
+            enable_gqa=query.shape[2] != key.shape[2],
+        ).unflatten(0, (len(query), -1))
+        for part, mask in ((slice(0, 1), band & (slot >= free)), (slice(1, None), band))
+        if part.start < blocks
+    ]
+    return torch.cat(outputs, 1).transpose(1, 2).flatten(2, 3)[:, :, :time]

@@ -1,0 +1,129 @@
+"""The gated recurrence over the whole sequence, between two projections: RAT with a single chunk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from holdfast.errors import ArgumentError, count_of
+from holdfast.nn.attention.call import full_precision
+from holdfast.nn.layout import Layout
+from holdfast.nn.state import State, of_mixer
+
+
+def gated_scan(
+    gate: Float[Tensor, "batch time dim"],
+    x: Float[Tensor, "batch time dim"],
+    start: Float[Tensor, "batch dim"],
+) -> Float[Tensor, "batch time dim"]:
+    """h_t = g_t h_{t-1} + (1 - g_t) x_t, in about twice the square root of `time` steps.
+
+    Blocks of tokens run side by side, each from zero; what a block began with then fades by the product of its gates,
+    which is at most one, so that nothing can overflow.
+
+    Arguments:
+        gate: in [0, 1].
+        x: what the gates let in.
+        start: the state before the first token.
+    """
+    time = x.shape[1]
+    size = max(1, math.isqrt(time))
+    blocks = -(-time // size)
+    lacking = blocks * size - time
+    gates = pad(gate, (0, 0, 0, lacking), value=1.0).unflatten(1, (blocks, size)).unbind(2)
+    inputs = pad(x, (0, 0, 0, lacking)).unflatten(1, (blocks, size)).unbind(2)
+    state, fade = torch.zeros_like(inputs[0]), torch.ones_like(gates[0])
+    states, fades = [], []
+    for g, entry in zip(gates, inputs, strict=True):
+        state, fade = torch.lerp(entry, state, g), fade * g
+        states.append(state)
+        fades.append(fade)
+    begin, begins = start, []
+    for last, whole in zip(state.unbind(1), fade.unbind(1), strict=True):
+        begins.append(begin)
+        begin = last + whole * begin
+    joined = torch.addcmul(torch.stack(states, 2), torch.stack(fades, 2), torch.stack(begins, 1).unsqueeze(2))
+    return joined.flatten(1, 2)[:, :time]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedRNNState(State):
+    """State of `GatedRNN`.
+
+    Arguments:
+        running: the state of every channel, in float32 or better.
+    """
+
+    running: Float[Tensor, "batch dim"]
+
+
+class GatedRNN(nn.Module):
+    """Sequence mixer: a gated recurrence, of constant memory.
+
+        z, v, g = in_proj(x)        h_t = gate h_{t-1} + (1 - gate) v_t        y = out_proj(sigmoid(z) * h)
+
+    Arguments:
+        dim: width of input and output.
+        memory: at first the gates remember for 1 to `memory - 1` tokens.
+
+    Source: arXiv 2507.04416, the RNN baseline.
+    """
+
+    def __init__(self, dim: int, *, memory: int = 1024) -> None:
+        super().__init__()
+        self.dim, self.memory = count_of("dim", dim, least=1), count_of("memory", memory, least=1)
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.gate_bias = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal weights of standard deviation 0.02; gates that remember for 1 to `memory - 1` tokens."""
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        with torch.no_grad():
+            self.gate_bias.uniform_(1.0, max(1.0, self.memory - 1.0)).log_()
+
+    def init_state(self, batch: int, *, limit: int | None = None) -> GatedRNNState:
+        """The state before the first token; see `RAT.init_state`."""
+        weight = self.out_proj.weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return GatedRNNState(
+            seen=torch.zeros(batch, dtype=torch.long, device=weight.device),
+            limit=limit,
+            running=torch.zeros(batch, self.dim, dtype=wide, device=weight.device),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], state: GatedRNNState | None = None, layout: Layout | None = None
+    ) -> tuple[Float[Tensor, "batch time dim"], GatedRNNState]:
+        """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
+        if state is None:
+            before = self.init_state(len(x) if layout is None else len(layout.lengths))
+        else:
+            of_mixer(state, GatedRNNState)
+            state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
+            before = state
+        if x.shape[1] == 0:
+            return x, self.init_state(len(x)) if state is None else state
+        z, value, gate = self.in_proj(x).chunk(3, -1)
+        wide = before.running.dtype
+        gate, value = torch.sigmoid(gate.to(wide) + self.gate_bias.to(wide)), value.to(wide)
+        if layout is not None:
+            gate, value = layout.unpack(gate, 1.0), layout.unpack(value)
+        with full_precision(x.device):
+            states = gated_scan(gate, value, before.running) if value.shape[1] else value
+        running = states[:, -1] if value.shape[1] else before.running
+        after = before.followed_by(
+            GatedRNNState(**before.counts(value.shape[1], None if layout is None else layout.lengths), running=running)
+        )
+        if layout is not None:
+            states, after = layout.pack(states), after.reorder(layout.last) if layout.packed else after
+        return self.out_proj(torch.sigmoid(z) * states.to(z.dtype)), after
