@@ -74,14 +74,14 @@ def step_kernel(
         column = start + tl.arange(0, BLOCK_N)
         row = column.to(tl.int64)[:, None]
         real = (column < high)[:, None] & inside[None, :]
-        k = tl.load(past_k_ptr + row * past_k_row + dims[None, :], mask=real, other=0.0).to(tl.float32)
-        v = tl.load(past_v_ptr + row * past_v_row + dims[None, :], mask=real, other=0.0).to(tl.float32)
-        z = tl.where(column < high, tl.sum(k * turned, 1) * scale, -float("inf"))
+        keys = tl.load(past_k_ptr + row * past_k_row + dims[None, :], mask=real, other=0.0).to(tl.float32)
+        values = tl.load(past_v_ptr + row * past_v_row + dims[None, :], mask=real, other=0.0).to(tl.float32)
+        z = tl.where(column < high, tl.sum(keys * turned, 1) * scale, -float("inf"))
         top = tl.maximum(m, tl.max(z, 0))
         factor = tl.exp2(m - top)
         p = tl.exp2(z - top)
         total = total * factor + tl.sum(p, 0)
-        acc = acc * factor + tl.sum(p[:, None] * v, 0)
+        acc = acc * factor + tl.sum(p[:, None] * values, 0)
         m = top
     if SPLIT:
         at = place * splits + split

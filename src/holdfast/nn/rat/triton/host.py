@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from holdfast.errors import ArgumentError
 from holdfast.nn.attention.triton.host import VARIABLE
@@ -67,7 +66,7 @@ def compute(call: ChunkCall) -> ChunkAnswer:
 
     Products of bfloat16 and float16 take states and weights in that dtype, and sum in float32. NaN in a token reaches
     no earlier one; NaN or infinity in a value is NaN in every row of a tile that sees its chunk's end. Gradients are
-    of the first order.
+    of the first order, and `create_graph` is an error.
     """
     call = _laid_out(call)
     past = call.past
@@ -126,12 +125,13 @@ class _Kernels(torch.autograd.Function):
         return output, made.key_ends, made.value_ends
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, gradient: Tensor | None, of_key_ends: Tensor | None, of_value_ends: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         from holdfast.nn.rat.triton import launches
 
+        if torch.is_grad_enabled():  # a gradient of this gradient would silently lack what these kernels do
+            raise RuntimeError(f"the Triton kernels of RAT have no second derivative: set {VARIABLE}=reference")
         *tensors, output, log_sum = ctx.saved_tensors
         call = ctx.options.call(*tensors)
         with _on(output.device):
@@ -165,7 +165,7 @@ def _of_states(call: ChunkCall, past: Past, rows: Any, delta: Tensor) -> tuple[T
 
 
 def _laid_out(call: ChunkCall) -> ChunkCall:
-    """The call with the channels of every tensor next to each other in memory."""
+    """The same call with the channels of every tensor next to each other in memory, and no chunk longer than a row."""
     past = call.past
     if past is not None:
         past = replace(
@@ -176,7 +176,8 @@ def _laid_out(call: ChunkCall) -> ChunkCall:
             running_value=_dense(past.running_value),
         )
     query, key, value, gate = (_dense(x) for x in (call.query, call.key, call.value, call.gate))
-    return replace(call, query=query, key=key, value=value, gate=gate, past=past)
+    chunk_size = min(call.chunk_size, call.time)  # no loop over tokens that a single chunk lacks
+    return replace(call, query=query, key=key, value=value, gate=gate, past=past, chunk_size=chunk_size)
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -134,9 +134,13 @@ def turn_kernel(
 @no_type_check
 def _attend_tiles(
     q, k_ptr, v_ptr, k_row, v_row, low, high, limit, visible, m, total, acc, dims, scale,
-    DIM: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+    DIM: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr, CLEAN: tl.constexpr,
 ):  # fmt: skip
-    """Softmax over the states from `low` up to `high`, none from `limit` on; a row sees those before `visible`."""
+    """Softmax over the states from `low` up to `high`, none from `limit` on; a row sees those before `visible`.
+
+    With `CLEAN` values that are not finite count as 0, and whether there were any is the last result.
+    """
+    broken = 0
     for start in range(low, high, BLOCK_N):
         column = start + tl.arange(0, BLOCK_N)
         inside = dims < DIM
@@ -159,16 +163,13 @@ def _attend_tiles(
         m = top
         total = total * factor + tl.sum(p, 1)
         acc = acc * factor[:, None]
-        if MASKED:
-            # A weight of 0 does not undo a value of NaN: it reaches by this way only the rows that see it.
+        if CLEAN:
             wide = v.to(tl.float32)
-            broken = (wide - wide) != 0.0
-            if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
-                reached = tl.dot(seen.to(tl.float16), broken.to(tl.float16))
-                acc = tl.where(reached > 0.0, float("nan"), acc)
-                v = tl.where(broken, 0.0, wide).to(q.dtype)
+            other = (wide - wide) != 0.0
+            broken = tl.maximum(broken, tl.max(tl.max(other.to(tl.int32), 1), 0))
+            v = tl.where(other, 0.0, wide).to(q.dtype)
         acc = tl.dot(p.to(q.dtype), v, acc, input_precision="ieee")
-    return m, total, acc
+    return m, total, acc, broken
 
 
 @triton.jit
@@ -206,25 +207,31 @@ def attend_kernel(
         whole = count // BLOCK_N * BLOCK_N
         past_k_ptr += batch * past_k_batch + head * past_k_head
         past_v_ptr += batch * past_v_batch + head * past_v_head
-        m, total, acc = _attend_tiles(
+        m, total, acc, _ = _attend_tiles(
             q, past_k_ptr, past_v_ptr, past_k_row, past_v_row, 0, whole, count, visible,
-            m, total, acc, dims, scale, DIM, BLOCK_N, False,
+            m, total, acc, dims, scale, DIM, BLOCK_N, False, False,
         )  # fmt: skip
-        m, total, acc = _attend_tiles(
+        m, total, acc, _ = _attend_tiles(
             q, past_k_ptr, past_v_ptr, past_k_row, past_v_row, whole, count, count, visible * 0 + count,
-            m, total, acc, dims, scale, DIM, BLOCK_N, True,
+            m, total, acc, dims, scale, DIM, BLOCK_N, True, False,
         )  # fmt: skip
     k_ptr += place * chunks * DIM
     v_ptr += place * chunks * DIM
     # Chunks that end before the tile are seen by all of its rows, none by any from the chunk of the last row on.
     whole = first // chunk_size // BLOCK_N * BLOCK_N
     end = tl.minimum(first + BLOCK_M - 1, time - 1) // chunk_size
-    m, total, acc = _attend_tiles(
-        q, k_ptr, v_ptr, DIM, DIM, 0, whole, chunks, visible, m, total, acc, dims, scale, DIM, BLOCK_N, False
+    m, total, acc, _ = _attend_tiles(
+        q, k_ptr, v_ptr, DIM, DIM, 0, whole, chunks, visible, m, total, acc, dims, scale, DIM, BLOCK_N, False, False
     )
-    m, total, acc = _attend_tiles(
-        q, k_ptr, v_ptr, DIM, DIM, whole, end, chunks, visible, m, total, acc, dims, scale, DIM, BLOCK_N, True
+    m, total, acc, broken = _attend_tiles(
+        q, k_ptr, v_ptr, DIM, DIM, whole, end, chunks, visible, m, total, acc, dims, scale, DIM, BLOCK_N, True, True
     )
+    if broken > 0:
+        # A weight of 0 does not undo NaN, so that such values were left out: they reach only the rows that see them.
+        for column in range(whole, end):
+            value = tl.load(v_ptr + column * DIM + dims, mask=dims < DIM, other=0.0).to(tl.float32)
+            reached = (column < visible)[:, None] & ((value - value) != 0.0)[None, :]
+            acc = tl.where(reached, float("nan"), acc)
     tl.store(o_ptr + at, (acc / total[:, None]).to(o_ptr.dtype.element_ty), mask=inside)
     if LSE:
         tl.store(lse_ptr + place * time + row, m + tl.log2(total), mask=row < time)

@@ -488,6 +488,29 @@ def _of_tiles(kernel: Any, call: ChunkCall, restore: str | None = None) -> tuple
     if kernels.INTERPRETED:
         return kernel, {"BLOCK_M": 16, "BLOCK_N": 16}
     dim = _padded(call.value.shape[-1])
+    if dim < 64:  # small heads are for tests, which compile each choice
+        sizes = [(32, 32, 4, 1)]
+    elif call.value.element_size() == 4:
+        sizes = [(32, 32, 8, 1), (16, 32, 4, 1)] if dim <= 128 else [(16, 32, 8, 1), (16, 16, 8, 1)]
+    elif kernel is kernels.attend_kernel:
+        sizes = [(128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 4, 3)] if dim <= 128 else [(128, 32, 8, 2), (64, 32, 8, 2)]
+    else:
+        sizes = [(64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 2)] if dim <= 128 else [(64, 32, 8, 1), (32, 32, 8, 1)]
+    choices = tuple((("BLOCK_C", size), warps) for size in sorted(sizes) for warps in (2, 4))
+    return _tuned(kernel, tuple(((block,), warps, 1) for block, warps in choices), call.time > LONG, None), {}
+
+
+def _of_tiles(kernel: Any, call: ChunkCall, restore: str | None = None) -> tuple[Any, dict[str, int]]:
+    """A kernel of matrix products, and its sizes where it does not try them out.
+
+    Arguments:
+        kernel: one with `BLOCK_M` queries and `BLOCK_N` states at once.
+        call: what it is for.
+        restore: the argument that it reads and writes.
+    """
+    if kernels.INTERPRETED:
+        return kernel, {"BLOCK_M": 16, "BLOCK_N": 16}
+    dim = _padded(call.value.shape[-1])
     if call.value.element_size() == 4:
         sizes = [(32, 32, 4, 1), (64, 32, 4, 1)] if dim <= 128 else [(16, 16, 4, 1), (32, 16, 4, 1)]
     elif kernel is kernels.attend_kernel:
