@@ -150,7 +150,7 @@ def tolerance(call, expected, dtype):
     if call.value.dtype == torch.float32:
         return once
     # States, weights and their gradients are rounded on the way, each at another place of the sums.
-    return combined(once, rounded_to(call.value.dtype, 8 * size))
+    return combined(once, rounded_to(call.value.dtype, 4 * size))
 
 
 def agree(call, parts=("output", "key_ends", "value_ends")):

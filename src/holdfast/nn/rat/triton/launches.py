@@ -120,7 +120,7 @@ def turned(
     turn = 0 if call.rope_theta is None else turn
     half = (dim + 1) // 2
     block_h = max(16, _power(half))
-    block_r = 8 if kernels.INTERPRETED else max(4, 1024 // block_h)
+    block_r = 16 if kernels.INTERPRETED else max(4, 1024 // block_h)
     own_key, own_weight = (x, x) if own is None else own
     kernels.turn_kernel[(batch * heads * -(-rows // block_r),)](
         x,
@@ -470,7 +470,7 @@ def _grid_of_queries(call: ChunkCall) -> Any:
 def _of_chunks(kernel: Any, call: ChunkCall) -> tuple[Any, dict[str, int]]:
     """A kernel of the recurrence, and its sizes where it does not try them out."""
     if kernels.INTERPRETED:
-        return kernel, {"BLOCK_C": 4}
+        return kernel, {"BLOCK_C": 8}
     # More chunks than there are would be idle lanes.
     sizes = {max(1, min(_power(call.chunks), 1024 // _padded(call.value.shape[-1]) * factor)) for factor in (1, 2)}
     choices = tuple((("BLOCK_C", size), warps) for size in sorted(sizes) for warps in (2, 4))
