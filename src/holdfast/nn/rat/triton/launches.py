@@ -471,10 +471,13 @@ def _of_chunks(kernel: Any, call: ChunkCall) -> tuple[Any, dict[str, int]]:
     """A kernel of the recurrence, and its sizes where it does not try them out."""
     if kernels.INTERPRETED:
         return kernel, {"BLOCK_C": 8}
+    dim = _padded(call.value.shape[-1])
+    few = max(1, 512 // dim)
+    sizes = [(few, 4)] if dim < 64 else [(few, 2), (few, 4), (2 * few, 4), (2 * few, 8)]
     # More chunks than there are would be idle lanes.
-    sizes = {max(1, min(_power(call.chunks), 1024 // _padded(call.value.shape[-1]) * factor)) for factor in (1, 2)}
-    choices = tuple((("BLOCK_C", size), warps) for size in sorted(sizes) for warps in (2, 4))
-    return _tuned(kernel, tuple(((block,), warps, 1) for block, warps in choices), call.time > LONG, None), {}
+    limit = _power(call.chunks)
+    choices = tuple({((("BLOCK_C", min(size, limit)),), warps, 1): None for size, warps in sizes})
+    return _tuned(kernel, choices, call.time > LONG, None), {}
 
 
 def _of_tiles(kernel: Any, call: ChunkCall, restore: str | None = None) -> tuple[Any, dict[str, int]]:
@@ -491,34 +494,11 @@ def _of_tiles(kernel: Any, call: ChunkCall, restore: str | None = None) -> tuple
     if dim < 64:  # small heads are for tests, which compile each choice
         sizes = [(32, 32, 4, 1)]
     elif call.value.element_size() == 4:
-        sizes = [(32, 32, 8, 1), (16, 32, 4, 1)] if dim <= 128 else [(16, 32, 8, 1), (16, 16, 8, 1)]
+        sizes = [(32, 32, 8, 1), (16, 32, 4, 1)] if dim <= 128 else [(16, 16, 8, 1)]
     elif kernel is kernels.attend_kernel:
         sizes = [(128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 4, 3)] if dim <= 128 else [(128, 32, 8, 2), (64, 32, 8, 2)]
     else:
         sizes = [(64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 2)] if dim <= 128 else [(64, 32, 8, 1), (32, 32, 8, 1)]
-    choices = tuple((("BLOCK_C", size), warps) for size in sorted(sizes) for warps in (2, 4))
-    return _tuned(kernel, tuple(((block,), warps, 1) for block, warps in choices), call.time > LONG, None), {}
-
-
-def _of_tiles(kernel: Any, call: ChunkCall, restore: str | None = None) -> tuple[Any, dict[str, int]]:
-    """A kernel of matrix products, and its sizes where it does not try them out.
-
-    Arguments:
-        kernel: one with `BLOCK_M` queries and `BLOCK_N` states at once.
-        call: what it is for.
-        restore: the argument that it reads and writes.
-    """
-    if kernels.INTERPRETED:
-        return kernel, {"BLOCK_M": 16, "BLOCK_N": 16}
-    dim = _padded(call.value.shape[-1])
-    if call.value.element_size() == 4:
-        sizes = [(32, 32, 4, 1), (64, 32, 4, 1)] if dim <= 128 else [(16, 16, 4, 1), (32, 16, 4, 1)]
-    elif kernel is kernels.attend_kernel:
-        sizes = [(128, 64, 8, 3), (128, 64, 4, 2), (64, 64, 4, 3)] if dim <= 128 else [(128, 32, 8, 2), (64, 32, 4, 2)]
-    elif dim <= 128:
-        sizes = [(64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 2)]
-    else:
-        sizes = [(64, 32, 8, 1), (32, 32, 4, 1)]
     choices = tuple(((("BLOCK_M", m), ("BLOCK_N", n)), warps, stages) for m, n, warps, stages in sizes)
     return _tuned(kernel, choices, call.time > LONG, restore), {}
 
