@@ -15,6 +15,7 @@ from holdfast.nn.attention.call import DTYPES, full_precision
 from holdfast.nn.normalisers import Normaliser, Plain
 from holdfast.nn.rat import reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
+from holdfast.nn.rat.triton import host as triton
 from holdfast.nn.rotary import check_rope
 
 Backend = Literal["auto", "reference", "torch", "triton"]
@@ -120,7 +121,7 @@ def checked(
     )
 
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "reference": reference}
 """By name, the fastest first; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
 
 
@@ -132,7 +133,9 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
-    for module in BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]:
+    for name, module in BACKENDS.items() if backend == "auto" else [(backend, BACKENDS[backend])]:
+        if backend == "auto" and name == "triton" and not triton.wanted():
+            continue
         reason: str | None = module.refusal(call)
         if reason is None:
             answer: ChunkAnswer = module.compute(call)
