@@ -150,7 +150,7 @@ class CacheGrowth:
         ax.set_xlabel("tokens (dashed: predicted)")
         ax.set_ylabel("bytes")
         ax.set_title("cache of one sequence")
-        ax.legend()
+        ax.legend(loc="upper left")
 
 
 def rat_cache_bytes(length: int, width: int, *, chunk_size: int = CHUNK_SIZE, itemsize: int = 2) -> int:

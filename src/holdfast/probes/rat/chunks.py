@@ -52,6 +52,8 @@ NOTICEABLE = 0.05
 PREDICTS = 0.1
 """Nats a token by which a model must beat guessing for its losses to say something."""
 
+DROPPED = "dropped"
+
 MASKS = "sdpa"
 """Implementation whose masks the merging attention reads."""
 
@@ -62,7 +64,7 @@ class MergedLoss:
 
     Arguments:
         chunk_size: tokens of a chunk.
-        state: "last", "mean", or "ema" with its gate: what stands for a chunk.
+        state: "last", "mean", or "ema" with its gate: what stands for a chunk; "dropped" where nothing does.
         layer: the only layer with merged chunks; `None` for all of them.
         change: mean change of the loss, in nats a token.
         low: lower end of its 95 % interval over texts; NaN for a single text.
@@ -89,6 +91,7 @@ class ChunkCompressibility:
         loss: of the model as it is, in nats a token.
         chance: loss of guessing, the logarithm of the vocabulary.
         together: with merged chunks in all layers, for each size and state.
+        dropped: with nothing in the place of those chunks, for each size: what merging can lose at all.
         by_layer: in one layer alone, for each size with the state that is best in all.
     """
 
@@ -99,6 +102,7 @@ class ChunkCompressibility:
     loss: float
     chance: float
     together: tuple[MergedLoss, ...]
+    dropped: tuple[MergedLoss, ...]
     by_layer: tuple[MergedLoss, ...]
 
     @property
@@ -125,15 +129,21 @@ class ChunkCompressibility:
         """What follows, in words that a sentence can end with."""
         if not self.informative:
             return (
-                f"whether chunk states would do cannot be told, since the model does not predict this text "
+                f"whether old keys can be merged is not told by a text that the model does not predict "
                 f"({self.loss:.2f} nats a token, guessing takes {self.chance:.2f})"
             )
-        worst = self.best(self.chunk_sizes[-1])
+        dropped, worst = self.dropped[-1], self.best(self.chunk_sizes[-1])
+        if max(dropped.change, worst.change) <= NOTICEABLE:
+            return (
+                f"keys older than {self.window} tokens matter so little here ({dropped.change:+.2f} nats a token "
+                "without them) that it is not told whether they can be merged"
+            )
         least = f"{worst.change:+.2f} nats a token with chunks of {worst.chunk_size}"
-        if worst.change > NOTICEABLE and not worst.low <= NOTICEABLE:
-            return f"merging old keys costs {least}, so RAT has to be trained: this model cannot be switched"
-        if worst.change <= NOTICEABLE and not worst.high > NOTICEABLE:
-            return f"merging old keys costs only {least}, so this model's old keys can be merged as they are"
+        least += f" ({dropped.change:+.2f} without them)"
+        if worst.low > NOTICEABLE:
+            return f"but merging old keys costs {least}, so this model cannot be switched: RAT has to be trained"
+        if worst.high <= NOTICEABLE:
+            return f"merging old keys costs only {least}, so they can be merged as they are"
         return f"merging old keys costs {least}, which these texts are too few to judge"
 
     def plot(self, ax: Axes) -> None:
@@ -146,6 +156,8 @@ class ChunkCompressibility:
             best = [self.best(size, kind) for size in self.chunk_sizes]
             ax.plot(self.chunk_sizes, [merged.change for merged in best], marker="o", markersize=3, label=label)
             ax.fill_between(self.chunk_sizes, [m.low for m in best], [m.high for m in best], alpha=0.15)
+        without = [merged.change for merged in self.dropped]
+        ax.plot(self.chunk_sizes, without, color="0.4", linestyle="--", linewidth=1, label="dropped")
         ax.axhline(0, color="0.6", linewidth=0.8)
         ax.set_xscale("log", base=2)
         ax.set_xticks(self.chunk_sizes, [str(size) for size in self.chunk_sizes])
@@ -199,7 +211,8 @@ def chunk_compressibility(
     targets = tokens.shape[1] // 2
     states = ["last", "mean", *(f"ema {gate:g}" for gate in gates)]
     layers = _layers(model, tokens)
-    total = 1 + len(chunk_sizes) * (len(states) + len(layers))
+    sizes = sorted(set(chunk_sizes))
+    total = 1 + len(sizes) * (len(states) + 1 + len(layers))
     done = 0
 
     def losses(merging: _Merging | None) -> Float[Tensor, " texts"]:
@@ -212,11 +225,11 @@ def chunk_compressibility(
     before = losses(None)
 
     def measured(size: int, state: str, layer: int | None) -> MergedLoss:
-        weights = state_weights(state, size)
-        change = losses(_Merging(weights, window, layer)) - before
+        weights = None if state == DROPPED else state_weights(state, size)
+        change = losses(_Merging(size, weights, window, layer)) - before
         return MergedLoss(size, state, layer, *mean_interval(change.tolist()))
 
-    sizes = sorted(set(chunk_sizes))
+    dropped = [measured(size, DROPPED, None) for size in sizes]
     together = [measured(size, state, None) for size in sizes for state in states]
     by_layer = []
     for size in sizes:
@@ -231,6 +244,7 @@ def chunk_compressibility(
         loss=float(before.mean()),
         chance=math.log(text_config(model).vocab_size),
         together=tuple(together),
+        dropped=tuple(dropped),
         by_layer=tuple(by_layer),
     )
 
@@ -249,7 +263,7 @@ def state_weights(state: str, chunk_size: int) -> Float[Tensor, " chunk"]:
 
 
 def merged_attention(
-    call: AttentionCall, weights: Float[Tensor, " chunk"], window: int
+    call: AttentionCall, chunk_size: int, weights: Float[Tensor, " chunk"] | None, window: int
 ) -> Float[Tensor, "batch heads queries value_dim"]:
     """Attention to recent tokens as they are, and to one state for each closed chunk before.
 
@@ -258,16 +272,16 @@ def merged_attention(
 
     Arguments:
         call: queries and keys of the same tokens.
-        weights: of the tokens of a chunk in its state.
+        chunk_size: tokens of a chunk; what is left at the end makes none.
+        weights: of the tokens of a chunk in its state; `None`: no state takes the place of a chunk.
         window: last tokens that are never merged.
     """
     call = call.wide().without_groups()
     assert call.value is not None
-    size = len(weights)
-    states = call.keys // size
-    weights = weights.to(call.query)
+    size, states = chunk_size, call.keys // chunk_size
+    shares = call.query.new_zeros(size) if weights is None else weights.to(call.query)
     key, value = (
-        torch.einsum("bhcld,l->bhcd", t[:, :, : states * size].reshape(*t.shape[:2], states, size, t.shape[3]), weights)
+        torch.einsum("bhcld,l->bhcd", t[:, :, : states * size].reshape(*t.shape[:2], states, size, t.shape[3]), shares)
         for t in (call.key, call.value)
     )
     last = slice(size - 1, states * size, size)
@@ -282,6 +296,8 @@ def merged_attention(
             bias = bias[..., last]
         of_states = logits(replace(part, key=key, value=value, mask=bias, causal=False, window=None))
         merged = closed <= position[start:stop, None] + 1 - window
+        if weights is None:
+            of_states = torch.full_like(of_states, -math.inf)
         of_states = of_states.masked_fill(~merged[:, last] | (exact[..., last] == -math.inf), -math.inf)
         columns = [exact.masked_fill(merged, -math.inf), of_states]
         if call.sinks is not None:
@@ -295,9 +311,14 @@ def merged_attention(
 class _Merging:
     """Which chunks become states, and how; in one layer, or in all for `None`."""
 
-    weights: Float[Tensor, " chunk"]
+    chunk_size: int
+    weights: Float[Tensor, " chunk"] | None
     window: int
     layer: int | None
+
+    def keeps(self, keys: int) -> bool:
+        """Whether it leaves so many keys as they are: the state of a single token is that token."""
+        return self.window >= keys or (self.chunk_size == 1 and self.weights is not None)
 
 
 @contextmanager
@@ -308,12 +329,11 @@ def _merged(model: nn.Module, merging: _Merging | None) -> Iterator[None]:
         with full_precision(query.device):
             call = AttentionCall.of_transformers(module, query, key, value, mask, normaliser=Plain(), **options)
             chosen = merging is not None and merging.layer in (None, getattr(module, "layer_idx", None))
-            # A state of one token is that token, and no chunk is older than a window as long as the text: the same
-            # computation then gives the same loss to the last bit.
-            if merging is None or not chosen or len(merging.weights) == 1 or merging.window >= call.keys:
+            # Where no key is changed the same computation gives the same loss, to the last bit.
+            if merging is None or not chosen or merging.keeps(call.keys):
                 output = attention.attend(call)
             else:
-                output = merged_attention(call, merging.weights, merging.window)
+                output = merged_attention(call, merging.chunk_size, merging.weights, merging.window)
         return output.to(query.dtype).transpose(1, 2).contiguous(), None
 
     with attention_replaced(model, attend, MASKS):

@@ -115,7 +115,7 @@ class LocalityProfile:
         ax.set_ylabel("layer")
         ax.set_yticks(list(shown), [str(self.layers[place]) for place in shown])
         ax.set_title(f"attention beyond {self.spans[-1]} tokens")
-        ax.figure.colorbar(image, ax=ax, label="share")
+        ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label="share")
 
 
 def locality_profile(
@@ -180,7 +180,7 @@ def locality_profile(
     return LocalityProfile(tuple(spans), heads, without, queries[0], time, seen_queries)
 
 
-def _run(model: nn.Module, ids: Int[Tensor, "1 time"]) -> None:
+def _run(model: nn.Module, ids: Int[Tensor, "texts time"]) -> None:
     """Run the layers of a model, without the logits over its vocabulary."""
     base: Any = getattr(model, "base_model", model)
     base(input_ids=ids, **without_cache(base))

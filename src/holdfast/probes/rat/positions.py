@@ -81,19 +81,19 @@ class PositionLoss:
     def finding(self) -> str:
         """What follows, in words that a sentence can end with."""
         if self.limit is not None and self.left_out:
-            return f"it cannot read beyond the {self.limit:,} positions of its table"
+            return f"nothing is read beyond the {self.limit:,} positions of its table"
         if self.trained is None:
             last = self.points[-1]
-            return f"its loss changes by {last.change:+.2f} nats a token from {self.base:,} to {last.context:,} tokens"
+            return f"the loss changes by {last.change:+.2f} nats a token from {self.base:,} to {last.context:,} tokens"
         if not self.beyond:
-            return f"its {self.trained:,} trained tokens were not reached"
+            return f"the trained length of {self.trained:,} tokens was not reached"
         last = self.beyond[-1]
         where = f"at {last.context / self.trained:g} times the trained length"
-        if last.change > WORSE and not last.low <= 0:
-            return f"its loss is {last.change:.2f} nats a token higher {where}"
+        if last.change > WORSE and last.low > 0:
+            return f"the loss is {last.change:.2f} nats a token higher {where}"
         if last.change > WORSE:
-            return f"its loss is {last.change:.2f} nats a token higher {where}, which these texts are too few to judge"
-        return f"its loss holds {where} ({last.change:+.2f} nats a token)"
+            return f"the loss is {last.change:.2f} nats a token higher {where}, which these texts are too few to judge"
+        return f"the loss holds {where} ({last.change:+.2f} nats a token)"
 
     def plot(self, ax: Axes) -> None:
         """Draw the change of the loss against the length of the context.

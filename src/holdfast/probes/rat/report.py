@@ -30,6 +30,7 @@ MEANINGS = {
     "before": "share on all tokens before the largest n",
     "sink": "share of a learned sink, which is no token",
     "far head": "the head of the layer that looks back farthest, and its share before the largest n",
+    "dropped": "nats a token that the loss rises by without the closed chunks, which is all that merging could lose",
     "last, mean": "nats a token that the loss rises by when a closed chunk is its last token, or its mean",
     "best EMA": "the same for the exponential mean whose gate is best here; keys are merged after their rotation",
     "layer": "chunks merged in that layer alone, with the state that is best in all",
@@ -62,43 +63,50 @@ class RATReport:
     @property
     def verdict(self) -> str:
         """One sentence: does the cost of attention grow here, how badly, and what to try."""
-        clauses = [*self._costs(), *self._evidence()]
+        clauses = [clause for clause in (self._cost(), self._remedy(), *self._evidence()) if clause]
         return f"{clauses[0][0].upper()}{clauses[0][1:]}{''.join(f'; {clause}' for clause in clauses[1:])}."
 
-    def _costs(self) -> list[str]:
-        """What is said of cache and time, and what RAT would change."""
-        cache, latency, clauses = self.cache, self.latency, []
-        if cache is not None:
-            if not cache.growing:
-                ends = [layer.most for layer in cache.layers if layer.per_token > 0 and layer.most is not None]
-                until = f" beyond {max(ends):,} tokens" if ends else f" (up to {cache.lengths[-1]:,} tokens)"
-                clauses.append(f"this model's cache does not grow with the text{until}, so RAT has nothing to save")
-            else:
-                clauses.append(
-                    f"the cost of attention grows with the text in this model: its cache takes {size(cache.per_token)} "
-                    f"a token and outweighs the weights from {rounded(cache.outweighs)} tokens on"
-                )
-        if latency is not None:
-            if latency.grows:
-                low, high = map(rounded, latency.doubles_interval)
-                clauses.append(f"a step takes twice as long at {rounded(latency.doubles)} tokens [{low}, {high}]")
-            else:
-                clauses.append(f"no slowing down of a step is seen up to {latency.lengths[-1]:,} tokens")
-        if cache is not None and cache.growing:
-            clauses.append(_saving(cache))
-        return clauses
+    def _cost(self) -> str:
+        """What is said of cache and time."""
+        cache, latency, time = self.cache, self.latency, ""
+        if latency is not None and latency.grows:
+            low, high = map(rounded, latency.doubles_interval)
+            time = f"decoding takes twice as long at {rounded(latency.doubles)} tokens [{low}, {high}]"
+        elif latency is not None:
+            time = f"decoding is not seen to slow down up to {latency.lengths[-1]:,} tokens"
+        if cache is None:
+            return time
+        if cache.growing:
+            cost = f"attention's cost grows with the text: the cache takes {size(cache.per_token)} a token"
+            cost += f" and is as large as the weights at {rounded(cache.outweighs)} tokens"
+        else:
+            ends = [layer.most for layer in cache.layers if layer.per_token > 0 and layer.most is not None]
+            cost = f"the cache does not grow beyond {max((cache.lengths[0], *ends)):,} tokens"
+        return f"{cost}, and {time}" if time else cost
+
+    def _remedy(self) -> str:
+        """What RAT would change, against the model's own keys and against those of all heads."""
+        cache = self.cache
+        if cache is None:
+            return ""
+        if not cache.growing:
+            return "RAT has nothing to save"
+        of_rat = f"RAT with chunks of {cache.chunk_size} would add"
+        narrower = 2 * cache.width * cache.itemsize * len(cache.growing) / cache.per_token
+        if cache.saving > 1.05:
+            beside = "" if narrower < 1.05 else f" ({cache.saving * narrower:.3g} against keys of all heads)"
+            return f"{of_rat} {cache.saving:.3g} times less a token{beside}"
+        if cache.saving > 0.95:
+            return f"{of_rat} as much a token, for these keys are {narrower:.3g} times narrower than those of all heads"
+        return f"{of_rat} {1 / cache.saving:.3g} times more a token, so keep these narrow keys"
 
     def _evidence(self) -> list[str]:
-        """What is said of merging, length and locality."""
-        clauses = []
-        if self.chunks is not None:
-            clauses.append(self.chunks.finding)
-        if self.positions is not None:
-            clauses.append(self.positions.finding)
-        if self.locality is not None:
+        """What is said of merging, of length, and of locality where nothing weightier is known."""
+        clauses = [part.finding for part in (self.chunks, self.positions) if part is not None]
+        if self.locality is not None and self.chunks is None:
             widest = self.locality.spans[-1]
             share = f"{100 * self.locality.mean_share(widest):.0f} %"
-            clauses.append(f"{share} of its attention lies on the last {widest} tokens")
+            clauses.append(f"{share} of the attention lies on the last {widest} tokens")
         return clauses
 
     def explain(self) -> str:
@@ -156,7 +164,7 @@ class RATReport:
         return "\n".join(lines)
 
 
-def size(number: float) -> str:
+def size(number: int | float) -> str:
     """Bytes for people."""
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:
@@ -165,24 +173,12 @@ def size(number: float) -> str:
     return f"{number:,.1f} GiB"
 
 
-def rounded(tokens: float) -> str:
+def rounded(tokens: int | float) -> str:
     """A predicted number of tokens, to two digits."""
     if not math.isfinite(tokens):
         return "never"
     digits = max(0, math.floor(math.log10(max(tokens, 1))) - 1)
     return f"{round(tokens / 10**digits) * 10**digits:,}"
-
-
-def _saving(cache: CacheGrowth) -> str:
-    """What RAT would change, against the model's own keys."""
-    to_all = 2 * cache.width * cache.itemsize * len(cache.growing) / cache.per_token
-    of_rat = f"RAT with chunks of {cache.chunk_size}"
-    if cache.saving > 1.05:
-        beside = "" if to_all < 1.05 else f", against {to_all * cache.saving:.3g} times for full multi-head keys"
-        return f"{of_rat} would add {cache.saving:.3g} times less for each token{beside}"
-    if cache.saving > 0.95:
-        return f"{of_rat} would add as much, for this model's keys are {to_all:.3g} times narrower than full ones"
-    return f"{of_rat} would add {1 / cache.saving:.3g} times more, so keep this model's narrow keys"
 
 
 def _cache_lines(cache: CacheGrowth) -> list[str]:
@@ -221,10 +217,11 @@ def _latency_lines(latency: DecodeLatency) -> list[str]:
     a = f"a = {latency.fixed:.3g} ms [{low:.3g}, {high:.3g}]"
     low, high = (1000 * end for end in latency.per_token_interval)
     b = f"b = {1000 * latency.per_token:.3g} us [{low:.3g}, {high:.3g}]"
-    slope = "" if latency.grows else ", not told from zero"
+    slope = "" if latency.grows else "; b is not told from zero"
     rows = [("median ms", *(f"{median:.3g}" for median in latency.medians))]
     return [
-        f"one more token takes a + bT, {latency.rounds} rounds: {a}, {b}{slope}",
+        f"one more token takes a + bT, medians of {latency.rounds} rounds{slope}",
+        f"{a}, {b}",
         *table(("tokens before", *(f"{n:,}" for n in latency.lengths)), rows, names=("tokens before",)),
     ]
 
@@ -275,10 +272,11 @@ def _chunk_lines(chunks: ChunkCompressibility) -> list[str]:
     rows = []
     for chunk_size in chunks.chunk_sizes:
         best, ema = chunks.best(chunk_size), chunks.best(chunk_size, "ema")
-        kinds = (chunks.best(chunk_size, "last"), chunks.best(chunk_size, "mean"), ema)
+        dropped = next(merged for merged in chunks.dropped if merged.chunk_size == chunk_size)
+        kinds = (dropped, chunks.best(chunk_size, "last"), chunks.best(chunk_size, "mean"), ema)
         cells = [f"{merged.change:+.4f}" for merged in kinds]
         rows.append((str(chunk_size), *cells, ema.state.partition(" ")[2], best.state, _interval(best.low, best.high)))
-    header = ("chunk", "last", "mean", "best EMA", "gate", "best", "95% interval")
+    header = ("chunk", "dropped", "last", "mean", "best EMA", "gate", "best", "95% interval")
     lines = [
         f"loss added by merging chunks older than {chunks.window} tokens in all layers, nats a token",
         f"({chunks.loss:.3f} without; {chunks.texts} texts, last {chunks.targets} of {chunks.tokens} tokens each)",
@@ -328,11 +326,8 @@ def _shrink(panel: Axes) -> None:
     for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
         text.set_fontsize(7)
     panel.tick_params(labelsize=6)
-    legend = panel.get_legend()
-    if legend is not None:
-        for text in legend.get_texts():
-            text.set_fontsize(6)
-        legend.set_frame_on(False)
+    if panel.get_legend() is not None:
+        panel.legend(fontsize=5.5, frameon=False, handlelength=1.5, labelspacing=0.25, borderaxespad=0.2)
     for image in panel.images:
         if image.colorbar is not None:
             image.colorbar.ax.tick_params(labelsize=6)
