@@ -151,7 +151,7 @@ def test_a_trained_dependence_on_old_keys_is_seen():
     assert merged_attention(call, size, state_weights("last", size), 32)[0, 0, -1, 1] > 0.999
     assert merged_attention(call, size, state_weights("last", size), 1)[0, 0, -1, 1] == 0
     mean = merged_attention(call, size, state_weights("mean", size), 1)[0, 0, -1, 1]
-    # Four chunks, of which the last query merges three... and its own chunk closes with it, and stays as it is.
+    # Beside the state that it looks for, the last query sees two others and the eight tokens of its own chunk.
     others = 2 + 8
     assert mean == pytest.approx(math.exp(5) / (math.exp(5) + others) / size)
 

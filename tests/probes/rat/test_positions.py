@@ -55,10 +55,9 @@ def test_contexts_follow_the_trained_length():
     short = position_loss(model, models.tokens(40))
     assert [p.context for p in short.points] == [5, 10, 20, 40]
     assert short.base == 40
-    assert "was not reached" in short.finding
+    assert short.beyond == ()
     unknown = position_loss(models.mamba(), models.tokens(40))
     assert (unknown.trained, unknown.base) == (None, 5)
-    assert "from 5 to 40 tokens" in unknown.finding
 
 
 def test_a_table_of_positions_ends():
@@ -89,13 +88,19 @@ def test_what_does_not_fit_is_refused():
             position_loss(model, models.tokens(64), **options)
 
 
-def found(change, low, trained=256, limit=None, left_out=()):
+def found(change, low, trained=256, limit=None, left_out=(), chance=5.5):
     points = (ContextLoss(256, 1.0, 0.0, 0.0, 0.0), ContextLoss(1024, 1.0 + change, change, low, change + 1))
-    return PositionLoss(trained, limit, 256, 64, 8, points, left_out)
+    return PositionLoss(trained, limit, 256, 64, 8, chance, points, left_out)
 
 
 def test_what_follows_is_computed():
     assert found(0.5, 0.4).finding == "the loss is 0.50 nats a token higher at 4 times the trained length"
     assert "too few to judge" in found(0.5, -0.1).finding
+    assert "from 256 to 1,024 tokens" in found(-0.001, -0.1, trained=None).finding
+    assert "changes by +0.00 nats" in found(-0.001, -0.1, trained=None).finding
+    assert "does not predict" in found(0.5, 0.4, chance=1.05).finding
     assert found(0.01, 0.0).finding == "the loss holds at 4 times the trained length (+0.01 nats a token)"
     assert "0.50" not in found(0.5, 0.4, limit=256, left_out=(2048,)).finding
+    base = ContextLoss(256, 1.0, 0.0, 0.0, 0.0)
+    short = PositionLoss(512, None, 256, 64, 8, 5.5, (base,), ())
+    assert short.finding == "nothing was read beyond the trained length of 512 tokens"

@@ -23,14 +23,15 @@ from holdfast.nn.attention.plain import logits
 from holdfast.nn.attention.visibility import block, chunks
 from holdfast.nn.normalisers import Plain
 from holdfast.probes.rat.reading import (
+    PREDICTS,
     Progress,
+    chance,
     check_tokens,
     left_as_found,
     mean_interval,
     no_attention,
     registered_implementation,
     target_losses,
-    text_config,
     untold,
 )
 from holdfast.probes.replaced_attention import attention_replaced
@@ -48,9 +49,6 @@ GATES = (0.5, 0.7, 0.9)
 
 NOTICEABLE = 0.05
 """Nats a token from which on a loss counts as worse: five percent of perplexity."""
-
-PREDICTS = 0.1
-"""Nats a token by which a model must beat guessing for its losses to say something."""
 
 DROPPED = "dropped"
 
@@ -242,7 +240,7 @@ def chunk_compressibility(
         texts=tokens.shape[0],
         targets=targets,
         loss=float(before.mean()),
-        chance=math.log(text_config(model).vocab_size),
+        chance=chance(model),
         together=tuple(together),
         dropped=tuple(dropped),
         by_layer=tuple(by_layer),

@@ -75,7 +75,7 @@ class DecodeLatency:
         ax.plot(self.lengths, self.medians, "o", markersize=4, color="C0", label="median")
         ends = (0, self.lengths[-1])
         ax.plot(ends, [self.fixed + self.per_token * n for n in ends], color="C0", linewidth=1, label="a + bT")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.2 * max(self.medians))
         ax.set_xlabel("tokens before")
         ax.set_ylabel("ms")
         ax.set_title("one more token")

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.probes.rat.reading import (
+    PREDICTS,
     Progress,
+    chance,
     check_tokens,
     left_as_found,
     mean_interval,
@@ -60,6 +62,7 @@ class PositionLoss:
         base: length that others are compared with: the longest that is no longer than `trained`.
         targets: last tokens of each text, the same ones in all contexts.
         texts: how many.
+        chance: loss of guessing, the logarithm of the vocabulary.
         points: one entry a length, ascending.
         left_out: lengths that the model cannot read.
     """
@@ -69,6 +72,7 @@ class PositionLoss:
     base: int
     targets: int
     texts: int
+    chance: float
     points: tuple[ContextLoss, ...]
     left_out: tuple[int, ...]
 
@@ -78,22 +82,30 @@ class PositionLoss:
         return tuple(p for p in self.points if self.trained is not None and p.context > self.trained)
 
     @property
+    def informative(self) -> bool:
+        """Whether the model predicts these texts better than guessing: else nothing can be lost."""
+        return min(point.loss for point in self.points) < self.chance - PREDICTS
+
+    @property
     def finding(self) -> str:
         """What follows, in words that a sentence can end with."""
         if self.limit is not None and self.left_out:
             return f"nothing is read beyond the {self.limit:,} positions of its table"
+        if not self.informative:
+            return "how it reads longer texts is not told by a text that it does not predict"
         if self.trained is None:
             last = self.points[-1]
-            return f"the loss changes by {last.change:+.2f} nats a token from {self.base:,} to {last.context:,} tokens"
+            change = f"{round(last.change, 2) + 0.0:+.2f} nats a token"
+            return f"the loss changes by {change} from {self.base:,} to {last.context:,} tokens"
         if not self.beyond:
-            return f"the trained length of {self.trained:,} tokens was not reached"
+            return f"nothing was read beyond the trained length of {self.trained:,} tokens"
         last = self.beyond[-1]
         where = f"at {last.context / self.trained:g} times the trained length"
         if last.change > WORSE and last.low > 0:
             return f"the loss is {last.change:.2f} nats a token higher {where}"
         if last.change > WORSE:
             return f"the loss is {last.change:.2f} nats a token higher {where}, which these texts are too few to judge"
-        return f"the loss holds {where} ({last.change:+.2f} nats a token)"
+        return f"the loss holds {where} ({round(last.change, 2) + 0.0:+.2f} nats a token)"
 
     def plot(self, ax: Axes) -> None:
         """Draw the change of the loss against the length of the context.
@@ -168,7 +180,7 @@ def position_loss(
         for context, loss in zip(readable, losses, strict=True)
     )
     left_out = tuple(context for context in wanted if context not in readable)
-    return PositionLoss(trained, limit, base, last, tokens.shape[0], points, left_out)
+    return PositionLoss(trained, limit, base, last, tokens.shape[0], chance(model), points, left_out)
 
 
 def _contexts(time: int, trained: int | None) -> list[int]:

@@ -20,6 +20,9 @@ from holdfast.probes.report import evaluating, random_state_kept
 Progress = Callable[[str, int, int], None]
 """Told the part, how many of its steps are done, and how many there are."""
 
+PREDICTS = 0.1
+"""Nats a token by which a model must beat guessing for its losses to say something."""
+
 LOGITS = 1 << 24
 """Logits of a batch, 64 MiB in float32: texts are read together up to there."""
 
@@ -162,6 +165,11 @@ def target_losses(model: nn.Module, tokens: Int[Tensor, "texts time"], targets: 
         wanted = texts[:, -targets:]
         losses.append(nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").cpu())
     return torch.cat(losses)
+
+
+def chance(model: nn.Module) -> float:
+    """Loss of guessing each token alike, in nats."""
+    return math.log(text_config(model).vocab_size)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

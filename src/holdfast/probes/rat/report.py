@@ -102,7 +102,10 @@ class RATReport:
 
     def _evidence(self) -> list[str]:
         """What is said of merging, of length, and of locality where nothing weightier is known."""
-        clauses = [part.finding for part in (self.chunks, self.positions) if part is not None]
+        measured = [part for part in (self.chunks, self.positions) if part is not None]
+        clauses = [part.finding for part in measured if part.informative]
+        if len(clauses) < len(measured):
+            clauses.append("nothing follows from losses on a text that the model does not predict")
         if self.locality is not None and self.chunks is None:
             widest = self.locality.spans[-1]
             share = f"{100 * self.locality.mean_share(widest):.0f} %"
