@@ -44,6 +44,14 @@ def test_a_slope_within_the_noise_is_none():
     assert not falling.grows
 
 
+def test_times_that_jump_follow_no_line():
+    jump = np.tile([2.0, 10.0, 10.0, 10.0], (21, 1))
+    latency = fitted((128, 256, 512, 1024), jump)
+    assert latency.per_token_interval[0] > 0
+    assert not latency.linear
+    assert not latency.grows
+
+
 def test_one_slow_round_does_not_decide():
     times = np.tile(2 + 0.01 * np.array(LENGTHS), (21, 1))
     times[5] = 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,11 +146,15 @@ def test_the_sentence_says_where_rat_gains_nothing():
 
 
 def test_the_sentence_says_what_is_not_told_from_zero():
-    steep = DecodeLatency((10, 20), (1.0, 2.0), 21, 10.0, (9.0, 11.0), 0.01, (0.009, 0.011), 1000.0, (900.0, 1100.0))
+    steep = DecodeLatency((10, 20), (10.0, 10.2), 21, 10.0, (9.0, 11.0), 0.01, (0.009, 0.011), 1000.0, (900.0, 1100.0))
     text = str(report_of(16384, latency=steep))
     assert "tokens, and decoding takes twice as long at 1,000 tokens [900, 1,100]; RAT" in text
     assert "a = 10 ms [9, 11], b = 10 us [9, 11]" in text
-    flat = DecodeLatency((10, 20), (1.0, 2.0), 21, 10.0, (9.0, 11.0), 0.01, (-0.1, 0.1), 1000.0, (50.0, math.inf))
+    jump = replace(steep, medians=(2.0, 10.0))
+    text = str(report_of(16384, latency=jump))
+    assert "tokens, and the time of a token follows no line up to 20 tokens; RAT" in text
+    assert "medians of 21 rounds; no line fits them" in text
+    flat = DecodeLatency((10, 20), (10.0, 10.2), 21, 10.0, (9.0, 11.0), 0.01, (-0.1, 0.1), 1000.0, (50.0, math.inf))
     text = str(report_of(16384, latency=flat))
     assert "tokens, and decoding is not seen to slow down up to 20 tokens; RAT" in text
     assert "b is not told from zero" in text

@@ -29,6 +29,9 @@ LEAST_ROUNDS = 7
 SECONDS = 10.0
 """After this time no round begins that need not."""
 
+FIT = 0.25
+"""Share of a median by which the line may miss it: beyond, times follow no line, and nothing is predicted from it."""
+
 RESAMPLES = 2000
 """Of the bootstrap over rounds."""
 
@@ -62,9 +65,15 @@ class DecodeLatency:
     doubles_interval: tuple[float, float]
 
     @property
+    def linear(self) -> bool:
+        """Whether the medians lie near the line. They need not: kernels and threads change with the length."""
+        pairs = zip(self.lengths, self.medians, strict=True)
+        return all(abs(self.fixed + self.per_token * n - median) <= FIT * median for n, median in pairs)
+
+    @property
     def grows(self) -> bool:
-        """Whether the slope is told from zero: it is positive, and so is all of its interval."""
-        return self.per_token_interval[0] > 0 and self.fixed > 0
+        """Whether times follow a line whose slope is told from zero: it is positive, and so is all of its interval."""
+        return self.linear and self.per_token_interval[0] > 0 and self.fixed > 0
 
     def plot(self, ax: Axes) -> None:
         """Draw milliseconds of a step against the length, and the line.

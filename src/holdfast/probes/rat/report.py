@@ -72,6 +72,8 @@ class RATReport:
         if latency is not None and latency.grows:
             low, high = map(rounded, latency.doubles_interval)
             time = f"decoding takes twice as long at {rounded(latency.doubles)} tokens [{low}, {high}]"
+        elif latency is not None and not latency.linear:
+            time = f"the time of a token follows no line up to {latency.lengths[-1]:,} tokens"
         elif latency is not None:
             time = f"decoding is not seen to slow down up to {latency.lengths[-1]:,} tokens"
         if cache is None:
@@ -220,7 +222,7 @@ def _latency_lines(latency: DecodeLatency) -> list[str]:
     a = f"a = {latency.fixed:.3g} ms [{low:.3g}, {high:.3g}]"
     low, high = (1000 * end for end in latency.per_token_interval)
     b = f"b = {1000 * latency.per_token:.3g} us [{low:.3g}, {high:.3g}]"
-    slope = "" if latency.grows else "; b is not told from zero"
+    slope = "" if latency.grows else "; b is not told from zero" if latency.linear else "; no line fits them"
     rows = [("median ms", *(f"{median:.3g}" for median in latency.medians))]
     return [
         f"one more token takes a + bT, medians of {latency.rounds} rounds{slope}",
