@@ -168,9 +168,10 @@ def test_what_is_no_state_of_a_row_reaches_nothing(time, poison):
 @pytest.mark.parametrize("broken", ["query", "key", "value", "gate"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 @pytest.mark.parametrize("token", [7, 8, 20])
-def test_what_is_not_finite_reaches_its_row_from_its_token_on(monkeypatch, broken, poison, token):
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_what_is_not_finite_reaches_its_row_from_its_token_on(monkeypatch, broken, poison, token, chunk_size):
     monkeypatch.setattr(windows, "ROWS", 8)  # three windows of two chunks
-    call = make((2, 22, 4, 2, 4), 4, dtype=torch.float32)
+    call = make((2, 22, 4, 2, 4), chunk_size, dtype=torch.float32)
     whole = blocked.compute(call).output
     tensor = getattr(call, broken).clone()
     tensor[1, token, 0, 1] = poison

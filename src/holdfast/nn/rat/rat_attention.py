@@ -17,6 +17,7 @@ from holdfast.nn.attention.triton.host import VARIABLE
 from holdfast.nn.normalisers import Normaliser, Plain
 from holdfast.nn.rat import blocked, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
+from holdfast.nn.rat.triton import host as triton
 from holdfast.nn.rotary import check_rope
 
 Backend = Literal["auto", "reference", "torch", "triton"]
@@ -123,7 +124,7 @@ def checked(
     )
 
 
-BACKENDS: dict[str, ModuleType] = {"torch": blocked, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "torch": blocked, "reference": reference}
 """By name, the fastest first; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
 
 
@@ -135,9 +136,8 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
-    if backend == "auto" and os.environ.get(VARIABLE) == "reference":
-        backend = "reference"
-    for module in BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]:
+    for name in _unasked() if backend == "auto" else [backend]:
+        module = BACKENDS[name]
         reason: str | None = module.refusal(call)
         if reason is None:
             answer: ChunkAnswer = module.compute(call)
@@ -145,3 +145,10 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
         if backend != "auto":
             raise ArgumentError("backend", f"one that takes this call, which {backend} does not ({reason})", backend)
     raise AssertionError("the last backend takes every call")
+
+
+def _unasked() -> list[str]:
+    """Backends to try in turn where none is asked for: the reference alone where the environment forces it."""
+    if os.environ.get(VARIABLE) == "reference":
+        return ["reference"]
+    return [name for name in BACKENDS if name != "triton" or triton.wanted()]
