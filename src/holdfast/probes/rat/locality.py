@@ -197,7 +197,7 @@ def _sums(call: AttentionCall, queries: Sequence[int], spans: Sequence[int]) -> 
     call = call.wide()
     batch, heads = call.query.shape[:2]
     sums = torch.zeros(heads, len(spans) + 3, dtype=torch.float64)
-    for some in torch.tensor(queries).split(max(1, CHUNK // (batch * heads * call.keys))):  # type: ignore[no-untyped-call]
+    for some in torch.tensor(queries).split(max(1, CHUNK // (batch * heads * call.keys))):
         rows, distance = _rows(call, some.to(call.query.device))
         share = weights(rows)
         within = [share.masked_fill(distance >= number, 0).sum((0, 2, 3)) for number in spans]
