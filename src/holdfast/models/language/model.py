@@ -179,7 +179,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-
         if given is not None and not isinstance(given, HoldfastCache):
             raise ArgumentError("past_key_values", "a HoldfastCache or None", type(given).__name__)
         kind = generation_config.cache_implementation
-        if kind not in (None, "dynamic", "static"):
+        if kind not in (None, "dynamic", "dynamic_full", "static"):
             raise ArgumentError("cache_implementation", "dynamic or static", kind)
         if given is not None:
             if kind is not None:
