@@ -210,6 +210,16 @@ def test_norms_and_gate_biases_do_not_decay() -> None:
     assert decaying == {name for name, weight in network.named_parameters() if weight.ndim == 2}
 
 
+def test_every_weight_has_a_place_when_a_model_is_sharded() -> None:
+    network = model(("rat", "rnn"))
+    names = {name for name, _ in network.named_modules()}
+    planned = {name.replace("*", number) for name in network._fsdp_plan for number in "01"}
+    assert planned <= names
+    covered = {name for name, _ in network.named_parameters() if name.startswith(tuple(planned))}
+    assert covered == dict(network.named_parameters()).keys()
+    assert {type(block).__name__ for block in network.backbone.blocks} == set(network._no_split_modules)
+
+
 def test_bfloat16_computes() -> None:
     network, ids = model(SCHEDULES["rat+window"]), torch.stack(rows(12, 12))
     expected = network(ids).logits
