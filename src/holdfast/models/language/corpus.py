@@ -1,6 +1,6 @@
 """Text to learn from: files, folders, a dataset, or the source of Python's standard library, as one row of tokens.
 
-Every document is followed by the tokenizer's end-of-text token. The last twentieth of the bytes is for validation.
+Every document stands between the tokenizer's tokens for begin and end of a text. The last twentieth of the bytes is for validation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -42,11 +42,11 @@ class Part:
     """The training or the validation part of a corpus.
 
     Arguments:
-        tokens: one row, an end-of-text token behind every document.
+        tokens: one row, with the tokens for begin and end of each document.
         nbytes: bytes of text that they stand for.
     """
 
-    tokens: Int[np.ndarray, " tokens"]
+    tokens: Integer[np.ndarray, " tokens"]
     nbytes: int
 
     def bits_per_byte(self, nats_per_token: float) -> float:
@@ -106,6 +106,23 @@ class Text:
     name: str
     documents: list[tuple[str, bytes]]
     left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A document, or one side of the cut between training and validation.
+
+    Arguments:
+        place: where it came from.
+        content: its bytes.
+        begins: whether the document begins with it.
+        ends: whether the document ends with it.
+    """
+
+    place: str
+    content: bytes
+    begins: bool = True
+    ends: bool = True
 
 
 def read_corpus(recipe: DataRecipe, tokenizer: Any, context: int) -> Corpus:
@@ -224,18 +241,19 @@ def _limited(documents: list[tuple[str, bytes]], most: int | None) -> list[tuple
 
 def _divided(
     documents: list[tuple[str, bytes]], as_text: bool
-) -> tuple[list[tuple[str, bytes, bool]], list[tuple[str, bytes, bool]]]:
-    """What is for training and what for validation; whether a document ends there."""
+) -> tuple[list[Piece], list[Piece]]:
+    """What is for training and what for validation."""
     left = round(sum(len(content) for _, content in documents) * (1 - VALIDATION_SHARE))
-    train, validation = [], []
+    train: list[Piece] = []
+    validation: list[Piece] = []
     for place, content in documents:
         cut = max(0, min(left, len(content)))
         while as_text and 0 < cut < len(content) and content[cut] & 0xC0 == 0x80:  # inside a character
             cut += 1
         if cut:
-            train.append((place, content[:cut], cut == len(content)))
+            train.append(Piece(place, content[:cut], ends=cut == len(content)))
         if cut < len(content):
-            validation.append((place, content[cut:], True))
+            validation.append(Piece(place, content[cut:], begins=cut == 0))
         left -= len(content)
     return train, validation
 
@@ -247,25 +265,31 @@ def _takes_bytes(tokenizer: Any) -> bool:
     return isinstance(tokenizer, ByteTokenizer)
 
 
-def _tokenised(documents: list[tuple[str, bytes, bool]], tokenizer: Any, as_text: bool) -> Part:
-    """Documents as one row of tokens."""
+def _tokenised(pieces: list[Piece], tokenizer: Any, as_text: bool) -> Part:
+    """Pieces as one row of tokens."""
     kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
-    end = tokenizer.eos_token_id
-    rows = []
-    for place, content, ends in documents:
-        if as_text:
-            try:
-                characters = content.decode("utf-8")
-            except UnicodeDecodeError as error:
-                expected = "UTF-8, which a tokenizer of characters needs (bytes as tokens take anything)"
-                raise ArgumentError("--data", expected, f"{place} (byte {error.start})") from error
-            rows.append(np.asarray(tokenizer.encode(characters, add_special_tokens=False), dtype=kind))
-        else:
-            rows.append(np.frombuffer(content, np.uint8).astype(kind))
-        if ends and end is not None:
-            rows.append(np.asarray([end], dtype=kind))
-    tokens = np.concatenate(rows) if rows else np.zeros(0, kind)
-    return Part(tokens, sum(len(content) for _, content, _ in documents))
+    begin, end = (
+        np.asarray([] if number is None else [number], dtype=kind)
+        for number in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    )
+    if np.array_equal(begin, end):  # one token stands between documents
+        begin = begin[:0]
+    rows = [np.zeros(0, kind)]
+    for piece in pieces:
+        rows.append(begin[: piece.begins])
+        rows.append(_characters(piece, tokenizer) if as_text else np.frombuffer(piece.content, np.uint8))
+        rows.append(end[: piece.ends])
+    return Part(np.concatenate(rows, dtype=kind, casting="unsafe"), sum(len(piece.content) for piece in pieces))
+
+
+def _characters(piece: Piece, tokenizer: Any) -> Integer[np.ndarray, " tokens"]:
+    """The tokens of a piece, for a tokenizer of characters."""
+    try:
+        characters = piece.content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        expected = "UTF-8, which a tokenizer of characters needs (bytes as tokens take anything)"
+        raise ArgumentError("--data", expected, f"{piece.place} (byte {error.start})") from error
+    return np.asarray(tokenizer.encode(characters, add_special_tokens=False), dtype=np.int64)
 
 
 class Windows(Dataset[dict[str, Tensor]]):
@@ -278,11 +302,11 @@ class Windows(Dataset[dict[str, Tensor]]):
         seed: window i begins at a place that is drawn from `seed` and i; `None`: they are spread evenly.
     """
 
-    def __init__(self, tokens: Int[np.ndarray, " tokens"], context: int, count: int, seed: int | None = None) -> None:
+    def __init__(self, tokens: Integer[np.ndarray, " tokens"], context: int, count: int, seed: int | None = None) -> None:
         self.tokens, self.context, self.count, self.seed = tokens, context, count, seed
 
     @classmethod
-    def covering(cls, tokens: Int[np.ndarray, " tokens"], context: int, most: int | None = None) -> Windows:
+    def covering(cls, tokens: Integer[np.ndarray, " tokens"], context: int, most: int | None = None) -> Windows:
         """Windows that do not overlap: all there are, or `most` of them, spread evenly."""
         whole = len(tokens) // context
         return cls(tokens[: whole * context], context, whole if most is None else min(most, whole))

@@ -88,7 +88,7 @@ class OptimisationRecipe:
     steps: int | None = None
     """Steps of the optimiser; by default 1500, or what --minutes gives."""
     minutes: float | None = None
-    """Take as many steps as fit into so many minutes: they are counted once, before the first, and then fixed."""
+    """Train for about so many minutes: how many steps that is, is measured once, before the first, and then fixed."""
     batch: int = 8
     """Windows a step, of all processes together."""
     accumulate: int = 1
