@@ -162,10 +162,11 @@ def library_source() -> Text:
     """
     root = Path(sysconfig.get_path("stdlib"))
     modules = sys.stdlib_module_names - NO_SOURCE - OPTIONAL
+    paths = [path for name in modules for path in (root / f"{name}.py", *(root / name).rglob("*.py"))]
     documents = []
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+    for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
         parts = path.relative_to(root).parts
-        if parts[0].removesuffix(".py") in modules and not TESTS & set(parts):
+        if path.is_file() and not TESTS & set(parts):
             documents.append(("/".join(parts), path.read_bytes()))
     return Text(f"the standard library of Python {platform.python_version()}", documents)
 

@@ -125,9 +125,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
     folder = RunFolder(out)
     folder.check(resume=resume)
     place = Place.of(recipe.optimisation)
-    tokenizer = _tokenizer(recipe.data.tokenizer)
-    corpus = read_corpus(recipe.data, tokenizer, recipe.model.context)
     place.batch(recipe.optimisation)
+    tokenizer = _tokenizer(recipe.data.tokenizer)
+    config = _config(recipe.model, tokenizer)
+    corpus = read_corpus(recipe.data, tokenizer, recipe.model.context)
     if folder.begun:
         beginning = _same(folder.beginning(), recipe, corpus, place)
         report = folder.report()
@@ -137,7 +138,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
         arguments = _arguments(recipe, folder, place)
         arguments.distributed_state.wait_for_everyone()  # before one of them writes, all have looked
         transformers.set_seed(recipe.optimisation.seed)
-        model = HoldfastForCausalLM(_config(recipe.model, tokenizer))
+        model = HoldfastForCausalLM(config)
         if not folder.begun:
             steps = _steps(model, recipe, corpus, place)
             beginning = _beginning(recipe, steps, corpus, place)
@@ -261,7 +262,7 @@ def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArgument
     return report
 
 
-def _curve(history: list[dict[str, float]], corpus: Corpus) -> list[dict[str, float]]:
+def _curve(history: list[dict[str, Any]], corpus: Corpus) -> list[dict[str, Any]]:
     """Bits per byte by step."""
     points = []
     for entry in history:
