@@ -1,4 +1,4 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench` and `lists`."""
+"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench`, `lists` and `generate`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tyro
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
+from holdfast.cli.generate import Generate, generate
 from holdfast.cli.lists import lists
 from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
 from holdfast.cli.probes import probe
@@ -78,7 +79,7 @@ def _dispatch(words: list[str]) -> int:
         options = run_options(words[1:])
         program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
         return run_studies(parse(options, program, words[1:]))
-    groups = {"probe": probe, "train": train, "bench": bench, "lists": lists}
+    groups = {"probe": probe, "train": train, "bench": bench, "lists": lists, "generate": generate}
     if words and words[0] in groups:
         return groups[words[0]](words[1:])
     command = parse(_COMMANDS, "holdfast", words or ["--help"])
@@ -93,6 +94,7 @@ _COMMANDS = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Lists, tyro.conf.subcommand("lists")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
 )
 
 

@@ -20,9 +20,12 @@ from safetensors.torch import load_file
 from holdfast.errors import ArgumentError
 from holdfast.models.language import ByteTokenizer, HoldfastForCausalLM
 from holdfast.models.language.corpus import Windows, library_source, read_corpus
+from holdfast.models.language.pace import steps_that_fit
+from holdfast.models.language.place import Place
 from holdfast.models.language.recipe import DataRecipe, IntervalRecipe, ModelRecipe, OptimisationRecipe, Recipe
 from holdfast.models.language.run_folder import COMPLETE, RunFolder
-from holdfast.models.language.train import Keeper, Place, TrainingError, steps_that_fit, train
+from holdfast.models.language.train import train
+from holdfast.models.language.trainer import Keeper, TrainingError
 from tests.command_line import ask
 
 TEXT = b"".join(b"def f%d(x):\n    return x + %d\n\n\n" % (n, n) for n in range(150))
@@ -222,7 +225,7 @@ def test_minutes_are_counted_in_steps_once_and_leave_the_model_alone(text: Path)
     model = HoldfastForCausalLM(_config(recipe.model, ByteTokenizer()))
     before, random_state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("holdfast.models.language.train._time_of", lambda work, place: (work(), 0.5)[1])
+        patch.setattr("holdfast.models.language.pace._time_of", lambda work, place: (work(), 0.5)[1])
         steps = steps_that_fit(model, recipe, corpus, Place("cpu", "float32", 1, 0))
     # A step takes 0.5 s; every 6 steps 4 windows are looked at, which is one batch in 0.5 s.
     assert steps == round(300 / (0.5 + 0.5 / 6))
@@ -383,13 +386,13 @@ def test_fsdp_on_a_cpu_is_refused(text: Path, tmp_path: Path, monkeypatch: pytes
     [
         (("--data", "gone.txt"), "--data: expected a text file or a folder, got gone.txt (No such file or directory)"),
         (("--data", "empty"), "--data: expected a text, got none in empty"),
-        (("--context", "5000"), "--context: expected at most the 207 tokens of short.txt that are for validation"),
+        (("--context", "250"), "--context: expected at most the 207 tokens of short.txt that are for validation"),
         (("--context", "1"), "--context: expected a whole number of at least 2, got 1"),
         (("--precision", "float16"), "--precision: expected float32 or bfloat16 on a CPU, got float16"),
         (("--device", "cuda"), "--device: expected cpu, since torch sees no GPU, got cuda"),
         (("--batch", "3", "--accumulate", "2"), "--batch: expected a multiple of 1 processes x --accumulate 2, got 3"),
         (("--mixers", "rat,,window"), "--mixers: expected names with commas between"),
-        (("--mixers", "rat,windows"), "--mixers: expected a list of rat, attention, window, rnn"),
+        (("--mixers", "rat,windows"), "--mixers: expected at least one of rat, attention, window, rnn"),
         (("--mixers", "rat*3"), "--layers: expected a multiple of the 3 in --mixers rat*3, got 4"),
         (("--dim", "30"), "--dim: expected a multiple of the 4 heads, got 30"),
         (("--steps", "5", "--minutes", "1"), "--steps: expected either this or --minutes, got both"),

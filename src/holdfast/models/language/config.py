@@ -50,11 +50,7 @@ class HoldfastConfig(PreTrainedConfig):
 
     model_type = "holdfast"
     keys_to_ignore_at_inference = ("past_key_values",)
-    base_model_fsdp_plan = {  # noqa: RUF012
-        "embedding": "free_full_weight",
-        "backbone.blocks.*": "free_full_weight",
-        "backbone.norm": "keep_full_weight",
-    }
+    base_model_fsdp_plan = {}  # noqa: RUF012
 
     vocab_size: int = 32_000
     hidden_size: int = 2048

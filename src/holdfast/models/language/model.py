@@ -7,20 +7,29 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel, initialization
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+    initialization,
+)
+from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from holdfast.errors import ArgumentError
 from holdfast.models.language.cache import HoldfastCache
 from holdfast.models.language.config import HoldfastConfig
-from holdfast.nn import RAT, Backbone, GatedRNN, Layout
+from holdfast.models.language.layouts import layout_of
+from holdfast.nn import RAT, Backbone, GatedRNN
 
 
-class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
+class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """Token embedding, a backbone, and a head that is the embedding unless `config.tie_word_embeddings` is off.
 
-    Padding may stand on the left, on the right or in between; documents may be packed, see `forward`.
+    Padding may stand on the left, on the right or in between; documents may be packed, see `forward`. Weight decay of
+    transformers' Trainer leaves out norms and gate biases.
 
     Arguments:
         config: the shape.
@@ -30,15 +39,22 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Block",)
-    _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
     _supports_sdpa = True
+    _no_split_modules = ["Block"]  # noqa: RUF012
+    _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
+    _fsdp_plan = {  # noqa: RUF012
+        "embedding": "free_full_weight",
+        "backbone.blocks.*": "free_full_weight",
+        "backbone.norm": "keep_full_weight",
+        "head": "keep_full_weight",
+    }
 
     def __init__(self, config: HoldfastConfig) -> None:
         super().__init__(config)
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self._is_stateful = set(config.mixers) != {"attention"}  # what transformers calls a model that cannot go back
+        self.embedding: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size)
         self.backbone = Backbone(config.backbone())
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -48,7 +64,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
         if isinstance(module, RAT | GatedRNN):
             memory = module.chunk_size if isinstance(module, RAT) else module.memory
             bias = torch.empty_like(module.gate_bias).uniform_(1.0, max(1.0, memory - 1.0)).log_()
-            initialization.copy_(module.gate_bias, bias)  # leaves one alone that was loaded
+            initialization.copy_(module.gate_bias, bias)  # leaves alone what was loaded
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding."""
@@ -69,7 +85,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
     def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
         self.gradient_checkpointing = self.backbone.checkpointing = enable
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Int[Tensor, "batch time"] | None = None,
@@ -77,8 +93,9 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Float[Tensor, "batch time dim"] | None = None,
-        labels: Tensor | None = None,
+        labels: Int[Tensor, "batch time"] | None = None,
         use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
         cu_seq_lens_q: Tensor | None = None,
@@ -89,98 +106,88 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
         Arguments:
             input_ids: token numbers.
             attention_mask: True or 1 where a token is live; with a cache its last columns are those of the new tokens.
-            position_ids: a document begins where they do not go on by one; they say nothing else, and nothing where
-                there is a cache or padding.
+            position_ids: a document begins where they do not go on by one. They say nothing else, and nothing at all
+                where there is a cache.
             past_key_values: a `HoldfastCache`, which the new tokens continue.
             inputs_embeds: vectors in place of token numbers.
-            labels: token numbers, -100 where nothing is to be learned; they are shifted here.
+            labels: token numbers, -100 where nothing is to be learned, such as at the first token of a packed
+                document; they are shifted here.
             use_cache: whether to return a cache; `None`: as the configuration says, but not while training.
+            output_hidden_states: whether to return what each block read, and the last norm's output.
             logits_to_keep: of the last so many tokens only, or of these columns; 0: all.
             cu_seqlens: where packed documents begin in the flattened batch, and its end; see `Layout.of_documents`.
             cu_seq_lens_q: the same, as transformers' collator calls it.
-            options: for the loss.
+            options: for the loss, such as `num_items_in_batch`.
 
         Errors:
             ArgumentError: shapes that do not fit, another kind of cache, or one of another model or batch.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ArgumentError("input_ids", "either input_ids or inputs_embeds", "both or none")
+            raise ArgumentError(
+                "input_ids", "input_ids or inputs_embeds", "both" if inputs_embeds is not None else "none"
+            )
         x = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
-        batch, time = x.shape[:2]
         cache = past_key_values
         if cache is not None and not isinstance(cache, HoldfastCache):
             raise ArgumentError("past_key_values", "a HoldfastCache or None", type(cache).__name__)
         if cache is None and (not self.training and self.config.use_cache if use_cache is None else use_cache):
             cache = HoldfastCache()
-        begun = cache is not None and cache.columns > 0
+        positions = None if cache is not None and cache.columns else position_ids
         bounds = cu_seq_lens_q if cu_seqlens is None else cu_seqlens
         layout = None
-        if attention_mask is not None or bounds is not None or (position_ids is not None and not begun):
-            layout = layout_of(batch, time, attention_mask, None if begun else position_ids, bounds)
-        hidden, state = self.backbone(x, None if cache is None else cache.begun(self.backbone, batch), layout)
+        if not (attention_mask is None and positions is None and bounds is None):
+            layout = layout_of(x, attention_mask, positions, bounds)
+        read: list[Tensor] = []
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        blocks = list(self.backbone.blocks) if wanted else []
+        hooks = [block.register_forward_pre_hook(lambda _, given: read.append(given[0])) for block in blocks]
+        try:
+            hidden, state = self.backbone(x, None if cache is None else cache.begun(self.backbone, len(x)), layout)
+        finally:
+            for hook in hooks:
+                hook.remove()
         if cache is not None:
-            cache.advance(state, time)
+            cache.advance(state, x.shape[1])
+        kept = hidden
         if isinstance(logits_to_keep, Tensor):
-            hidden = hidden[:, logits_to_keep]
+            kept = hidden[:, logits_to_keep]
         elif logits_to_keep:
-            hidden = hidden[:, -logits_to_keep:]
-        logits = self.head(hidden)
+            kept = hidden[:, -logits_to_keep:]
+        logits = self.head(kept)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **options)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=cache, hidden_states=(*read, hidden) if wanted else None
+        )
 
-
-@torch.compiler.disable
-def layout_of(
-    batch: int, time: int, mask: Tensor | None, positions: Tensor | None, bounds: Tensor | None
-) -> Layout | None:
-    """Where padding and documents of new tokens are; `None`: nowhere.
-
-    It reads values, once a call of the model, and so is no part of a compiled graph.
-
-    Arguments:
-        batch: number of rows.
-        time: new tokens a row.
-        mask: of all tokens or of the new ones; `None`: all are live.
-        positions: which go on by one inside a document; `None`: a row is one.
-        bounds: as of `Layout.of_documents`.
-
-    Errors:
-        ArgumentError: shapes that do not fit, or documents together with padding.
-    """
-    padded = None
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.ndim != 2 or len(mask) != batch or mask.shape[1] < time:
-            got = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ArgumentError("attention_mask", f"a tensor of shape ({batch}, at least {time})", got)
-        padded = Layout.of_mask(mask[:, mask.shape[1] - time :])
-    if bounds is None and positions is not None and time:
-        bounds = bounds_of(batch, time, positions, padded)
-    if bounds is None:
-        return padded
-    if padded is not None:
-        raise ArgumentError("attention_mask", "ones only, where documents are packed", "padding")
-    return Layout.of_documents(bounds, batch, time)
-
-
-def bounds_of(batch: int, time: int, positions: Tensor, padded: Layout | None) -> Int[Tensor, " bounds"] | None:
-    """Where documents begin in the flattened batch, and its end; `None` where a row is one."""
-    if positions.ndim != 2 or positions.shape[0] not in (1, batch) or positions.shape[1] != time:
-        raise ArgumentError("position_ids", f"shape ({batch}, {time})", f"shape {tuple(positions.shape)}")
-    positions = positions.expand(batch, time)
-    if padded is not None:
-        # Padding has any position. Those of live tokens rise inside a document.
-        live = positions.masked_fill(~padded.live, -1)
-        before = live.cummax(1).values[:, :-1]
-        falls = padded.live[:, 1:] & (live[:, 1:] <= before)
-        return torch.zeros(0) if bool(falls.any()) else None
-    first = torch.ones(batch, time, dtype=torch.bool, device=positions.device)
-    first[:, 1:] = positions.diff(dim=1) != 1
-    if int(first.sum()) == batch:
-        return None
-    starts = first.flatten().nonzero().squeeze(1)
-    return torch.cat([starts, starts.new_full((1,), batch * time)])
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> None:
+        """Put a `HoldfastCache` into the arguments of the model, unless there is one or none is wanted."""
+        if self._is_stateful and (
+            generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant
+        ):
+            schedule = f"{', '.join(dict.fromkeys(self.config.mixers))}, which cannot go back"
+            raise ArgumentError("assistant_model", "attention layers only, for assisted decoding", schedule)
+        given = model_kwargs.get("past_key_values")
+        if given is not None and not isinstance(given, HoldfastCache):
+            raise ArgumentError("past_key_values", "a HoldfastCache or None", type(given).__name__)
+        kind = generation_config.cache_implementation
+        if kind not in (None, "dynamic", "static"):
+            raise ArgumentError("cache_implementation", "dynamic or static", kind)
+        if given is not None:
+            if kind is not None:
+                raise ArgumentError("cache_implementation", "None where past_key_values are given", kind)
+            given._is_user_defined = True
+        elif generation_config.use_cache is not False:
+            room = max(max_cache_length, getattr(generation_config, "max_cache_len", None) or 0)
+            model_kwargs["past_key_values"] = HoldfastCache(room if kind == "static" else None)
 
 
 AutoModelForCausalLM.register(HoldfastConfig, HoldfastForCausalLM)

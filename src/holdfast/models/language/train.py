@@ -7,11 +7,7 @@ goes on from a checkpoint sees what it would have seen, on any number of process
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
-import os
 import platform
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,88 +16,25 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
-from torch.utils.data import default_collate
-from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoTokenizer, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from holdfast import __version__
-from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError
+from holdfast.errors import ArgumentError
 from holdfast.models.language.config import HoldfastConfig
 from holdfast.models.language.corpus import Corpus, Windows, read_corpus
 from holdfast.models.language.curve import draw_curve
 from holdfast.models.language.model import HoldfastForCausalLM
+from holdfast.models.language.pace import steps_that_fit
+from holdfast.models.language.place import Place
 from holdfast.models.language.progress import TrainingProgress
-from holdfast.models.language.recipe import ModelRecipe, OptimisationRecipe, Recipe
+from holdfast.models.language.recipe import ModelRecipe, Recipe
 from holdfast.models.language.run_folder import RunFolder
 from holdfast.models.language.tokenizer import ByteTokenizer
+from holdfast.models.language.trainer import Keeper, LanguageTrainer
 
-STEPS = 1500
+STEPS = 4000
 """Of a run for which neither steps nor minutes are asked."""
-
-
-class TrainingError(HoldfastError):
-    """A run that cannot go on."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process computes.
-
-    Arguments:
-        device: cpu or cuda.
-        precision: of products.
-        processes: number of processes of the run.
-        rank: of this one.
-    """
-
-    device: str
-    precision: str
-    processes: int
-    rank: int
-
-    @classmethod
-    def of(cls, recipe: OptimisationRecipe) -> Place:
-        """The place that a recipe asks for, in the processes that a launcher has started.
-
-        Errors:
-            ArgumentError: there is no such device, it lacks the precision, or FSDP is asked for on a CPU.
-        """
-        gpu = torch.cuda.is_available()
-        device = recipe.device if recipe.device != "auto" else "cuda" if gpu else "cpu"
-        if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
-            device = "cpu"
-        if device == "cuda" and not gpu:
-            raise ArgumentError("--device", "cpu, since torch sees no GPU", device)
-        has_bfloat16 = device == "cpu" or torch.cuda.is_bf16_supported()
-        precision = recipe.precision
-        if precision == "auto":
-            precision = "bfloat16" if device == "cuda" and has_bfloat16 else "float32"
-        if precision == "float16" and device == "cpu":
-            raise ArgumentError("--precision", "float32 or bfloat16 on a CPU", precision)
-        if precision == "bfloat16" and not has_bfloat16:
-            raise ArgumentError("--precision", "float32 or float16 on this GPU", precision)
-        if device == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
-            # Accelerate would drop it without a word and replicate the model.
-            raise ArgumentError("FSDP", "a GPU; several processes on a CPU hold a whole model each (DDP)", "a CPU")
-        processes, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
-        return cls(device, precision, processes, rank)
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
-        return self.rank == 0
-
-    def batch(self, recipe: OptimisationRecipe) -> int:
-        """Windows that this process computes at a time.
-
-        Errors:
-            ArgumentError: the batch cannot be shared evenly.
-        """
-        shares = self.processes * recipe.accumulate
-        if recipe.batch % shares:
-            of = f"{self.processes} processes x --accumulate {recipe.accumulate}"
-            raise ArgumentError("--batch", f"a multiple of {of}", recipe.batch)
-        return recipe.batch // shares
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -134,6 +67,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
         report = folder.report()
         if report is not None:
             return report
+    _check_trackers(recipe.intervals.report_to)
     with _silent_transformers():
         arguments = _arguments(recipe, folder, place)
         arguments.distributed_state.wait_for_everyone()  # before one of them writes, all have looked
@@ -173,47 +107,6 @@ class Job:
         return int(self.beginning["steps"])
 
 
-class LanguageTrainer(Trainer):
-    """The Trainer, with weight decay on matrices only."""
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of all matrices, the embedding included."""
-        return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
-
-
-class Keeper(TrainerCallback):
-    """Marks checkpoints as whole, and stops a run that has come to nothing.
-
-    Arguments:
-        job: the run.
-        seconds: what it has taken before.
-    """
-
-    def __init__(self, job: Job, seconds: float) -> None:
-        self._job, self._before, self._start = job, seconds, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """What the run has taken, the times before interruptions included."""
-        return self._before + time.monotonic() - self._start
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log before a checkpoint: the mean of losses that a curve tells begins anew after it."""
-        if control.should_save:
-            control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Refuse to go on without a loss."""
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise TrainingError(f"the loss is {logs['loss']} after {state.global_step} steps; try a smaller --lr")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark a checkpoint once all processes have written their part."""
-        args.distributed_state.wait_for_everyone()
-        if self._job.place.first:
-            self._job.folder.complete(state.global_step, self.seconds)
-
-
 def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArguments, job: Job) -> dict[str, Any]:
     """Train to the end, measure, and write the model with its account."""
     recipe, corpus, context, folder = job.recipe, job.corpus, job.recipe.model.context, job.folder
@@ -223,7 +116,7 @@ def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArgument
         for name in folder.discard_incomplete():
             warnings.warn(f"{name} was half-written when the run ended, and is not used", stacklevel=2)
     last = folder.last_checkpoint()
-    keeper = Keeper(job, 0.0 if last is None else last[1])
+    keeper = Keeper(folder, 0.0 if last is None else last[1])
     tokens = recipe.optimisation.batch * context
     progress = TrainingProgress(corpus, tokens, wanted=job.place.first and not job.quiet)
     windows = recipe.optimisation.batch * job.steps
@@ -236,10 +129,9 @@ def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArgument
     )
     trainer.remove_callback(transformers.PrinterCallback)
     with progress:
-        trainer.train(None if last is None else str(last[0]), ignore_keys_for_eval=["past_key_values"])
+        trainer.train(None if last is None else str(last[0]))
         seconds = keeper.seconds
-        every = Windows.covering(corpus.validation.tokens, context)
-        loss = trainer.evaluate(every, ["past_key_values"], "final")["final_loss"]
+        loss = trainer.mean_loss(Windows.covering(corpus.validation.tokens, context))
     model.config.use_cache = True  # the Trainer switches it off, in what is saved too
     trainer.save_model(str(folder.path))
     report = {
@@ -343,7 +235,6 @@ def _arguments(recipe: Recipe, folder: RunFolder, place: Place) -> TrainingArgum
             logging_nan_inf_filter=False,
             eval_strategy="steps",
             eval_steps=intervals.eval_every,
-            prediction_loss_only=True,
             save_steps=intervals.save_every,
             save_total_limit=2,
             report_to=list(intervals.report_to) or "none",
@@ -363,58 +254,6 @@ def _steps(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, place: Pl
     if place.processes > 1:
         torch.distributed.broadcast(steps, src=0)
     return int(steps)
-
-
-def steps_that_fit(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, place: Place) -> int:
-    """How many steps take as long as the recipe's minutes, with the looks at validation data between them.
-
-    It is measured with a copy, for a few seconds: the model and the random states stay as they are.
-    """
-    optimisation, context = recipe.optimisation, recipe.model.context
-    assert optimisation.minutes is not None
-    batch = place.batch(optimisation)
-    windows = Windows(corpus.train.tokens, context, batch, optimisation.seed)
-    inputs = {
-        name: tensor.to(place.device)
-        for name, tensor in default_collate([windows[number] for number in range(batch)]).items()
-    }
-    trial = copy.deepcopy(model).to(place.device).train()
-    optimiser = torch.optim.AdamW(trial.parameters(), fused=True)
-    kind = torch.bfloat16 if place.precision == "bfloat16" else torch.float16
-
-    def forward() -> torch.Tensor:
-        with torch.autocast(place.device, dtype=kind, enabled=place.precision != "float32"):
-            return trial(**inputs).loss
-
-    def step() -> None:
-        for _ in range(optimisation.accumulate):
-            forward().backward()
-        optimiser.step()
-        optimiser.zero_grad()
-
-    def look() -> None:
-        with torch.no_grad():
-            forward()
-
-    step_s, look_s = _time_of(step, place), _time_of(look, place)
-    share = batch * place.processes
-    between = recipe.intervals.eval_windows / share * look_s / recipe.intervals.eval_every
-    return max(1, round(60 * optimisation.minutes / (step_s + between)))
-
-
-def _time_of(work: Any, place: Place) -> float:
-    """Mean seconds of some work, after a start that is not counted."""
-    for _ in range(2):
-        work()
-    if place.device == "cuda":
-        torch.cuda.synchronize()
-    start, count = time.monotonic(), 0
-    while count < 5 or (time.monotonic() - start < 4.0 and count < 100):
-        work()
-        count += 1
-        if place.device == "cuda":
-            torch.cuda.synchronize()
-    return (time.monotonic() - start) / count
 
 
 def _beginning(recipe: Recipe, steps: int, corpus: Corpus, place: Place) -> dict[str, Any]:
@@ -457,19 +296,26 @@ def _same(beginning: dict[str, Any], recipe: Recipe, corpus: Corpus, place: Plac
     return beginning
 
 
+def _check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse what transformers does not know or cannot load, before anything is written."""
+    for tracker in names:
+        try:
+            for callback in get_reporting_integration_callbacks([tracker]):
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise ArgumentError("--report-to", "an installed tracker", f"{tracker} ({reason})") from error
+
+
 @contextlib.contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """Without what transformers logs below an error; a tracker that is not installed is one line."""
+    """Without what transformers logs below an error, and without its bars."""
     logging = transformers.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
-    except RuntimeError as error:
-        if "requires" in str(error) and "to be installed" in str(error):
-            raise MissingExtraError(f"--report-to: {' '.join(str(error).split())}") from error
-        raise
     finally:
         logging.set_verbosity(verbosity)
         if bars:
