@@ -78,7 +78,7 @@ def _language_options(recipe: type[Recipe]) -> Any:
         "Train a language model on text with the Trainer of transformers.\n\n"
         "Several processes: torchrun --nproc-per-node N -m holdfast train language ..."
     )
-    return tyro.conf.OmitArgPrefixes[options]  # type: ignore[index]
+    return Annotated[options, tyro.conf.OmitArgPrefixes]
 
 
 def _conclusion(report: Mapping[str, Any], out: Path) -> str:

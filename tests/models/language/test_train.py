@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -318,12 +317,12 @@ def test_other_settings_or_another_text_do_not_go_on(
             train(of(text), out, resume=True)
     finally:
         text.write_bytes(TEXT)
-    with pytest.warns(UserWarning, match="differ in rounding.* threads"):
-        beginning = json.loads((out / "run.json").read_text())
-        beginning["environment"]["threads"] = 99
-        (tmp_path / "other").mkdir()
-        (tmp_path / "other" / "run.json").write_text(json.dumps(beginning))
-        (tmp_path / "other" / "training.json").write_bytes(before)
+    beginning = json.loads((out / "run.json").read_text())
+    beginning["environment"]["threads"] = 99
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text(json.dumps(beginning))
+    (tmp_path / "other" / "training.json").write_bytes(before)
+    with pytest.warns(UserWarning, match=r"differ in rounding.* threads"):
         train(of(text), tmp_path / "other", resume=True)
     assert (out / "training.json").read_bytes() == before
 
@@ -335,7 +334,7 @@ TWO = Path(__file__).parent / "two_processes.py"
 
 
 @pytest.fixture(scope="module")
-def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes have left: a trained model, and how a sharded model compares with a whole one."""
     folder = tmp_path_factory.mktemp("two")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(TWO)]
@@ -350,7 +349,7 @@ def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("bits per byte on validation text") == 1
-    yield folder
+    return folder
 
 
 def test_two_processes_train_what_one_does(uninterrupted: tuple[Path, dict[str, Any]], two: Path) -> None:

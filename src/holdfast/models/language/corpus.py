@@ -1,12 +1,12 @@
 """Text to learn from: files, folders, a dataset, or the source of Python's standard library, as one row of tokens.
 
-Every document stands between the tokenizer's tokens for begin and end of a text. The last twentieth of the bytes is for validation.
+Every document stands between the tokenizer's tokens for begin and end of a text. The last twentieth of the bytes is
+for validation.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 import sysconfig
@@ -214,12 +214,12 @@ def _dataset(recipe: DataRecipe) -> Text:
             size += len(documents[-1][1])
     except KeyError as error:
         columns = ", ".join(row)
-        raise ArgumentError("--dataset-column", f"a column of the dataset ({columns})", recipe.dataset_column) from error
+        raise ArgumentError(
+            "--dataset-column", f"a column of the dataset ({columns})", recipe.dataset_column
+        ) from error
     except Exception as error:  # whatever a loader or the network raises
         first = next(iter(str(error).splitlines()), "")
-        raise ArgumentError(
-            "--dataset", "a dataset that loads", f"{name} ({type(error).__name__}: {first})"
-        ) from error
+        raise ArgumentError("--dataset", "a dataset that loads", f"{name} ({type(error).__name__}: {first})") from error
     return Text(f"the dataset {name}", documents)
 
 
@@ -240,9 +240,7 @@ def _limited(documents: list[tuple[str, bytes]], most: int | None) -> list[tuple
     return kept
 
 
-def _divided(
-    documents: list[tuple[str, bytes]], as_text: bool
-) -> tuple[list[Piece], list[Piece]]:
+def _divided(documents: list[tuple[str, bytes]], as_text: bool) -> tuple[list[Piece], list[Piece]]:
     """What is for training and what for validation."""
     left = round(sum(len(content) for _, content in documents) * (1 - VALIDATION_SHARE))
     train: list[Piece] = []
@@ -303,7 +301,9 @@ class Windows(Dataset[dict[str, Tensor]]):
         seed: window i begins at a place that is drawn from `seed` and i; `None`: they are spread evenly.
     """
 
-    def __init__(self, tokens: Integer[np.ndarray, " tokens"], context: int, count: int, seed: int | None = None) -> None:
+    def __init__(
+        self, tokens: Integer[np.ndarray, " tokens"], context: int, count: int, seed: int | None = None
+    ) -> None:
         self.tokens, self.context, self.count, self.seed = tokens, context, count, seed
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.data import default_collate
@@ -28,11 +29,12 @@ def steps_that_fit(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, p
         name: tensor.to(place.device)
         for name, tensor in default_collate([windows[number] for number in range(batch)]).items()
     }
-    trial = copy.deepcopy(model).to(place.device).train()
+    trial: Any = copy.deepcopy(model)
+    trial.to(place.device).train()
     optimiser = torch.optim.AdamW(trial.parameters(), fused=True)
     kind = torch.bfloat16 if place.precision == "bfloat16" else torch.float16
 
-    def forward() -> torch.Tensor:
+    def forward() -> Any:
         with torch.autocast(place.device, dtype=kind, enabled=place.precision != "float32"):
             return trial(**inputs).loss
 

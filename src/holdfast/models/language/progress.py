@@ -57,8 +57,9 @@ class TrainingProgress(TrainerCallback):
             text = self._text(state)
             self._bar.update(self._task, total=state.max_steps, completed=state.global_step, text=text)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the last bits per byte."""
+        logs = kwargs["logs"]
         if "loss" in logs:
             self._told["training"] = self._corpus.train.bits_per_byte(logs["loss"])
         if "eval_loss" in logs:

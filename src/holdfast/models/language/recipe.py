@@ -1,4 +1,4 @@
-"""What a training run is made of: data, model, optimisation and intervals, as the command line takes and a run keeps it."""
+"""What a training run is made of: data, model, optimisation, intervals. The command line takes it, a run keeps it."""
 
 from __future__ import annotations
 
@@ -159,9 +159,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
-            part: {name: _plain(value) for name, value in vars(getattr(self, part)).items()} for part in vars(self)
-        }
+        return {part: {name: _plain(value) for name, value in vars(getattr(self, part)).items()} for part in vars(self)}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Recipe:
@@ -204,9 +202,7 @@ class Recipe:
 
     def with_steps(self, steps: int) -> Recipe:
         """With the number of steps fixed."""
-        return dataclasses.replace(
-            self, optimisation=dataclasses.replace(self.optimisation, steps=steps, minutes=None)
-        )
+        return dataclasses.replace(self, optimisation=dataclasses.replace(self.optimisation, steps=steps, minutes=None))
 
 
 def flag(name: str) -> str:

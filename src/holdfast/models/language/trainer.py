@@ -22,7 +22,7 @@ class TrainingError(HoldfastError):
 
 
 class LanguageTrainer(Trainer):
-    """The Trainer with weight decay on matrices only, and a loss on windows that does not depend on how they are shared."""
+    """The Trainer with weight decay on matrices only, and a loss that does not depend on how windows are shared."""
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of all matrices, the embedding included."""
@@ -30,7 +30,8 @@ class LanguageTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the loss on `eval_dataset`, and tell everybody who listens."""
-        metrics = {"eval_loss": self.mean_loss(self.eval_dataset)}
+        windows: Any = self.eval_dataset
+        metrics = {"eval_loss": self.mean_loss(windows)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -46,7 +47,8 @@ class LanguageTrainer(Trainer):
             self.args.world_size,
             self.args.process_index,
         )
-        model = self.model.eval()
+        model: Any = self.model
+        model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         for start in range(0, len(windows), size * processes):
             # A sharded model needs all processes in every round: one that has no window left takes the last again.
@@ -84,10 +86,11 @@ class Keeper(TrainerCallback):
         if control.should_save:
             control.should_log = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse to go on without a loss."""
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise TrainingError(f"the loss is {logs['loss']} after {state.global_step} steps; try a smaller --lr")
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} after {state.global_step} steps; try a smaller --lr")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark a checkpoint once all processes have written their part."""
