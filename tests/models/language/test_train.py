@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -230,6 +231,28 @@ def test_minutes_are_counted_in_steps_once_and_leave_the_model_alone(text: Path)
     assert steps == round(300 / (0.5 + 0.5 / 6))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_run_is_packaged_small_and_measured_again(
+    uninterrupted: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "pretrained.py"))
+    out, report = uninterrupted
+    script["main"]([str(out), "--target", str(tmp_path / "small")])
+    assert "bits per byte as trained" in capsys.readouterr().out
+    stored = weights(tmp_path / "small")
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    model = HoldfastForCausalLM.from_pretrained(tmp_path / "small")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    account = json.loads((tmp_path / "small" / "training.json").read_text())
+    assert (account["command"], account["seed"]) == (report["command"], 0)
+    # bfloat16 has 8 bits: weights move by at most 1 part in 256, and the loss of about 6 by much less than that.
+    assert account["packaged"]["validation_bits_per_byte"] == pytest.approx(
+        report["validation_bits_per_byte"], rel=1 / 256
+    )
+    with pytest.raises(SystemExit):
+        script["main"]([str(tmp_path), "--target", str(tmp_path / "other")])
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 # Killed runs

@@ -316,7 +316,13 @@ class Windows(Dataset[dict[str, Tensor]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Input and labels of a window, which are equal: models of transformers shift the labels."""
+        """Input and labels of a window, which are equal: models of transformers shift the labels.
+
+        Errors:
+            IndexError: there is no window of this number.
+        """
+        if not 0 <= index < self.count:
+            raise IndexError(index)
         places = len(self.tokens) - self.context + 1
         if self.seed is not None:
             start = int(np.random.default_rng((self.seed, index)).integers(places))
