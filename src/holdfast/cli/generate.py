@@ -17,7 +17,7 @@ class Generate:
     """Continue a text with a language model."""
 
     model: Path | None = None
-    """Folder with a model and its tokenizer, as save_pretrained writes it; without it the small one that is included."""
+    """Folder with a model and its tokenizer, as save_pretrained writes it; the small one that is included otherwise."""
     prompt: str = ""
     """Text to continue; - reads it from standard input."""
     tokens: int = 200

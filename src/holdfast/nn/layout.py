@@ -69,7 +69,7 @@ class Layout:
         whole = isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 and not cu_seqlens.is_floating_point()
         if not whole or len(cu_seqlens) < 2:
             raise ArgumentError("cu_seqlens", "a tensor of at least two whole numbers", repr(cu_seqlens))
-        bounds = [int(bound) for bound in cu_seqlens]
+        bounds: list[int] = cu_seqlens.tolist()
         rising = all(low < high for low, high in pairwise(bounds))
         if bounds[0] != 0 or bounds[-1] != batch * time or not rising:
             raise ArgumentError("cu_seqlens", f"rising numbers from 0 to {batch * time}", str(bounds))
@@ -113,6 +113,10 @@ class Layout:
         """Which places hold a token."""
         return torch.arange(self.longest, device=self.token.device) < self.lengths[:, None]
 
+    def cleared(self, x: Float[Tensor, "batch time *rest"]) -> Float[Tensor, "batch time *rest"]:
+        """With zeros for tokens that are not live, whatever was there."""
+        return x.masked_fill(~self.live.view(*self.live.shape, *(1 for _ in x.shape[2:])), 0.0)
+
     def unpack(
         self, x: Float[Tensor, "batch time *rest"], fill: float = 0.0
     ) -> Float[Tensor, "sequences longest *rest"]:
@@ -129,5 +133,4 @@ class Layout:
         """The batch of sequences, zero where a token is not live."""
         if self.longest == 0:
             return x.new_zeros(*self.live.shape, *x.shape[2:])
-        live = self.live.view(*self.live.shape, *(1 for _ in x.shape[2:]))
-        return x.flatten(0, 1)[self.place].masked_fill(~live, 0.0)
+        return self.cleared(x.flatten(0, 1)[self.place])

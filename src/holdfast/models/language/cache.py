@@ -25,6 +25,7 @@ class HoldfastCache(Cache):
         self.limit = limit
         self.state: BackboneState | None = None
         self.columns = 0
+        self._is_user_defined = False  # transformers marks what a user hands to `generate`
 
     def __repr__(self) -> str:
         """Not the tensors."""
@@ -66,7 +67,9 @@ class HoldfastCache(Cache):
         if self.state is not None:
             self.state = self.state.reorder(beam_idx)
 
-    batch_select_indices = reorder_cache
+    def batch_select_indices(self, indices: Int[Tensor, " rows"]) -> None:
+        """Keep these rows, in this order."""
+        self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Keep every row so many times, the copies side by side."""

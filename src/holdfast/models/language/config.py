@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from holdfast.errors import ArgumentError, count_of
-from holdfast.nn import MIXERS, NORMALISERS, BackboneConfig
+from holdfast.nn import MIXERS, NORMALISERS, BackboneConfig, Normaliser
 
 NAMES = {
     "dim": "hidden_size",
@@ -35,7 +36,8 @@ class HoldfastConfig(PreTrainedConfig):
         memory: of the gated recurrence: its gates remember for 1 to `memory - 1` tokens at first.
         rope_theta: base of rotary positions; `None`: no layer has positions.
         output_gate: whether attention has an output gate, as RAT and the recurrence do.
-        normaliser: name of what turns logits into weights, from `holdfast.nn.NORMALISERS`; `None`: the softmax.
+        normaliser: what turns logits into weights: a name from `holdfast.nn.NORMALISERS`, or a dict of the name and
+            its arguments, such as `{"name": "log-n", "train_length": 4096}`; `None`: the softmax.
         max_position_embeddings: tokens that the model was trained on at a time; it says so, and limits nothing.
         initializer_range: standard deviation of new weights.
         tie_word_embeddings: whether the head is the embedding.
@@ -51,6 +53,7 @@ class HoldfastConfig(PreTrainedConfig):
     model_type = "holdfast"
     keys_to_ignore_at_inference = ("past_key_values",)
     base_model_fsdp_plan = {}  # noqa: RUF012
+    __no_type_check__ = True  # it takes any keyword, which its signature does not tell a run-time type checker
 
     vocab_size: int = 32_000
     hidden_size: int = 2048
@@ -64,7 +67,7 @@ class HoldfastConfig(PreTrainedConfig):
     memory: int = 4096
     rope_theta: float | int | None = 10_000.0
     output_gate: bool = False
-    normaliser: str | None = None
+    normaliser: str | dict[str, Any] | None = None
     max_position_embeddings: int = 4096
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
@@ -79,8 +82,6 @@ class HoldfastConfig(PreTrainedConfig):
             raise ArgumentError("mixers", f"a list of {', '.join(MIXERS)}", repr(self.mixers))
         self.mixers = list(self.mixers)
         count_of("vocab_size", self.vocab_size, least=1)
-        if self.normaliser is not None and self.normaliser not in NORMALISERS:
-            raise ArgumentError("normaliser", f"None or one of {', '.join(NORMALISERS)}", repr(self.normaliser))
         try:
             shape = self.backbone()
             with torch.device("meta"):  # a mixer checks what it reads
@@ -88,7 +89,7 @@ class HoldfastConfig(PreTrainedConfig):
                     MIXERS[name](shape)
         except ArgumentError as error:
             raise ArgumentError(NAMES.get(error.argument, error.argument), error.expected, error.got) from None
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @property
     def num_hidden_layers(self) -> int:
@@ -109,8 +110,30 @@ class HoldfastConfig(PreTrainedConfig):
             memory=self.memory,
             rope_theta=self.rope_theta,
             output_gate=self.output_gate,
-            normaliser=None if self.normaliser is None else NORMALISERS[self.normaliser](),
+            normaliser=normaliser_of(self.normaliser),
         )
+
+
+def normaliser_of(value: Any) -> Normaliser | None:
+    """A normaliser from its name, alone or with arguments.
+
+    Errors:
+        ArgumentError: there is none of that name, or it takes other arguments.
+    """
+    if value is None:
+        return None
+    name, arguments = value, {}
+    if isinstance(value, dict):
+        arguments = {argument: number for argument, number in value.items() if argument != "name"}
+        name = value.get("name")
+    if name not in NORMALISERS:
+        raise ArgumentError("normaliser", f"None or one of {', '.join(NORMALISERS)}", repr(value))
+    try:
+        return NORMALISERS[name](**arguments)
+    except TypeError as error:
+        wanted = ", ".join(inspect.signature(NORMALISERS[name]).parameters) or "no arguments"
+        expected = f"a dict of the name {name} and of {wanted}"
+        raise ArgumentError("normaliser", expected, repr(value)) from error
 
 
 AutoConfig.register(HoldfastConfig.model_type, HoldfastConfig)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,13 @@ def convert(checkpoint: str | Path | Mapping[str, Any], config: HoldfastConfig) 
     """A model with the weights of a checkpoint, in the dtype that they have.
 
     Arguments:
-        checkpoint: a file of theirs, of tensors only, or what it holds.
+        checkpoint: a file of theirs, or what it holds.
         config: the shape, for example `published("rat")`; local attention counts the token itself in
             `sliding_window`, theirs does not.
 
     Errors:
-        ArgumentError: the file holds other objects than tensors, or weights are missing, unknown or of another shape.
+        ArgumentError: the file cannot be read without running code, or weights are missing, unknown or of other
+            shapes.
     """
     whole = checkpoint if isinstance(checkpoint, Mapping) else read(Path(checkpoint))
     weights = renamed(whole.get("task", whole))
@@ -95,25 +97,27 @@ def convert(checkpoint: str | Path | Mapping[str, Any], config: HoldfastConfig) 
     check(weights, {name: tuple(tensor.shape) for name, tensor in wanted.items()}, config)
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """What a file holds; no code in it is ever run.
+    """What a file holds. No code of it or of another package is ever run: settings of a training run, of the class
+    `EasyDict`, are read as what they are, names and values.
 
     Errors:
-        ArgumentError: it cannot be read, or holds other objects than tensors.
+        ArgumentError: it cannot be read, or holds other objects.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        whole: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(OrderedDict, "easydict.EasyDict")]):
+            whole: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ArgumentError(
             "checkpoint",
-            "a file of tensors only. If you trust it, torch.serialization.add_safe_globals([easydict.EasyDict]) lets "
-            "the settings of a training run pass, which the published files hold; or save its weights alone, once: "
+            "a file of tensors and numbers. If you trust whoever made it, save its weights alone, once: "
             'torch.save(torch.load(PATH, weights_only=False)["task"], NEW_PATH)',
             f"{path} with {named[1] if named else 'other objects'}",
         ) from error

@@ -67,14 +67,15 @@ def load(folder: Path) -> tuple[Any, Any]:
     # A processor multiplies in bfloat16 slowly.
     dtype = "auto" if device == "cuda" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+        model = model.to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # what is wrong with a folder comes as errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ArgumentError(
             "model", "a folder with a language model and its tokenizer", f"{folder} ({reason})"
         ) from error
-    return model.to(device).eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 def continued(
@@ -118,7 +119,7 @@ class _Pieces(TextStreamer):
     """Hands on whole words, so that no character comes in halves."""
 
     def __init__(self, tokenizer: Any, show: Callable[[str], None] | None) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[no-untyped-call]
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.show = show
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
     initialization,
 )
-from transformers.generation import GenerationMode
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
@@ -25,7 +25,7 @@ from holdfast.models.language.layouts import layout_of
 from holdfast.nn import RAT, Backbone, GatedRNN
 
 
-class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
+class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
     """Token embedding, a backbone, and a head that is the embedding unless `config.tie_word_embeddings` is off.
 
     Padding may stand on the left, on the right or in between; documents may be packed, see `forward`. Weight decay of
@@ -56,11 +56,11 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-
         self.backbone = Backbone(config.backbone())
         self.head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.gradient_checkpointing = False
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, RAT | GatedRNN):
             memory = module.chunk_size if isinstance(module, RAT) else module.memory
             bias = torch.empty_like(module.gate_bias).uniform_(1.0, max(1.0, memory - 1.0)).log_()
@@ -168,7 +168,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-
         generation_mode: Any,
         batch_size: int,
         max_cache_length: int,
-    ) -> None:
+    ) -> bool:
         """Put a `HoldfastCache` into the arguments of the model, unless there is one or none is wanted."""
         if self._is_stateful and (
             generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant
@@ -179,7 +179,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-
         if given is not None and not isinstance(given, HoldfastCache):
             raise ArgumentError("past_key_values", "a HoldfastCache or None", type(given).__name__)
         kind = generation_config.cache_implementation
-        if kind not in (None, "dynamic", "static"):
+        if kind not in (None, "dynamic", "dynamic_full", "static"):
             raise ArgumentError("cache_implementation", "dynamic or static", kind)
         if given is not None:
             if kind is not None:
@@ -188,6 +188,7 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-
         elif generation_config.use_cache is not False:
             room = max(max_cache_length, getattr(generation_config, "max_cache_len", None) or 0)
             model_kwargs["past_key_values"] = HoldfastCache(room if kind == "static" else None)
+        return "past_key_values" in model_kwargs
 
 
 AutoModelForCausalLM.register(HoldfastConfig, HoldfastForCausalLM)

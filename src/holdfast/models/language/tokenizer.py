@@ -19,14 +19,14 @@ class ByteTokenizer(PreTrainedTokenizerFast):
     Bytes that are no UTF-8, such as half a character, are decoded as the replacement character.
     """
 
-    model_input_names = ("input_ids", "attention_mask")
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("tokenizer_object", None)
         kwargs.pop("tokenizer_file", None)
         options = {"padding_side": "left", "clean_up_tokenization_spaces": False, **SPECIAL, **kwargs}
         options["split_special_tokens"] = True
-        super().__init__(tokenizer_object=of_bytes(), **options)
+        super().__init__(tokenizer_object=of_bytes(), **options)  # type: ignore[no-untyped-call]
 
 
 def of_bytes() -> Tokenizer:
