@@ -37,8 +37,10 @@ import yaml
 from holdfast.cli.parsing import parse
 from holdfast.cli.probes import PROBES
 from holdfast.cli.studies import run_options
+from holdfast.cli.train import language_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
+from holdfast.models.language.recipe import Recipe
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -165,6 +167,11 @@ def check_known(block: Block, where: str) -> None:
             try:
                 parse(PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
             except (HoldfastError, KeyError) as error:
+                pytest.fail(f"{where}: {line}: {error}")
+        elif words[:3] == ["holdfast", "train", "language"]:
+            try:
+                parse(language_options(Recipe), "holdfast train language", words[3:])
+            except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), where

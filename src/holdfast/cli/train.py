@@ -38,7 +38,7 @@ def _language(words: Sequence[str]) -> int:
     from holdfast.models.language.run_folder import RunFolder
     from holdfast.models.language.train import train as train_language
 
-    options = _language_options(Recipe)
+    options = language_options(Recipe)
     asked = parse(options, "holdfast train language", words)
     if asked.resume and RunFolder(asked.out).begun:  # what is not said again is as the run was begun
         begun = dataclasses.replace(asked, recipe=RunFolder(asked.out).recipe())
@@ -58,8 +58,12 @@ def _language(words: Sequence[str]) -> int:
     return OK
 
 
-def _language_options(recipe: type[Recipe]) -> Any:
-    """The settings of a run with the folder it writes to; made here, since a recipe is slow to load."""
+def language_options(recipe: type[Recipe]) -> Any:
+    """The settings of a run with the folder it writes to; made here, since a recipe is slow to load.
+
+    Arguments:
+        recipe: the class.
+    """
     options = dataclasses.make_dataclass(
         "Language",
         [
