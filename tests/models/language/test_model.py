@@ -213,7 +213,7 @@ def test_norms_and_gate_biases_do_not_decay() -> None:
 def test_every_weight_has_a_place_when_a_model_is_sharded() -> None:
     network = model(("rat", "rnn"))
     names = {name for name, _ in network.named_modules()}
-    planned = {name.replace("*", number) for name in network._fsdp_plan for number in "01"}
+    planned = {name.replace("*", number) for name in HoldfastForCausalLM._fsdp_plan for number in "01"}
     assert planned <= names
     covered = {name for name, _ in network.named_parameters() if name.startswith(tuple(planned))}
     assert covered == dict(network.named_parameters()).keys()

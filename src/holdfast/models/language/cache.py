@@ -110,7 +110,7 @@ class HoldfastCache(Cache):
         layers = () if self.state is None else self.state.layers
         return all(isinstance(state, AttentionState) and not state.ragged for state in layers)
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, tokens_to_remove: int | Tensor) -> None:
         """Go back.
 
         Arguments:
@@ -121,9 +121,10 @@ class HoldfastCache(Cache):
             ArgumentError: a layer cannot tell what it kept then: a window and a recurrence never can, RAT only where a
                 chunk began, and none of them after padding.
         """
-        length = self.columns + tokens_to_remove if tokens_to_remove <= 0 else tokens_to_remove
+        number = int(tokens_to_remove)
+        length = self.columns + number if number <= 0 else number
         if self.state is None or length >= self.columns:
             return
         if any(state.ragged for state in self.state.layers):
-            raise ArgumentError("tokens_to_remove", "0, since rows are padded", tokens_to_remove)
+            raise ArgumentError("tokens_to_remove", "0, since rows are padded", number)
         self.state, self.columns = self.state.crop(length), length
