@@ -99,6 +99,22 @@ BENCHES = {
             devices=("cuda", "cpu"),
         ),
         Bench(
+            "rat-core",
+            "RAT's core in prefill, training and decoding, beside PyTorch's fused attention",
+            "holdfast.benches.rat.core",
+            value=98,
+            devices=("cuda", "cpu"),
+            limit_s=120.0,
+        ),
+        Bench(
+            "rat-layer",
+            "the whole RAT layer, beside a layer of attention",
+            "holdfast.benches.rat.layer",
+            value=93,
+            devices=("cuda", "cpu"),
+            limit_s=80.0,
+        ),
+        Bench(
             "lists-glue",
             "gluing pair words to a list, beside numpy's argsort of as many numbers",
             "holdfast.benches.lists.glue",

@@ -17,7 +17,7 @@ from holdfast.nn.causal_attention import CausalAttention
 from holdfast.nn.layout import Layout
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.rat import RAT, GatedRNN
-from holdfast.nn.state import State, of_mixer
+from holdfast.nn.state import State, of_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class Backbone(nn.Module):
     ) -> tuple[Float[Tensor, "batch time dim"], BackboneState]:
         """The residual stream after all blocks, normed; see `RAT.forward`."""
         if state is not None:
-            of_mixer(state, BackboneState)
+            of_kind(state, BackboneState)
             if len(state.layers) != len(self.blocks):
                 raise ArgumentError("state", f"{len(self.blocks)} layers", f"{len(state.layers)}")
         layers = []

@@ -8,7 +8,6 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from holdfast.errors import ArgumentError, count_of
@@ -17,7 +16,7 @@ from holdfast.nn.attention.attention import attend
 from holdfast.nn.layout import Layout
 from holdfast.nn.normalisers import Normaliser, Plain
 from holdfast.nn.rotary import check_rope, rotated, turns
-from holdfast.nn.state import Slots, State, of_mixer
+from holdfast.nn.state import Slots, State, of_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +133,19 @@ class CausalAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
-        state: AttentionState | WindowState | None = None,
+        state: State | None = None,
         layout: Layout | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], AttentionState | WindowState]:
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
-        if state is not None:
-            self._check(state, x, layout)
+        if state is None:
+            before = self.init_state(len(x) if layout is None else len(layout.lengths))
+        else:
+            before = self._checked(state, x, layout)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else state
-        before = self.init_state(len(x) if layout is None else len(layout.lengths)) if state is None else state
+            return x, self.init_state(len(x)) if state is None else before
+        x = x if layout is None else layout.cleared(x)
         value, query, key, *gate = self.in_proj(x).split(self.widths, -1)
         parts = (part.unflatten(-1, (-1, self.head_dim)) for part in (query, key, value))
         if layout is not None:
@@ -170,13 +171,15 @@ class CausalAttention(nn.Module):
         mixed = mixed.flatten(2)
         return self.out_proj(torch.sigmoid(gate[0]) * mixed if gate else mixed), after
 
-    def _check(self, state: AttentionState | WindowState, x: Tensor, layout: Layout | None) -> None:
-        of_mixer(state, AttentionState if self.window is None else WindowState)
+    def _checked(self, given: State, x: Tensor, layout: Layout | None) -> AttentionState | WindowState:
+        """A state that this layer may continue."""
+        state = of_kind(given, AttentionState) if self.window is None else of_kind(given, WindowState)
         state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
         keys = state.keys if isinstance(state, WindowState) else state.cache.keys
         if (keys.shape[1], keys.shape[3]) != (self.kv_heads, self.head_dim):
             expected = f"{self.kv_heads} key heads of width {self.head_dim}"
             raise ArgumentError("state", expected, f"{keys.shape[1]} of width {keys.shape[3]}")
+        return state
 
     def _over_all(
         self, query: Tensor, key: Tensor, value: Tensor, state: AttentionState, lengths: Tensor | None
@@ -249,6 +252,8 @@ class CausalAttention(nn.Module):
         if queries in (1, keys):
             causal = queries == keys
             return scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=grouped)
+        from torch.nn.attention.bias import causal_lower_right  # loads Triton
+
         bias = cast("Tensor", causal_lower_right(queries, keys))
         return scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=grouped)
 

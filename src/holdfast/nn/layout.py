@@ -113,6 +113,10 @@ class Layout:
         """Which places hold a token."""
         return torch.arange(self.longest, device=self.token.device) < self.lengths[:, None]
 
+    def cleared(self, x: Float[Tensor, "batch time *rest"]) -> Float[Tensor, "batch time *rest"]:
+        """With zeros for tokens that are not live, whatever was there."""
+        return x.masked_fill(~self.live.view(*self.live.shape, *(1 for _ in x.shape[2:])), 0.0)
+
     def unpack(
         self, x: Float[Tensor, "batch time *rest"], fill: float = 0.0
     ) -> Float[Tensor, "sequences longest *rest"]:
@@ -129,5 +133,4 @@ class Layout:
         """The batch of sequences, zero where a token is not live."""
         if self.longest == 0:
             return x.new_zeros(*self.live.shape, *x.shape[2:])
-        live = self.live.view(*self.live.shape, *(1 for _ in x.shape[2:]))
-        return x.flatten(0, 1)[self.place].masked_fill(~live, 0.0)
+        return self.cleared(x.flatten(0, 1)[self.place])

@@ -13,6 +13,7 @@ from torch import Tensor
 from holdfast.errors import ArgumentError
 
 S = TypeVar("S", bound="State")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +123,15 @@ class State:
         return replace(new, **kept)
 
 
-def of_mixer(state: Any, kind: type[Any]) -> None:
-    """Refuse a state of another mixer.
+def of_kind(state: Any, kind: type[T]) -> T:
+    """A state as that of a mixer.
 
     Errors:
-        ArgumentError: it is one.
+        ArgumentError: it is one of another.
     """
     if not isinstance(state, kind):
         raise ArgumentError("state", f"{kind.__name__} or None", type(state).__name__)
+    return state
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import math
 import random
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 
 @contextmanager
@@ -28,6 +29,18 @@ def random_state_kept() -> Iterator[None]:
         random.setstate(python_state)
         if numpy is not None:
             numpy.random.set_state(numpy_state)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off; afterwards each part is in its own mode again, for parts of a model in training may be frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def jsonable(value: Any) -> Any:
@@ -50,6 +63,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: Sequen
         ).rstrip()
         for line in (header, *rows)
     ]
+
+
+def explained(meanings: Mapping[str, str]) -> str:
+    """Columns and what they mean, a line each."""
+    width = max(map(len, meanings))
+    return "\n".join(f"{column:<{width}}  {meaning}" for column, meaning in meanings.items())
 
 
 def listed(title: str, words: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cli.parsing import Commands, choose
-from holdfast.cli.probes import lists, sharpness
+from holdfast.cli.probes import lists, rat, sharpness
 
 PROBES: Commands = {
     "lists": (lists.ListsProbe, lists.run),
+    "rat": (rat.RATProbe, rat.run),
     "sharpness": (sharpness.SharpnessProbe, sharpness.run),
 }
 

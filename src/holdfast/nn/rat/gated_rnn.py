@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import full_precision
 from holdfast.nn.layout import Layout
-from holdfast.nn.state import State, of_mixer
+from holdfast.nn.state import State, of_kind
 
 
 def gated_scan(
@@ -100,7 +100,7 @@ class GatedRNN(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], state: GatedRNNState | None = None, layout: Layout | None = None
+        self, x: Float[Tensor, "batch time dim"], state: State | None = None, layout: Layout | None = None
     ) -> tuple[Float[Tensor, "batch time dim"], GatedRNNState]:
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
@@ -108,11 +108,11 @@ class GatedRNN(nn.Module):
         if state is None:
             before = self.init_state(len(x) if layout is None else len(layout.lengths))
         else:
-            of_mixer(state, GatedRNNState)
-            state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
-            before = state
+            before = of_kind(state, GatedRNNState)
+            before.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else state
+            return x, self.init_state(len(x)) if state is None else before
+        x = x if layout is None else layout.cleared(x)
         z, value, gate = self.in_proj(x).chunk(3, -1)
         wide = before.running.dtype
         gate, value = torch.sigmoid(gate.to(wide) + self.gate_bias.to(wide)), value.to(wide)

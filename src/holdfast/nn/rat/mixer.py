@@ -18,7 +18,7 @@ from holdfast.nn.rat.call import ChunkCall
 from holdfast.nn.rat.rat_attention import Backend, computed
 from holdfast.nn.rat.state import RATState
 from holdfast.nn.rotary import check_rope
-from holdfast.nn.state import Slots, of_mixer
+from holdfast.nn.state import Slots, State, of_kind
 
 
 class RAT(nn.Module):
@@ -107,7 +107,7 @@ class RAT(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], state: RATState | None = None, layout: Layout | None = None
+        self, x: Float[Tensor, "batch time dim"], state: State | None = None, layout: Layout | None = None
     ) -> tuple[Float[Tensor, "batch time dim"], RATState]:
         """Mix all tokens, or continue a state by any number of them.
 
@@ -129,10 +129,10 @@ class RAT(nn.Module):
             batch = len(x) if layout is None else len(layout.lengths)
             continued = replace(self.init_state(batch), closed=self._no_slots(x, batch))
         else:
-            self._check(state, x, layout)
-            continued = state
+            continued = self._checked(state, x, layout)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else state
+            return x, self.init_state(len(x)) if state is None else continued
+        x = x if layout is None else layout.cleared(x)
         width = self.groups * self.head_dim
         z, value, gate, query, key = self.in_proj(x).split([self.dim] * 3 + [width] * 2, -1)
         wide = torch.promote_types(gate.dtype, torch.float32)
@@ -156,13 +156,15 @@ class RAT(nn.Module):
         entry = torch.zeros(batch, self.heads, 0, self.head_dim, dtype=dtype, device=x.device)
         return Slots(entry, entry)
 
-    def _check(self, state: RATState, x: Tensor, layout: Layout | None) -> None:
-        of_mixer(state, RATState)
+    def _checked(self, given: State, x: Tensor, layout: Layout | None) -> RATState:
+        """A state that this layer may continue."""
+        state = of_kind(given, RATState)
         state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
         ours = (self.heads, self.head_dim, self.chunk_size, self.rope_theta)
         theirs = (*state.running_key.shape[1:], state.chunk_size, state.rope_theta)
         if ours != theirs:
             raise ArgumentError("state", f"heads, head_dim, chunk_size, rope_theta of {ours}", f"of {theirs}")
+        return state
 
     def _mixed(
         self, query: Tensor, key: Tensor, value: Tensor, gate: Tensor, state: RATState, lengths: Tensor | None

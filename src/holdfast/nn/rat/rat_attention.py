@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Real
 from types import ModuleType
 from typing import Any, Literal, cast
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import DTYPES, full_precision
+from holdfast.nn.attention.triton.host import VARIABLE
 from holdfast.nn.normalisers import Normaliser, Plain
-from holdfast.nn.rat import reference
+from holdfast.nn.rat import blocked, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
+from holdfast.nn.rat.triton import host as triton
 from holdfast.nn.rotary import check_rope
 
 Backend = Literal["auto", "reference", "torch", "triton"]
@@ -50,7 +53,8 @@ def rat_attention(
         scale: of the products of queries and keys; 1 / sqrt(dim) unless given.
         rope_theta: base of rotary positions by the index of the chunk; `None`: no positions.
         normaliser: turns logits into weights; `None`: the softmax.
-        backend: what computes it; `auto` takes the fastest that can.
+        backend: what computes it; `auto` takes the fastest that can, and the reference where the environment has
+            `HOLDFAST_KERNELS=reference`.
         check: look whether all gates are in [0, 1], which reads every value.
 
     Returns:
@@ -120,7 +124,7 @@ def checked(
     )
 
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "torch": blocked, "reference": reference}
 """By name, the fastest first; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
 
 
@@ -132,7 +136,11 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
-    for module in BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]:
+    if backend == "auto" and os.environ.get(VARIABLE) == "reference":
+        backend = "reference"
+    for name, module in BACKENDS.items() if backend == "auto" else [(backend, BACKENDS[backend])]:
+        if backend == "auto" and name == "triton" and not triton.wanted():
+            continue
         reason: str | None = module.refusal(call)
         if reason is None:
             answer: ChunkAnswer = module.compute(call)

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdfast.probes.report import jsonable, percent, shown, table
-from holdfast.probes.sharpness.verdict import COLUMNS, HeadSummary, explained, sentence
+from holdfast.probes.report import explained, jsonable, percent, shown, table
+from holdfast.probes.sharpness.verdict import COLUMNS, HeadSummary, sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

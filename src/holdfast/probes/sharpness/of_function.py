@@ -21,7 +21,7 @@ from holdfast.nn.masking import hidden_keys
 from holdfast.nn.normalisers import Hard, Normaliser, Plain, Rows
 from holdfast.nn.softmax import entropy_of
 from holdfast.nn.temperature import AdaptiveTemperature
-from holdfast.probes.report import jsonable, listed, percent, random_state_kept, shown, table
+from holdfast.probes.report import explained, jsonable, listed, percent, random_state_kept, shown, table
 from holdfast.probes.sharpness.dispersion import (
     check_heads,
     checked_normalisers,
@@ -31,7 +31,7 @@ from holdfast.probes.sharpness.dispersion import (
     median,
     onset,
 )
-from holdfast.probes.sharpness.verdict import COLUMNS, HeadSummary, explained, sentence
+from holdfast.probes.sharpness.verdict import COLUMNS, HeadSummary, sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,7 +25,8 @@ from holdfast.nn.huggingface import register, unregister
 from holdfast.nn.masking import hidden_by
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
-from holdfast.probes.report import random_state_kept
+from holdfast.probes.replaced_attention import attention_replaced, model_attention, model_implementation
+from holdfast.probes.report import evaluating, random_state_kept
 from holdfast.probes.sharpness.dispersion import (
     check_heads,
     checked_normalisers,
@@ -35,14 +36,7 @@ from holdfast.probes.sharpness.dispersion import (
     median,
     onset,
 )
-from holdfast.probes.sharpness.listening import (
-    MeasuredCall,
-    attention_replaced,
-    evaluating,
-    model_attention,
-    model_implementation,
-    projections_seen,
-)
+from holdfast.probes.sharpness.listening import MeasuredCall, projections_seen
 from holdfast.probes.sharpness.model_report import SAMPLE, ModelHead, ModelRemedy, ModelSharpnessReport
 
 SHORTEST = 64

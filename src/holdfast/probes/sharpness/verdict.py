@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 DISPERSED = 0.8
@@ -72,12 +72,6 @@ def _advice(heads: Sequence[HeadSummary], compared: bool) -> str:
         return "the law acts on few of their rows, so fit one to them (fit_temperature), or try LogN"
     where = "see below what it does" if compared else "compare it with others before you switch it on"
     return f"adaptive temperature acts on {acting:.0%} of their rows: {where}"
-
-
-def explained(meanings: Mapping[str, str]) -> str:
-    """Columns and what they mean, a line each."""
-    width = max(map(len, meanings))
-    return "\n".join(f"{column:<{width}}  {meaning}" for column, meaning in meanings.items())
 
 
 COLUMNS = {

@@ -1,0 +1,199 @@
+"""What every sequence mixer keeps to: any split, any padding, packed documents, and states that do not change."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+
+from holdfast.errors import ArgumentError
+from holdfast.nn import Layout
+from tests.nn.mixers import BUILD, DIM, mixer
+
+NAMES = pytest.mark.parametrize("name", BUILD)
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def numbers(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def in_pieces(module, x, cuts, state=None):
+    outputs, start = [], 0
+    for stop in [*cuts, x.shape[1]]:
+        output, state = module(x[:, start:stop], state)
+        outputs.append(output)
+        start = stop
+    return torch.cat(outputs, 1), state
+
+
+@NAMES
+@pytest.mark.parametrize("cuts", [[1], [18], [3, 4, 4, 9], list(range(1, 19))], ids=["1", "18", "4", "steps"])
+def test_any_split_has_the_values_and_gradients_of_the_whole(name, cuts):
+    module, x = mixer(name), numbers(2, 19, DIM)
+    weights = numbers(2, 19, DIM, seed=2)
+    gradients = []
+    for pieces in ([], cuts):
+        leaf = x.clone().requires_grad_()
+        output, state = in_pieces(module, leaf, pieces)
+        module.zero_grad()
+        (output * weights).sum().backward()
+        gradients.append([output.detach(), leaf.grad, *[parameter.grad.clone() for parameter in module.parameters()]])
+        assert state.seen.tolist() == [19, 19]
+    for whole, split in zip(*gradients, strict=True):
+        torch.testing.assert_close(split, whole, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():  # in place, which the backward pass above did not allow
+        torch.testing.assert_close(in_pieces(module, x, cuts)[0], gradients[0][0], **CLOSE)
+        state = module.init_state(2, limit=19)
+        torch.testing.assert_close(in_pieces(module, x, cuts, state)[0], gradients[0][0], **CLOSE)
+
+
+@NAMES
+@pytest.mark.parametrize("limit", [None, 40])
+def test_padding_anywhere_changes_nothing_for_live_tokens(name, limit):
+    module, x, more = mixer(name), numbers(4, 13, DIM), numbers(4, 7, DIM, seed=2)
+    live = torch.tensor(
+        [
+            [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1],
+            [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+    ).bool()
+    then = torch.tensor([[0, 1, 1, 0, 0, 1, 1], [1] * 7, [0] * 7, [0, 0, 0, 1, 0, 0, 0]]).bool()
+    x[~live] = torch.nan
+    with torch.no_grad():
+        state = None if limit is None else module.init_state(4, limit=limit)
+        first, state = module(x, state, Layout.of_mask(live))
+        second, state = module(more, state, Layout.of_mask(then))
+        third, state = module(more[:, :1], state)
+        fourth, state = module(more, state)
+        for row in range(4):
+            tokens = torch.cat([x[row][live[row]], more[row][then[row]], more[row, :1], more[row]])
+            alone, _ = module(tokens[None])
+            padded = torch.cat([first[row][live[row]], second[row][then[row]], third[row], fourth[row]])
+            torch.testing.assert_close(padded, alone[0], **CLOSE)
+            assert state.seen[row] == len(tokens)
+    assert not first[~live].any()
+    assert not second[~then].any()
+
+
+@NAMES
+def test_padding_has_the_gradient_of_the_rows_alone(name):
+    module, x = mixer(name), numbers(2, 9, DIM)
+    live = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 0, 0, 0]]).bool()
+    padded = x.clone().requires_grad_()
+    module(padded, None, Layout.of_mask(live))[0].square().sum().backward()
+    for row in range(2):
+        alone = x[row][live[row]][None].clone().requires_grad_()
+        module(alone)[0].square().sum().backward()
+        torch.testing.assert_close(padded.grad[row][live[row]], alone.grad[0], rtol=1e-10, atol=1e-10)
+    assert not padded.grad[~live].any()
+
+
+@NAMES
+def test_documents_in_one_row_do_not_see_each_other(name):
+    module, x = mixer(name), numbers(2, 12, DIM)
+    bounds = [0, 5, 6, 12, 21, 24]
+    packed, state = module(x, None, Layout.of_documents(torch.tensor(bounds), 2, 12))
+    flat = x.flatten(0, 1)
+    for start, stop in pairwise(bounds):
+        alone, after = module(flat[None, start:stop])
+        torch.testing.assert_close(packed.flatten(0, 1)[start:stop], alone[0], **CLOSE)
+    more = numbers(2, 3, DIM, seed=3)
+    torch.testing.assert_close(module(more, state)[0][1:], module(more[1:], after)[0], **CLOSE)
+    with pytest.raises(ArgumentError, match="state: expected None where documents are packed"):
+        module(x, state, Layout.of_documents(torch.tensor(bounds), 2, 12))
+
+
+@NAMES
+def test_a_state_that_was_handed_out_never_changes(name):
+    module, x = mixer(name), numbers(2, 6, DIM)
+    with torch.no_grad():
+        _, state = in_pieces(module, x, [1, 2, 3])
+        before = copy.deepcopy(state)
+        branches = [numbers(2, 5, DIM, seed=seed) for seed in (5, 6)]
+        steps = [in_pieces(module, branch, [1, 2], state)[0] for branch in branches]
+        again = [module(branch, before)[0] for branch in branches]
+        for step, whole in zip(steps, again, strict=True):
+            torch.testing.assert_close(step, whole, **CLOSE)
+        torch.testing.assert_close(module(branches[0], state)[0], again[0], **CLOSE)
+
+
+@NAMES
+def test_rows_of_a_state_can_be_chosen_in_any_order(name):
+    module, x, more = mixer(name), numbers(3, 6, DIM), numbers(4, 5, DIM, seed=2)
+    index = torch.tensor([2, 0, 0, 1])
+    with torch.no_grad():
+        _, state = in_pieces(module, x, [1, 2, 3])
+        chosen, _ = in_pieces(module, more, [1, 2], state.reorder(index))
+        whole, _ = module(torch.cat([x[index], more], 1))
+    torch.testing.assert_close(chosen, whole[:, 6:], **CLOSE)
+
+
+@NAMES
+def test_a_later_token_changes_no_bit_of_an_earlier_output(name):
+    module, x = mixer(name), numbers(1, 17, DIM)
+    with torch.no_grad():
+        whole, _ = module(x)
+        for place in (3, 4, 8, 16):
+            changed = x.clone()
+            changed[:, place] = 7.0
+            output, _ = module(changed)
+            assert torch.equal(output[:, :place], whole[:, :place])
+            assert not torch.equal(output[:, place], whole[:, place])
+        if name.startswith("r"):  # in PyTorch's attention a hidden NaN is multiplied by zero
+            changed[:, 4:] = torch.nan
+            output, _ = module(changed)
+            torch.testing.assert_close(output[:, :4], whole[:, :4], **CLOSE)
+            assert output[:, 4].isnan().all()
+    leaf = x.clone().requires_grad_()
+    module(leaf)[0][:, 7].sum().backward()
+    assert not leaf.grad[:, 8:].any()
+
+
+@NAMES
+def test_no_token_is_a_length_too(name):
+    module, x = mixer(name), numbers(2, 3, DIM)
+    output, state = module(x[:, :0])
+    assert output.shape == (2, 0, DIM)
+    output, state = module(x, state)
+    torch.testing.assert_close(output, module(x)[0], **CLOSE)
+    nothing, same = module(x[:, :0], state)
+    assert nothing.shape == (2, 0, DIM)
+    assert same is state
+
+
+@NAMES
+def test_what_does_not_fit_is_refused_before_anything_is_written(name):
+    module, x = mixer(name), numbers(2, 3, DIM)
+    _, state = module(x)
+    with pytest.raises(ArgumentError, match=r"x: expected shape \(batch, time, 24\), got shape \(2, 3, 23\)"):
+        module(x[..., :-1])
+    with pytest.raises(ArgumentError, match="state: expected 1 rows, as the input has, got a state of 2"):
+        module(x[:1], state)
+    other = mixer("rnn" if name != "rnn" else "rat")
+    with pytest.raises(ArgumentError, match=r"state: expected \w+State or None, got \w+State"):
+        module(x, other(x)[1])
+    fixed = module.init_state(2, limit=4)
+    with torch.no_grad():
+        _, fixed = module(x, fixed)
+        before = copy.deepcopy(fixed)
+        with pytest.raises(ArgumentError, match="state: expected room for 6 tokens, got a limit of 4"):
+            module(x, fixed)
+        torch.testing.assert_close(module(x[:, :1], fixed)[0], module(x[:, :1], before)[0], **CLOSE)
+
+
+@NAMES
+def test_half_precision_keeps_its_dtype_and_a_wide_recurrence(name):
+    module = mixer(name).bfloat16()
+    x = numbers(2, 9, DIM).bfloat16()
+    output, state = module(x)
+    assert output.dtype == torch.bfloat16
+    step, _ = module(x[:, :1], state)
+    assert step.dtype == torch.bfloat16
+    for attribute in ("running_key", "running_value", "running"):
+        if hasattr(state, attribute):
+            assert getattr(state, attribute).dtype == torch.float32
