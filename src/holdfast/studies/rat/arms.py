@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 
@@ -23,7 +23,7 @@ COLOURS = {"attention": "C0", "gqa8": "C5", "rat4": "C2", "rat16": "C1", "rat64"
 WINDOW = "-window"
 
 
-def style(arm: str) -> dict[str, str]:
+def style(arm: str) -> dict[str, Any]:
     """Colour and line of an arm in figures; hybrids are broken lines."""
     base = arm.removesuffix(WINDOW)
     return {"color": COLOURS.get(base, "C6"), "linestyle": "--" if base != arm else "-", "label": arm}

@@ -89,14 +89,16 @@ def whole(core: Core, generator: torch.Generator, *, training: bool) -> dict[str
     size = (core.batch, core.time, core.heads, core.head_dim)
     if core.arm in ("attention", "gqa8"):
         keys = (core.batch, core.key_heads, core.time, core.head_dim)
-        tensors = [random(core, generator, core.batch, core.heads, core.time, core.head_dim)]
-        tensors += [random(core, generator, *keys) for _ in range(2)]
+        query = random(core, generator, core.batch, core.heads, core.time, core.head_dim)
+        key, value = (random(core, generator, *keys) for _ in range(2))
 
         def attend() -> Tensor:
+            grouped = core.key_heads != core.heads
             return torch.nn.functional.scaled_dot_product_attention(
-                *tensors, is_causal=True, enable_gqa=core.key_heads != core.heads
+                query, key, value, is_causal=True, enable_gqa=grouped
             )
 
+        tensors = [query, key, value]
         return {name: _called(attend, tensors, training, context) for name, context in kernels(core.device)}
     gate = random(core, generator, *size).float().mul_(1.5).add_(2).sigmoid_()
     if core.arm == "rnn":
@@ -143,12 +145,12 @@ def next_token(core: Core, generator: torch.Generator) -> dict[str, Call]:
     if core.arm in ("attention", "gqa8"):
         keys = (core.batch, core.key_heads, core.time, core.head_dim)
         query = random(core, generator, core.batch, core.key_heads, core.heads // core.key_heads, core.head_dim)
-        tensors = [query, *(random(core, generator, *keys) for _ in range(2))]
+        key, value = (random(core, generator, *keys) for _ in range(2))
 
         def attend() -> Tensor:
-            return torch.nn.functional.scaled_dot_product_attention(*tensors)
+            return torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
-        return {name: _called(attend, tensors, False, context) for name, context in kernels(core.device)}
+        return {name: _called(attend, [], False, context) for name, context in kernels(core.device)}
     from holdfast.nn.rat.call import ChunkCall, Past
     from holdfast.nn.rat.rat_attention import computed
 

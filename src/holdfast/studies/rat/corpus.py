@@ -74,7 +74,7 @@ def corpus_of(text: Text) -> Corpus:
         path = Path(text.tokens)
         if not path.is_file():
             raise ArgumentError("text.tokens", "a file of tokens", text.tokens)
-        tokens = np.memmap(path, dtype="<u2", mode="r")
+        tokens: Int[np.ndarray, " tokens"] = np.memmap(path, dtype="<u2", mode="r")
         digest = f"{len(tokens)} tokens"  # hundreds of gigabytes are not read for it
     else:
         source = standard_library()

@@ -26,11 +26,12 @@ class HaystackNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = Backbone(config)
-        self.embeddings = nn.ModuleList(nn.Embedding(size, config.dim) for size in vocabulary.channels)
+        embeddings = [nn.Embedding(size, config.dim) for size in vocabulary.channels]
+        self.embeddings = nn.ModuleList(embeddings)
         self.head = nn.Linear(config.dim, vocabulary.values, bias=False)
         # A stream of its own, so that all arms of a seed have the same embeddings.
         generator = generator_for(seed, stream)
-        for embedding in self.embeddings:
+        for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=0.5, generator=generator)
         nn.init.normal_(self.head.weight, std=config.dim**-0.5, generator=generator)
         for module in self.backbone.modules():

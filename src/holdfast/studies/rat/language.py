@@ -86,11 +86,7 @@ def _worse_than(worse: str, better: str, results: Results) -> Evidence:
 
 
 def _rnn_worst(results: Results) -> Evidence:
-    return all_of([_worse(results, "rnn", arm) for arm in ("attention", "rat4", "rat16", "rat64")])
-
-
-def _chunks(results: Results) -> Evidence:
-    return all_of([_worse(results, "rat64", "rat16"), _worse(results, "rat16", "rat4")])
+    return all_of([_worse(results, "rnn", arm) for arm in ("attention", "rat16", "rat64")])
 
 
 def _close(results: Results) -> Evidence:
@@ -101,8 +97,8 @@ def _close(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "language-rnn",
-        "The gated recurrence over the whole window is the worst language model: its loss is above that of attention, "
-        "RAT4, RAT16 and RAT64 (each difference > 0).",
+        "The gated recurrence over the whole window is a worse language model than attention, RAT16 and RAT64 (each "
+        "difference of losses > 0).",
         _rnn_worst,
         paper="perplexity 7.82 against 7.61 and 7.67: +0.027 and +0.019 nats (pre-training table)",
         family="language",
@@ -119,10 +115,10 @@ CLAIMS = (
         scale="laptop",
     ),
     Claim(
-        "language-chunks",
-        "Loss rises with the chunk: RAT64 above RAT16, and RAT16 above RAT4 (each difference > 0).",
-        _chunks,
-        paper="worse with every larger chunk, 16 to 256 (figure only); 4 not shown",
+        "language-4",
+        "RAT16 has a higher loss than RAT4 (difference > 0).",
+        partial(_worse_than, "rat16", "rat4"),
+        paper="worse with every larger chunk, 16 to 256 (figure only); 4 is not shown",
         family="language",
         scale="laptop",
     ),

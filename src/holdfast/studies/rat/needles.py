@@ -72,7 +72,7 @@ def trials(config: RATStudyConfig) -> Iterator[Trial[NeedlesConfig]]:
         for task in settings.tasks:
             for needles in settings.needles:
                 for arm in settings.arms:
-                    labels = {"task": task, "needles": needles, "arm": arm}
+                    labels: dict[str, str | int] = {"task": task, "needles": needles, "arm": arm}
                     cost = settings.recipe.steps * settings.time * settings.shape.layers / 1000
                     yield Trial(seed, settings, labels, cost=cost, gpu=GPU_SHARE * settings.recipe.gpu)
 
@@ -191,7 +191,7 @@ CLAIMS = (
     ),
     Claim(
         "needles-crowded",
-        "What RAT16 loses to attention is more with the most needles, which share chunks, than with 4 (difference > 0).",
+        "RAT16 loses more to attention with the most needles, which share chunks, than with 4 (difference > 0).",
         _crowded,
         paper="single needles hold, several degrade (retrieval table)",
         family="needles",

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, progress
-from holdfast.lab.figures import seed_mean
+from holdfast.lab.figures import GREY, seed_mean
 from holdfast.lab.results import Values
 from holdfast.studies.rat.arms import Shape, backbone_of, style
 from holdfast.studies.rat.clocks import clock_of
@@ -153,7 +153,7 @@ def draw_throughput(results: Results, axes: Axes) -> list[Record]:
         mean = seed_mean(list(tokens.values()))
         look = style(arm)
         axes.bar(place, mean.mean, color=look["color"], alpha=1.0 if look["linestyle"] == "-" else 0.55)
-        axes.vlines(place, mean.low, mean.high, color="#7d858e", linewidth=1.4)
+        axes.vlines(place, mean.low, mean.high, color=GREY, linewidth=1.4)
         row: dict[str, str | int | float | None] = {"arm": arm, "tokens a second": mean.mean}
         for name in ("batch", "cache"):
             row[name] = next(iter(results.by_seed(name, part="throughput", arm=arm).values()))

@@ -151,7 +151,7 @@ def _backward(model: Callable[..., Tensor], recipe: Recipe, inputs: Tensor, targ
         with precision(recipe.device):
             logits = model(some.to(recipe.device))
         loss = loss_of(logits, wanted.to(recipe.device), "sum") / asked
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.detach()
     return total
 
