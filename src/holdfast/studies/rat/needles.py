@@ -73,7 +73,7 @@ def trials(config: RATStudyConfig) -> Iterator[Trial[NeedlesConfig]]:
             for needles in settings.needles:
                 for arm in settings.arms:
                     labels: dict[str, str | int] = {"task": task, "needles": needles, "arm": arm}
-                    cost = settings.recipe.steps * settings.time * settings.shape.layers / 1000
+                    cost = settings.recipe.steps * settings.time * settings.shape.layers / 3000
                     yield Trial(seed, settings, labels, cost=cost, gpu=GPU_SHARE * settings.recipe.gpu)
 
 
