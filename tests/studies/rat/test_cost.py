@@ -125,7 +125,7 @@ def test_turns_are_taken_and_the_least_counts() -> None:
         nonlocal now
         made.append(name)
         if name == "c":
-            raise torch.OutOfMemoryError("no memory")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
         now += takes[name][numbers[name]]
         numbers[name] += 1
 
@@ -133,6 +133,14 @@ def test_turns_are_taken_and_the_least_counts() -> None:
     best = least_seconds(calls, lambda: now, rounds=2, least=0.0)
     assert best == {"a": 3.0, "b": 0.125}
     assert made == ["a", "b", "c", "a", "b", "a", "b"]
+
+
+def test_what_is_wrong_with_a_call_is_no_lack_of_memory() -> None:
+    def call() -> None:
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes"):
+        least_seconds({"a": call}, lambda: 0.0, rounds=1)
 
 
 def test_short_calls_are_repeated() -> None:

@@ -40,7 +40,9 @@ def least_seconds(
     for name, call in calls.items():
         try:
             first = _seconds(call, clock, 1)
-        except RuntimeError:  # torch's own out-of-memory error, and that of a kernel that does not take the shape
+        except RuntimeError as error:
+            if not cannot(error):
+                raise
             continue
         repeats[name] = max(1, math.ceil(least / max(first, 1e-6)))
         best[name] = first if first >= 1 else math.inf
@@ -48,6 +50,12 @@ def least_seconds(
         for name, count in repeats.items():
             best[name] = min(best[name], _seconds(calls[name], clock, count) / count)
     return best
+
+
+def cannot(error: RuntimeError) -> bool:
+    """Whether the device has no memory for a call, or no kernel that takes it: nothing is wrong with the call itself."""
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "not enough memory", "no available kernel"))
 
 
 def _seconds(call: Callable[[], object], clock: Clock, count: int) -> float:

@@ -17,7 +17,7 @@ from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
 from holdfast.studies.rat.arms import style
-from holdfast.studies.rat.clocks import clock_of, least_seconds
+from holdfast.studies.rat.clocks import cannot, clock_of, least_seconds
 from holdfast.studies.rat.cores import Call, Core, next_token, whole
 from holdfast.studies.rat.judging import within
 from holdfast.studies.rat.paper import NOT_SHOWN
@@ -114,7 +114,7 @@ def _timed(config: CostConfig, seed: int, kind: str, time: int) -> list[Record]:
                 next_token(core, generator) if kind == "decode" else whole(core, generator, training=kind != KINDS[0])
             )
         except RuntimeError as error:
-            if "out of memory" not in str(error):
+            if not cannot(error):
                 raise
             continue
         calls |= {(arm, kernel): call for kernel, call in made.items()}

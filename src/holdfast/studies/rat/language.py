@@ -172,7 +172,7 @@ def draw_language(results: Results, axes: Axes) -> list[Record]:
             )
     if rows:
         axes.axhline(0.0, color=style("attention")["color"], linewidth=1.0)
-    axes.set_xticks(range(len(arms)), arms)
+    axes.set_xticks(range(len(arms)), [arm.replace("-", "-\n") for arm in arms])
     axes.set_ylabel("loss less attention's, nats a token")
     return rows
 

@@ -161,7 +161,7 @@ def draw_throughput(results: Results, axes: Axes) -> list[Record]:
             ratios = list(_times_faster(results, arm, baseline).values())
             row[f"this / {baseline}"] = sum(ratios) / len(ratios) if ratios else None
         rows.append({**row, "seeds": mean.seeds})
-    axes.set_xticks(range(len(ARMS)), ARMS)
+    axes.set_xticks(range(len(ARMS)), [arm.replace("-", "-\n") for arm in ARMS])
     axes.set_ylabel("tokens a second")
     return rows
 
