@@ -80,6 +80,7 @@ def test_the_headline_tells_aims_crossover_and_losses():
     assert "decode wins over sdpa from 4096 tokens on (batch 32)" in words
     assert "at none up to 512 tokens" in crossover(rows[:1], "prefill", "over_sdpa")
     assert summary([], []) == ("no time was measured", None)
+    assert "aims" not in summary([row("prefill", 512, 2.0)], [])[0]
 
 
 def test_slope_is_the_exponent_of_the_length():

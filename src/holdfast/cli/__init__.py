@@ -1,4 +1,4 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `bench` and `lists`."""
+"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench`, `lists` and `generate`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ import tyro
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
+from holdfast.cli.generate import Generate, generate
 from holdfast.cli.lists import lists
 from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
 from holdfast.cli.probes import probe
 from holdfast.cli.studies import List, Report, Run, list_studies, report_studies, run_options, run_studies
+from holdfast.cli.train import train
 from holdfast.errors import HoldfastError
 
 
 @dataclass(frozen=True)
 class Probe:
     """Measure a failure on your own model: holdfast probe PROBE --help."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model: holdfast train KIND --help."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def _dispatch(words: list[str]) -> int:
         options = run_options(words[1:])
         program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
         return run_studies(parse(options, program, words[1:]))
-    groups = {"probe": probe, "bench": bench, "lists": lists}
+    groups = {"probe": probe, "train": train, "bench": bench, "lists": lists, "generate": generate}
     if words and words[0] in groups:
         return groups[words[0]](words[1:])
     command = parse(_COMMANDS, "holdfast", words or ["--help"])
@@ -84,8 +91,10 @@ _COMMANDS = (
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Lists, tyro.conf.subcommand("lists")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
 )
 
 

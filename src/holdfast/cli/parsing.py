@@ -54,12 +54,19 @@ class CommandLineError(HoldfastError):
     """Words on the command line that cannot be parsed."""
 
 
-def parse(options: Any, program: str, words: Sequence[str]) -> Any:
-    """Parse with tyro; what it rejects becomes one line instead of a box."""
+def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.MISSING_NONPROP) -> Any:
+    """Parse with tyro; what it rejects becomes one line instead of a box.
+
+    Arguments:
+        options: what describes them, such as a dataclass.
+        program: what help calls the command.
+        words: to be parsed.
+        default: options that hold where the words say nothing; by default those that `options` declares.
+    """
     stream = io.StringIO()
     try:
         with contextlib.redirect_stderr(stream):
-            return tyro.cli(options, prog=program, args=list(words))
+            return tyro.cli(options, prog=program, args=list(words), default=default)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -249,9 +249,10 @@ class CausalAttention(nn.Module):
             return attend(call)
         grouped = self.heads != self.kv_heads
         queries, keys = query.shape[2], key.shape[2]
-        if queries in (1, keys):
-            causal = queries == keys
-            return scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=grouped)
+        if queries == keys:  # under torch.compile a comparison of sizes is no bool that could be handed on
+            return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
+        if queries == 1:
+            return scaled_dot_product_attention(query, key, value, enable_gqa=grouped)
         from torch.nn.attention.bias import causal_lower_right  # loads Triton
 
         bias = cast("Tensor", causal_lower_right(queries, keys))

@@ -69,7 +69,7 @@ class Layout:
         whole = isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 and not cu_seqlens.is_floating_point()
         if not whole or len(cu_seqlens) < 2:
             raise ArgumentError("cu_seqlens", "a tensor of at least two whole numbers", repr(cu_seqlens))
-        bounds = [int(bound) for bound in cu_seqlens]
+        bounds: list[int] = cu_seqlens.tolist()
         rising = all(low < high for low, high in pairwise(bounds))
         if bounds[0] != 0 or bounds[-1] != batch * time or not rising:
             raise ArgumentError("cu_seqlens", f"rising numbers from 0 to {batch * time}", str(bounds))

@@ -115,6 +115,15 @@ def test_factors_of_the_row(normaliser, time, past):
     torch.testing.assert_close(gradients(blocked, call), gradients(reference, call), **EXACT)
 
 
+@pytest.mark.parametrize("backend", [blocked, reference])
+def test_free_slots_change_no_position(backend):
+    """Of one row too, as in a cache of a fixed size."""
+    call = make((1, 7, 2, 1, 4), 2, past=6, normaliser=Llama4(0.5, 3.0))
+    free = replace(call, past=replace(call.past, count=torch.tensor([2])))
+    none = replace(call, past=replace(free.past, keys=free.past.keys[:, :, :2], values=free.past.values[:, :, :2]))
+    torch.testing.assert_close(parts(backend.compute(free)), parts(backend.compute(none)), **EXACT)
+
+
 def test_leaves_other_normalisers_to_the_reference():
     for normaliser in (Adaptive(), Sparsemax(), SSMax((0.1, 0.2, 0.3, 0.4))):
         call = make((1, 9, 4, 2, 4), 2, normaliser=normaliser)
@@ -168,9 +177,10 @@ def test_what_is_no_state_of_a_row_reaches_nothing(time, poison):
 @pytest.mark.parametrize("broken", ["query", "key", "value", "gate"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 @pytest.mark.parametrize("token", [7, 8, 20])
-def test_what_is_not_finite_reaches_its_row_from_its_token_on(monkeypatch, broken, poison, token):
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_what_is_not_finite_reaches_its_row_from_its_token_on(monkeypatch, broken, poison, token, chunk_size):
     monkeypatch.setattr(windows, "ROWS", 8)  # three windows of two chunks
-    call = make((2, 22, 4, 2, 4), 4, dtype=torch.float32)
+    call = make((2, 22, 4, 2, 4), chunk_size, dtype=torch.float32)
     whole = blocked.compute(call).output
     tensor = getattr(call, broken).clone()
     tensor[1, token, 0, 1] = poison

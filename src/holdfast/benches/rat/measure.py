@@ -157,7 +157,8 @@ def summary(
     missed += [f"{text}, missed" for text, met in checks if not met]
     total = len(aimed) + len(checks)
     words = [f"{_named(longest)}: {longest['over_sdpa']:.3g} x as fast as sdpa"]
-    words.append(f"{total - len(missed)} of {total} aims are met")
+    if total:
+        words.append(f"{total - len(missed)} of {total} aims are met")
     words += missed + [text for text, met in checks if met]
     subjects = list(dict.fromkeys(row["subject"] for row in ours))
     words += filter(None, (crossover(rows, subject, column) for subject in subjects for column in columns))

@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdfast.nn.attention.attention import attend
-from holdfast.nn.attention.call import AttentionCall, full_precision
+from holdfast.nn.attention.call import full_precision
 from holdfast.nn.normalisers import FactorNormaliser, SSMax
 from holdfast.nn.rat import decode, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall, Past
 from holdfast.nn.rat.windows import STATES, Closed, Gradients, Scratch, Window, windows
-from holdfast.nn.rotary import rotated, turns
 
 
 def refusal(call: ChunkCall) -> str | None:
@@ -42,35 +40,8 @@ def compute(call: ChunkCall) -> ChunkAnswer:
     """Output and chunk states."""
     if call.time == 1 and not call.needs_gradient:
         return decode.compute(call)
-    if call.chunk_size == 1 and call.past is None:
-        return _attention(call)
     way = _beside_graph if torch.compiler.is_compiling() else _computed
     return ChunkAnswer(*way(_options(call), *_tensors(call)))
-
-
-def _attention(call: ChunkCall) -> ChunkAnswer:
-    """Of chunks of one token, whose running state is the closed one: causal attention, for which there are kernels."""
-    kept = 1 - call.gate.to(call.dtype)
-    keys, values = kept * call.key.to(call.dtype).repeat(1, 1, call.repeats, 1), kept * call.value.to(call.dtype)
-    query, key = call.query.to(call.dtype).repeat(1, 1, call.repeats, 1), keys
-    if call.rope_theta is not None:
-        position = torch.arange(call.time, device=keys.device)[:, None]
-        turn = turns(position, keys.shape[-1], call.rope_theta, call.dtype)
-        query, key = rotated(query, turn), rotated(key, turn)
-    attention = AttentionCall(
-        query=query.transpose(1, 2),
-        key=key.transpose(1, 2),
-        value=values.transpose(1, 2),
-        mask=None,
-        sinks=None,
-        normaliser=call.normaliser,
-        causal=True,
-        window=None,
-        scale=call.scale,
-        softcap=None,
-        first_query=0,
-    )
-    return ChunkAnswer(attend(attention).transpose(1, 2).to(call.value.dtype), keys, values)
 
 
 def _options(call: ChunkCall) -> dict[str, Any]:

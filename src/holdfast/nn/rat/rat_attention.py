@@ -136,11 +136,8 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
-    if backend == "auto" and os.environ.get(VARIABLE) == "reference":
-        backend = "reference"
-    for name, module in BACKENDS.items() if backend == "auto" else [(backend, BACKENDS[backend])]:
-        if backend == "auto" and name == "triton" and not triton.wanted():
-            continue
+    for name in _unasked() if backend == "auto" else [backend]:
+        module = BACKENDS[name]
         reason: str | None = module.refusal(call)
         if reason is None:
             answer: ChunkAnswer = module.compute(call)
@@ -148,3 +145,10 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
         if backend != "auto":
             raise ArgumentError("backend", f"one that takes this call, which {backend} does not ({reason})", backend)
     raise AssertionError("the last backend takes every call")
+
+
+def _unasked() -> list[str]:
+    """Backends to try in turn where none is asked for: the reference alone where the environment forces it."""
+    if os.environ.get(VARIABLE) == "reference":
+        return ["reference"]
+    return [name for name in BACKENDS if name != "triton" or triton.wanted()]

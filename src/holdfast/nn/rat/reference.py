@@ -29,8 +29,8 @@ def refusal(call: ChunkCall) -> str | None:
 
 def compute(call: ChunkCall) -> ChunkAnswer:
     """Output and chunk states, in float32 or better until the output is rounded."""
-    if call.past is not None and type(call.normaliser) is not Plain and len(call.past.count) > 1:
-        # A normaliser takes one position for all rows.
+    if call.past is not None and type(call.normaliser) is not Plain and _ragged(call.past):
+        # A normaliser takes one position for all rows, which count as many states as there are slots.
         answers = [compute(_row(call, row)) for row in range(len(call.past.count))]
         parts = ([getattr(answer, name) for answer in answers] for name in ("output", "key_ends", "value_ends"))
         return ChunkAnswer(*(torch.cat(part) for part in parts))
@@ -52,6 +52,11 @@ def compute(call: ChunkCall) -> ChunkAnswer:
     return ChunkAnswer(
         output.flatten(1, 2)[:, : call.time].to(call.value.dtype), running_key[:, :, -1], running_value[:, :, -1]
     )
+
+
+def _ragged(past: Past) -> bool:
+    """Whether there may be slots that are no row's."""
+    return len(past.count) > 1 or int(past.count[0]) < past.keys.shape[2]
 
 
 def _row(call: ChunkCall, row: int) -> ChunkCall:

@@ -86,7 +86,7 @@ class RATState(State):
             ends = (answer.key_ends, answer.value_ends)
             at_boundary = longest % size == 0
             running_key, running_value = (
-                torch.zeros_like(end[:, 0]) if at_boundary else end[:, closing] for end in ends
+                torch.zeros_like(end[:, 0]) if at_boundary else end.select(1, closing) for end in ends
             )
             closed = self.closed
             if closing:
