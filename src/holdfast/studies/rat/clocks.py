@@ -53,7 +53,7 @@ def least_seconds(
 
 
 def cannot(error: RuntimeError) -> bool:
-    """Whether the device has no memory for a call, or no kernel that takes it: nothing is wrong with the call itself."""
+    """Whether the device has no memory for a call, or no kernel that takes it: the call itself is right."""
     text = str(error).lower()
     return any(words in text for words in ("out of memory", "not enough memory", "no available kernel"))
 
