@@ -1,0 +1,1 @@
+"""The study of RAT: recurrence inside chunks, attention across them."""

@@ -1,0 +1,40 @@
+"""Tests that several claims of this study share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from holdfast.lab import Evidence, mean_of
+from holdfast.lab.results import Values
+
+
+def all_of(links: Sequence[Evidence]) -> Evidence:
+    """Evidence that every one of several statements holds: that of the weakest.
+
+    All must be shown, so that the largest p-value needs no correction (an intersection-union test); one that is
+    contradicted is enough against all, and each could have been that one.
+    """
+    against = [link for link in links if link.p_value is not None and not link.favours]
+    if against:
+        worst = min(against, key=lambda link: link.p_value or 0.0)
+        worst = replace(worst, p_value=min(1.0, len(links) * (worst.p_value or 0.0)))
+    else:
+        worst = max(links, key=lambda link: (link.p_value is None, link.p_value or 0.0))
+    return replace(worst, test=f"{worst.test}; the weakest of {len(links)}") if worst.test else worst
+
+
+def within(values: Values, low: float, high: float, name: str) -> Evidence:
+    """Evidence that a mean over seeds lies between two numbers: two one-sided tests.
+
+    Arguments:
+        values: by seed.
+        low: lower one.
+        high: upper one.
+        name: how to call the metric in a reason.
+    """
+    above = mean_of(values, threshold=low, name=name)
+    below = mean_of(values, threshold=high, alternative="less", name=name)
+    outside = [side for side in (above, below) if not side.favours]
+    weaker = max(outside or (above, below), key=lambda side: (side.p_value is None, side.p_value or 0.0))
+    return replace(weaker, test=f"{weaker.test}, two one-sided tests") if weaker.test else weaker
