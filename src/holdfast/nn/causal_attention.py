@@ -46,12 +46,11 @@ class WindowState(State):
     """State of `CausalAttention` with a window: keys and values of the last tokens of each row, at the end.
 
     Arguments:
-        keys: turned to their positions; at the front nothing of meaning, where a row has read fewer tokens.
-        values: likewise.
+        cache: they, keys turned to their positions. The last slot in use is the last token of every row; at the front
+            is nothing of meaning, where a row has read fewer tokens.
     """
 
-    keys: Float[Tensor, "batch kv_heads kept dim"]
-    values: Float[Tensor, "batch kv_heads kept dim"]
+    cache: Slots
 
 
 class CausalAttention(nn.Module):
@@ -122,13 +121,12 @@ class CausalAttention(nn.Module):
         """
         weight = self.out_proj.weight
         seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        if self.window is not None:
-            kept = 0 if limit is None else self.window - 1
-            entry = weight.new_zeros(batch, self.kv_heads, kept, self.head_dim).detach()
-            return WindowState(seen=seen, limit=limit, keys=entry, values=entry.clone())
-        entry = weight.new_zeros(batch, self.kv_heads, limit or 0, self.head_dim).detach()
-        cache = Slots(entry, entry.clone(), fixed=limit is not None, appended=[0])
-        return AttentionState(seen=seen, limit=limit, cache=cache)
+        slots = limit or 0 if self.window is None else self.window - 1 if limit is not None else 0
+        entry = weight.new_zeros(batch, self.kv_heads, slots, self.head_dim).detach()
+        if self.window is None:
+            cache = Slots(entry, entry.clone(), fixed=limit is not None, appended=[0])
+            return AttentionState(seen=seen, limit=limit, cache=cache)
+        return WindowState(seen=seen, limit=limit, cache=Slots(entry, entry.clone(), slots, limit is not None))
 
     def forward(
         self,
@@ -175,7 +173,7 @@ class CausalAttention(nn.Module):
         """A state that this layer may continue."""
         state = of_kind(given, AttentionState) if self.window is None else of_kind(given, WindowState)
         state.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
-        keys = state.keys if isinstance(state, WindowState) else state.cache.keys
+        keys = state.cache.keys
         if (keys.shape[1], keys.shape[3]) != (self.kv_heads, self.head_dim):
             expected = f"{self.kv_heads} key heads of width {self.head_dim}"
             raise ArgumentError("state", expected, f"{keys.shape[1]} of width {keys.shape[3]}")
@@ -184,12 +182,14 @@ class CausalAttention(nn.Module):
     def _over_all(
         self, query: Tensor, key: Tensor, value: Tensor, state: AttentionState, lengths: Tensor | None
     ) -> tuple[Float[Tensor, "sequences heads time dim"], AttentionState]:
-        counts = state.counts(query.shape[2], lengths)
+        counts, past = state.counts(query.shape[2], lengths), state.cache
+        if state.longest == 0 and state.limit is None:
+            past = Slots(key[:, :, :0], value[:, :, :0])
         if counts["ragged"]:
             number = torch.full_like(state.seen, query.shape[2]) if lengths is None else lengths
-            cache = state.cache.append(key, value, state.seen, number, counts["longest"])
+            cache = past.append(key, value, state.seen, number, counts["longest"])
         else:
-            number, cache = None, state.cache.append(key, value)
+            number, cache = None, past.append(key, value)
         after = replace(state, **counts, cache=cache)
         if state.longest == 0:  # padding stands behind: causality hides it
             return self._causal(query, key, value), after
@@ -204,21 +204,29 @@ class CausalAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, state: WindowState, lengths: Tensor | None
     ) -> tuple[Float[Tensor, "sequences heads time dim"], WindowState]:
         assert self.window is not None
-        tokens, kept = query.shape[2], state.keys.shape[2]
-        counts = state.counts(tokens, lengths)
-        keys, values = (
-            torch.cat([state.keys.to(key.dtype), key], 2),
-            torch.cat([state.values.to(value.dtype), value], 2),
-        )
-        keep = self.window - 1 if state.limit is not None else min(self.window - 1, counts["longest"])
-        if lengths is None:
-            stay = [tensor[:, :, kept + tokens - keep :] for tensor in (keys, values)]
+        tokens, before, free = query.shape[2], self.window - 1, max(8, self.window // 4)
+        counts, past = state.counts(tokens, lengths), state.cache
+        if state.longest == 0 and state.limit is None:
+            past = Slots(key[:, :, :0], value[:, :, :0])
+        if lengths is None and tokens <= free and state.limit is None:
+            # Room for some tokens more than a window: all is moved to the front once in a while, not at every token.
+            if past.used + tokens > past.keys.shape[2]:
+                past = past.last(before, min(before + free, 2 * (past.used + tokens)))
+            cache = past.append(key, value)
+            seen = slice(max(0, cache.used - tokens - before), cache.used)
+            keys, values = cache.keys[:, :, seen], cache.values[:, :, seen]
         else:
-            slot = torch.arange(keep, device=key.device) + (kept + lengths - keep)[:, None]
-            # Before its first token a row has nothing: what stands there means nothing.
-            index = slot.clamp(min=0)[:, None, :, None].expand(*key.shape[:2], keep, self.head_dim)
-            stay = [tensor.gather(2, index) for tensor in (keys, values)]
-        after = replace(state, **counts, keys=stay[0], values=stay[1])
+            past = past.last(before)
+            keys, values = (
+                torch.cat([past.keys.to(key.dtype), key], 2),
+                torch.cat([past.values.to(value.dtype), value], 2),
+            )
+            joined = Slots(keys, values, keys.shape[2])
+            cache = joined.last(before, before) if lengths is None else joined.ending(past.used + lengths, before)
+            if state.limit is not None:
+                cache = state.cache.overwritten(cache)
+        kept = keys.shape[2] - tokens
+        after = replace(state, **counts, cache=cache)
         if state.ragged or (state.limit is not None and state.longest > 0):
             slot, row = torch.arange(kept + tokens, device=key.device), torch.arange(tokens, device=key.device) + kept
             visible = (slot <= row[:, None]) & (slot > row[:, None] - self.window)
@@ -252,11 +260,18 @@ class CausalAttention(nn.Module):
         if queries == keys:  # under torch.compile a comparison of sizes is no bool that could be handed on
             return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
         if queries == 1:
-            return scaled_dot_product_attention(query, key, value, enable_gqa=grouped)
+            return self._folded(query, key, value)
         from torch.nn.attention.bias import causal_lower_right  # loads Triton
 
         bias = cast("Tensor", causal_lower_right(queries, keys))
         return scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=grouped)
+
+    def _folded(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Float[Tensor, "sequences heads 1 dim"]:
+        """One query, whose heads stand as queries of the key head that they share: no key is repeated."""
+        folded = query.reshape(len(query), self.kv_heads, -1, self.head_dim)
+        return scaled_dot_product_attention(folded, key, value, attn_mask=mask).reshape(query.shape)
 
     def _masked(
         self,
@@ -278,6 +293,8 @@ class CausalAttention(nn.Module):
             number: queries of each row.
         """
         if type(self.normaliser) is Plain:
+            if query.shape[2] == 1:
+                return self._folded(query, key, value, visible[:, None])
             grouped = self.heads != self.kv_heads
             return scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None], enable_gqa=grouped)
         # A normaliser may ask for positions, which differ from row to row.

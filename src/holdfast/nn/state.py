@@ -166,6 +166,36 @@ class Slots:
         """With both tensors changed; they are copied before anything is appended, since they may share memory."""
         return replace(self, keys=change(self.keys), values=change(self.values), appended=None, age=0)
 
+    def last(self, number: int, room: int = 0) -> Slots:
+        """The last slots in use, at most so many.
+
+        Arguments:
+            number: how many.
+            room: slots to have in all, in memory of their own; 0: a view, to which nothing is appended in place.
+        """
+        number = min(number, self.used)
+        parts = [tensor[:, :, self.used - number : self.used] for tensor in (self.keys, self.values)]
+        if not room or (torch.is_grad_enabled() and any(part.requires_grad for part in parts)):
+            return Slots(parts[0], parts[1], number)
+        whole = [part.new_zeros(*part.shape[:2], max(room, number), part.shape[3]) for part in parts]
+        for tensor, part in zip(whole, parts, strict=True):
+            tensor[:, :, :number] = part
+        return Slots(whole[0], whole[1], number, appended=[0])
+
+    def ending(self, stop: Int[Tensor, " batch"], number: int) -> Slots:
+        """For each row the slots before its `stop`, at most so many; where there are fewer, any stand in front."""
+        number = min(number, self.used)
+        index = torch.arange(number, device=stop.device) + (stop - number)[:, None]
+        index = index.clamp(min=0)[:, None, :, None].expand(*self.keys.shape[:2], number, self.keys.shape[3])
+        return Slots(self.keys.gather(2, index), self.values.gather(2, index), number)
+
+    def overwritten(self, new: Slots) -> Slots:
+        """The slots of a fixed number with the new ones at their end, in place."""
+        free = self.used - new.used
+        for whole, part in ((self.keys, new.keys), (self.values, new.values)):
+            whole[:, :, free:] = part[:, :, : new.used]
+        return self
+
     def append(
         self,
         keys: Float[Tensor, "batch heads new dim"],

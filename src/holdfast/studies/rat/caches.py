@@ -29,6 +29,8 @@ def _filled(state: State, tokens: int) -> State:
             state.running_value.normal_()
         return replace(state, **counts, closed=replace(state.closed, used=tokens // state.chunk_size))
     if isinstance(state, WindowState):
-        state.keys.normal_()
-        state.values.normal_()
+        state.cache.keys.normal_()
+        state.cache.values.normal_()
+        # It is as large with a limit as without, and faster without: then it is moved once in a while only.
+        return replace(state, **counts, limit=None, cache=replace(state.cache, fixed=False))
     return replace(state, **counts)
