@@ -15,11 +15,11 @@ import pytest
 from holdfast.errors import ArgumentError
 from holdfast.llm import AnswerFile, BudgetSpent, Endpoint, EndpointError
 from holdfast.llm.address import Address, Secrets
+from holdfast.llm.background import background_loop
 from holdfast.llm.completion import tokens_of, words_of
-from holdfast.llm.transport import background_loop
 from tests.llm.hostile_server import HostileServer, chat
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 pytest.importorskip("tenacity")
 
 ASK = [{"role": "user", "content": "?"}]
