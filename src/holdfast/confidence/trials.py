@@ -294,12 +294,10 @@ def _value_problems(trials: Trials) -> list[str]:
     for stage in ("stage_1", "stage_2"):
         readings: Readings = getattr(trials, stage)
         scored = np.isfinite(readings.scores)
-        missing = np.isnan(readings.scores).all(axis=2)
-        complete = (scored == exists[:, None, :]).all(axis=2)
+        missing = np.asarray(np.isnan(readings.scores).all(axis=2))
+        unusable = np.asarray(~missing & (scored != exists[:, None, :]).any(axis=2))
         valid = trials.invalid == ""
-        wrong[f"{stage}.scores infinite, partly missing or beyond the options"] = valid & ~np.all(
-            complete | missing, axis=1
-        )
+        wrong[f"{stage}.scores infinite, partly missing or beyond the options"] = valid & unusable.any(axis=1)
         wrong[f"{stage}.scores missing in a trial not marked invalid"] = valid & missing.all(axis=1)
         wrong[f"{stage}.mass outside [0, 1]"] = ((readings.mass < 0) | (readings.mass > 1 + 1e-6)).any(axis=1)
     problems = [
