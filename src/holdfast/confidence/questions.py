@@ -153,7 +153,9 @@ def _problems_of_one(question: Question) -> list[str]:
     if "" in options:
         problems.append("an option is empty")
     # Equal but for case would be told apart by nothing that a reader minds.
-    equal = [option for option, count in Counter(option.casefold() for option in options if option).items() if count > 1]
+    equal = [
+        option for option, count in Counter(option.casefold() for option in options if option).items() if count > 1
+    ]
     problems += [f"several options are {option!r}" for option in equal]
     if question.answer is not None and not 0 <= question.answer < len(options):
         problems.append(f"answer {question.answer} is none of the options 0 to {len(options) - 1}")

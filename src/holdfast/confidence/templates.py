@@ -281,19 +281,21 @@ def _patterns(template: Template) -> dict[Display | None, re.Pattern[str]]:
         return "".join(re.escape(text) + ("" if name is None else values[name]) for text, name, _, _ in parts)
 
     mask = re.escape(template.mask)
-    advice = rf"(?:\n{written('advice', accuracy='(?P<accuracy>[0-9.]+)', letter=letter)})?\n{re.escape(template.final)}"
+    advice = (
+        rf"(?:\n{written('advice', accuracy='(?P<accuracy>[0-9.]+)', letter=letter)})?\n{re.escape(template.final)}"
+    )
     own = {
         "shown": (written("answer", answer=answer), written("shown")),
         "hidden": (written("answer", answer=mask), written("hidden", mask=mask)),
         "other": (written("answer", answer=mask), written("other", mask=mask, answer=answer)),
     }
     flat = template.form == "flat"
-    between = (lambda role: r"\n\n") if flat else (lambda role: f"\x00{role}\x01")
+    to_assistant, to_user = (r"\n\n", r"\n\n") if flat else ("\x00assistant\x01", "\x00user\x01")
     start = "user\x01" if flat or not template.system else f"system\x01{re.escape(template.system)}\x00user\x01"
     start += rf"{re.escape(template.system)}\n\n" if flat and template.system else ""
     end = rf"\n{re.escape(template.cue)}" if flat and template.cue else ""
     sources: dict[Any, str] = {None: rf"{start}{asked}\n\n{re.escape(template.first)}{end}"}
     for display, (first, said) in own.items():
-        sources[display] = f"{start}{asked}{between('assistant')}{first}{between('user')}{said}{advice}{end}"
+        sources[display] = f"{start}{asked}{to_assistant}{first}{to_user}{said}{advice}{end}"
     _PATTERNS[template] = {display: re.compile(source, re.DOTALL) for display, source in sources.items()}
     return _PATTERNS[template]

@@ -6,12 +6,16 @@ A responder in process, one that sends requests, and a simulated one keep to the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from holdfast.confidence.extraction import OptionReading
 from holdfast.confidence.trials import Source
 from holdfast.llm import Message
+
+NOT_FINITE = "not finite"
+"""The problem of an answer whose scores are infinite or no numbers, as those of half precision can be."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,14 @@ class Answer:
     attempts: int = 1
     errors: tuple[str, ...] = ()
 
+    @classmethod
+    def of_reading(cls, key: str, reading: OptionReading, **more: Any) -> Answer:
+        """An answer from what one of the functions of `holdfast.confidence.extraction` read, and other fields."""
+        scores = tuple(map(float, reading.scores))
+        if not all(map(math.isfinite, scores)):
+            return cls(key, problem=NOT_FINITE, **more)
+        return cls(key, scores, reading.mass, reading.missing, **more)
+
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON; what has its default value is left out."""
         plain = {name: value for name, value in asdict(self).items() if value and name not in ("key", "mass")}
@@ -117,12 +129,12 @@ class Responder(Protocol):
     def backend(self) -> Backend:
         """What its readings depend on."""
 
-    def answer(self, asks: Iterable[Ask]) -> Iterator[Answer]:
+    def answer(self, asks: Iterable[Ask]) -> Generator[Answer, None, None]:
         """One answer for each request, in any order, each as soon as it is there.
 
         Requests that share the beginning of their conversation come one after the other. How many are taken from
         `asks` ahead of their answers is the responder's business: an asynchronous one keeps as many under way as it
-        may, one in process takes a batch. Closing the iterator ends what is under way.
+        may, one in process takes a batch. Closing the generator ends what is under way.
 
         Errors:
             HoldfastError: no further answer can be had, for example since log-probabilities are missing from the first
