@@ -113,6 +113,13 @@ BENCHES = {
             needs=("scipy",),
         ),
         Bench(
+            "llm-client",
+            "requests a second of the client to language models, beside the bare HTTP library",
+            "holdfast.benches.llm.client",
+            value=38,
+            needs=("aiohttp", "tenacity", "uvicorn"),
+        ),
+        Bench(
             "lab-verdicts",
             "how often verdicts from few seeds are wrong, beside the plain t-test",
             "holdfast.benches.lab.verdicts",
