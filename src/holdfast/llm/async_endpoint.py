@@ -86,6 +86,7 @@ class AsyncEndpoint:
         *,
         expected: str,
         repair: bool = False,
+        on_retry: Callable[[EndpointError], None] = lambda error: None,
     ) -> Result:
         """Send a body until its answer can be read.
 
@@ -95,6 +96,7 @@ class AsyncEndpoint:
                 means that the server sent something else.
             expected: what `read` reads, for the message of that error.
             repair: counted as one that sends a malformed answer back.
+            on_retry: called with the error of every attempt that is followed by another.
 
         Errors:
             BudgetSpent: `max_requests` or `max_cost` is reached.
@@ -123,6 +125,7 @@ class AsyncEndpoint:
             longest_wait_s=settings.longest_wait_s,
             deadline_s=settings.deadline_s,
             sleep=self._wait,
+            on_retry=on_retry,
         )
         return await persistent(attempt)
 
@@ -200,7 +203,7 @@ class AsyncEndpoint:
         except (ValueError, LookupError, TypeError, AttributeError):
             words = words_of(self.secrets.hide(reply.text))
             problem = f"{settings.url} answered with something other than {expected}: {words}"
-            raise EndpointError(problem.rstrip(": "), True) from None
+            raise EndpointError(problem.rstrip(": "), True, status=reply.status) from None
         if not metered and settings.max_cost is not None:
             raise EndpointError(f"{settings.url} reports no usage, so that max_cost cannot be kept")
         return result

@@ -115,12 +115,25 @@ def words_of(text: str) -> str:
         return _short(text)
     while isinstance(body, list) and body:
         body = body[0]
+    if isinstance(body, Mapping) and (problems := _problems(body.get("detail"))):
+        return _short(problems)
     error = body.get("error", body) if isinstance(body, Mapping) else body
     message = error.get("message") if isinstance(error, Mapping) else error
     if not isinstance(message, str):
         return _short(text)
     code = error.get("code") if isinstance(error, Mapping) else None
     return _short(f"{message} ({code})" if isinstance(code, str) and code not in message else message)
+
+
+def _problems(detail: Any) -> str:
+    """What a server of typed requests finds wrong with one, each with its place."""
+    if isinstance(detail, str):
+        return detail
+    problems = []
+    for problem in _entries(detail):
+        place = ".".join(map(str, problem["loc"])) if isinstance(problem.get("loc"), list) else ""
+        problems.append(f"{place}: {problem.get('msg')}" if place else str(problem.get("msg")))
+    return "; ".join(problems)
 
 
 def _entries(listed: Any) -> list[Mapping[str, Any]]:

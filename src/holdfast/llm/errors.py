@@ -12,7 +12,7 @@ class EndpointError(HoldfastError):
         problem: what happened, in the provider's words where it gave any, without keys and passwords.
         passing: a later attempt may succeed.
         retry_after_s: seconds after which the server asks to be tried again.
-        status: of HTTP; `None`: there was no answer, or it had the status of a success.
+        status: of HTTP; `None`: there was no answer.
     """
 
     def __init__(

@@ -52,6 +52,7 @@ def retrying(
     longest_wait_s: float,
     deadline_s: float | None,
     sleep: Callable[[float], Awaitable[None]],
+    on_retry: Callable[[EndpointError], None],
 ) -> tenacity.AsyncRetrying:
     """Repeats an attempt as long as its error is one that may pass.
 
@@ -61,6 +62,7 @@ def retrying(
         longest_wait_s: the most that any such wait comes to. A server that asks for more is taken to be closed.
         deadline_s: no attempt starts later than this after the first; `None`: no limit.
         sleep: waits.
+        on_retry: called with the error of every attempt that is followed by another.
     """
     import tenacity
 
@@ -81,6 +83,7 @@ def retrying(
         wait=pause,
         stop=stop,
         sleep=sleep,
+        before_sleep=lambda state: on_retry(_raised(state)),
         reraise=True,
     )
 
