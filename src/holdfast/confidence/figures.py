@@ -80,6 +80,8 @@ def plot_updates(analysis: Analysis, axes: Axes) -> None:
         reach = np.array([[u.observed.value - u.observed.low, u.observed.high - u.observed.value] for u in points]).T
         axes.errorbar(x, y, yerr=np.maximum(reach, 0) / unit, fmt="o-", color=colour, markersize=4, label=label)
         for update, place, height in zip(points, x, y, strict=True):
+            if not update.ideal:
+                continue
             where: dict[str, Any] = {"xytext": (5 * sign, -3), "ha": "left" if sign > 0 else "right"}
             axes.annotate(f"{update.accuracy:.0%}", (place, height), textcoords="offset points", fontsize=7, **where)
     low, high = axes.get_xlim()
