@@ -71,18 +71,11 @@ def estimate(trials: Trials, contrasts: Contrasts, resamples: int, seed: int) ->
             else reported[name]
             for name in ABSOLUTE
         }
-    # A weight is 1 on calibrated log-odds where it equals T, and the ratio is 1 where the weights are equal.
-    departures = {
-        "choice_bias": (means["choice_bias"], again["choice_bias"]),
-        "ownership_bias": (means["ownership_bias"], again["ownership_bias"]),
-        "weight_opposite": (means["weight_opposite"] - temperature.value, again["weight_opposite"] - temperatures),
-        "weight_same": (means["weight_same"] - temperature.value, again["weight_same"] - temperatures),
-        "ratio": (
-            means["weight_opposite"] - means["weight_same"] if reported["ratio"].known else math.nan,
-            again["weight_opposite"] - again["weight_same"],
-        ),
-    }
-    p_values = {name: _p(*departure, contrasts.questions) for name, departure in departures.items()}
+    p_values = {name: _p(means[name], again[name], contrasts.questions) for name in ("choice_bias", "ownership_bias")}
+    for name in ("weight_opposite", "weight_same"):
+        p_values[name] = _p(*_departure(means[name], again[name], temperature.value, temperatures), contrasts.questions)
+    difference = means["weight_opposite"] - means["weight_same"] if reported["ratio"].known else math.nan
+    p_values["ratio"] = _p(difference, again["weight_opposite"] - again["weight_same"], contrasts.questions)
     updates = tuple(
         tuple(_interval(float(values.mean()), weights @ values) for values in contrasts.updates[:, place].T)
         for place in (0, 1)
@@ -153,6 +146,18 @@ def _interval(value: float, again: FloatArray) -> Estimate:
 
 def _p(value: float, again: FloatArray, questions: int) -> float:
     return math.nan if math.isnan(value) else p_value(value, again, 0.0, questions)
+
+
+def _departure(
+    weight: float, again: FloatArray, temperature: float, temperatures: FloatArray
+) -> tuple[float, FloatArray]:
+    """How far a weight is from 1 on calibrated log-odds: from T as reported.
+
+    On a logarithmic scale, where the spread of T does not depend on T, unless a weight is not positive.
+    """
+    if weight > 0 and (again > 0).all():
+        return math.log(weight / temperature), np.log(again / temperatures)
+    return weight - temperature, again - temperatures
 
 
 def _ratio(means: dict[str, float], again: dict[str, FloatArray], same: Estimate) -> Estimate:
