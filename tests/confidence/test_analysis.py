@@ -16,6 +16,9 @@ from holdfast.confidence.verdicts import IDEAL, judge, summary
 from holdfast.errors import ArgumentError
 from tests.confidence.test_choices import bare
 
+FAINT = {"under_weights_same"}
+"""True of some presets (a weight of .8), and too faint for 200 questions to be sure of."""
+
 FOUND = {
     "choice_supportive": {"clings", "own_answer"},
     "opposition_sensitive": {"over_weights_opposite", "asymmetric"},
@@ -32,7 +35,8 @@ FOUND = {
 def test_every_preset_is_called_what_it_is(name: str) -> None:
     observer = PRESETS[name]
     analysis = analyze(simulate(observer), resamples=400)
-    assert set(analysis.flags) == FOUND[name]
+    faint = FAINT if observer.weight_same == 0.8 else set()
+    assert FOUND[name] <= set(analysis.flags) <= FOUND[name] | faint
     truth = {
         "choice_bias": observer.bias,
         "ownership_bias": observer.bias - observer.bias_other,
@@ -62,10 +66,10 @@ def test_an_ideal_observer_is_declared_unbiased() -> None:
 
 
 def test_an_observer_who_is_biased_is_seldom_missed() -> None:
-    observer = Observer(bias=0.3, weight_same=1.0, weight_opposite=2.0)
+    observer = Observer(bias=0.1, weight_same=1.0, weight_opposite=1.3)
     for seed in range(5):
         flags = analyze(simulate(observer, 100, seed), resamples=300).flags
-        assert {"clings", "over_weights_opposite", "asymmetric"} <= set(flags)
+        assert {"clings", "own_answer", "asymmetric"} <= set(flags)
 
 
 def test_without_noise_estimates_are_exact_and_rounding_is_no_bias() -> None:
