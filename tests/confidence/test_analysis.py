@@ -184,6 +184,20 @@ def test_more_than_two_options_are_analysed() -> None:
     assert analysis.comparison is None
 
 
+@pytest.mark.parametrize("questions", [1, 3])
+@pytest.mark.parametrize("displays", [("shown",), ("hidden", "other"), ("shown_flipped",), ("shown", "hidden")])
+@pytest.mark.parametrize("advice", [("same",), ("neutral",), ("same", "opposite", "neutral")])
+def test_no_design_is_too_poor_to_be_read(questions: int, displays: tuple, advice: tuple) -> None:
+    for observer in (Observer(noise=0), Observer(clip=0.5), Observer(scale=300.0, noise=5.0)):
+        for accuracies in ((0.7,), (0.5, 1.0)):
+            trials = simulate(observer, questions, displays=displays, advice=advice, accuracies=accuracies)
+            analysis = analyze(trials, resamples=20)
+            assert analysis.sentence
+            assert not analysis.weight_same.known
+            json.dumps(analysis.to_dict(), allow_nan=False)
+            assert max(map(len, str(analysis).splitlines())) <= 80
+
+
 def test_nothing_valid_is_an_error() -> None:
     trials = simulate(Observer(), 3)
     with pytest.raises(ArgumentError, match="valid trial"):

@@ -130,6 +130,8 @@ def pooled_regression(trials: Trials) -> dict[str, float]:
         `choice_bias`, `weight_same` and `weight_opposite`, those that the design has.
     """
     chosen = trials.where(np.asarray(trials.valid & (trials.display != "shown_flipped")))
+    if not len(chosen):
+        return {}
     columns, worth = _regressors(chosen)
     same = np.asarray(chosen.advice == "same", np.float64)
     design = np.column_stack([columns[:, :2], same * worth, columns[:, COLUMNS.index("opposite")]])
