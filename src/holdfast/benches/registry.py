@@ -113,6 +113,14 @@ BENCHES = {
             needs=("scipy",),
         ),
         Bench(
+            "confidence-analysis",
+            "analysing trials of minds that change, beside scipy's bootstrap of the same contrasts",
+            "holdfast.benches.confidence.analysis",
+            value=45,
+            limit_s=180.0,
+            needs=("scipy",),
+        ),
+        Bench(
             "llm-client",
             "requests a second of the client to language models, beside the bare HTTP library",
             "holdfast.benches.llm.client",
