@@ -1,0 +1,1 @@
+"""Benches of confidence: change of mind of language models."""
