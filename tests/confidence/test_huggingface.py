@@ -9,13 +9,15 @@ import random
 import pytest
 import torch
 
+from holdfast.confidence.experiment import run
 from holdfast.confidence.latitude import latitude_questions
 from holdfast.confidence.plan import PILOT, Plan
 from holdfast.confidence.requests import first_requests, second_requests
 from holdfast.confidence.responders import NOT_FINITE, Ask
 from holdfast.confidence.responders.huggingface import HuggingFaceResponder
 from holdfast.confidence.responders.shared_prefix import LastLogits, attends
-from holdfast.confidence.store import Run
+from holdfast.confidence.results import UnusableAnswers
+from holdfast.confidence.store import Run, Store
 from holdfast.confidence.templates import PLAIN
 from holdfast.errors import ArgumentError
 from tests.confidence.tiny import gpt2, llama, mamba, mistral_with_a_window, tokenizer
@@ -166,6 +168,14 @@ def test_numbers_that_are_none_are_said():
     answers = list(HuggingFaceResponder(model, tokenizer()).answer(asks(questions=1)))
     assert {answer.problem for answer in answers} == {NOT_FINITE}
     assert {answer.scores for answer in answers} == {()}
+
+
+def test_a_model_that_writes_something_else_is_refused(tmp_path):
+    plan = Plan(tuple(latitude_questions(12)), PILOT)
+    store = Store(tmp_path / "store.jsonl")
+    with pytest.raises(UnusableAnswers, match=r"the labels hold \d% of the probability: .* \(likeliest: '.+' \(\d+%\)"):
+        run(plan, HuggingFaceResponder(llama(), tokenizer(), name="tiny"), store)
+    assert len(store.answers()) == 20
 
 
 def test_a_model_is_left_in_training_if_it_was():

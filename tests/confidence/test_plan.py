@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -66,7 +67,7 @@ def test_requests_of_one_question_and_order_follow_each_other():
     plan = Plan(tuple(latitude_questions(5)), PILOT)
     run = Run(BACKEND, plan)
     places = [(request.question.id, request.reversed_) for request in second_requests(run, [1] * 5)]
-    changes = sum(one != other for one, other in zip(places, places[1:], strict=False))
+    changes = sum(one != other for one, other in itertools.pairwise(places))
     assert changes == 2 * 5 - 1
 
 
