@@ -33,7 +33,9 @@ def tokenizer(merges: tuple[tuple[str, str], ...] = (), *, chat: bool = True) ->
 
 def llama(vocabulary: int = 300, seed: int = 0, **more: Any) -> Any:
     """A Llama of two layers with random weights, wide enough apart for differences to be seen."""
-    return _made(transformers.LlamaConfig, transformers.LlamaForCausalLM, vocabulary, seed, num_key_value_heads=2, **more)
+    return _made(
+        transformers.LlamaConfig, transformers.LlamaForCausalLM, vocabulary, seed, num_key_value_heads=2, **more
+    )
 
 
 def mistral_with_a_window(window: int, vocabulary: int = 300) -> Any:
@@ -51,7 +53,9 @@ def mistral_with_a_window(window: int, vocabulary: int = 300) -> Any:
 def gpt2(vocabulary: int = 300) -> Any:
     """A model with a table of positions."""
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=0
+    )
     model = transformers.GPT2LMHeadModel(config).eval()
     _widen(model)
     return model

@@ -99,6 +99,13 @@ BENCHES = {
             devices=("cuda", "cpu"),
         ),
         Bench(
+            "confidence-prefix",
+            "prompts that begin alike through a language model, beside one at a time and plain batches",
+            "holdfast.benches.confidence.prefix",
+            value=60,
+            needs=("transformers",),
+        ),
+        Bench(
             "lists-glue",
             "gluing pair words to a list, beside numpy's argsort of as many numbers",
             "holdfast.benches.lists.glue",

@@ -54,6 +54,28 @@ def run(
     return results_of(store, this.id)
 
 
+def ask_first(plan: Plan, responder: Responder, store: Store, *, progress: bool = True) -> Units:
+    """Ask stage 1 alone; a run of the same questions later does not ask it again.
+
+    Arguments:
+        plan: the questions, and the templates and orders of their design.
+        responder: who answers.
+        store: where answers are kept.
+        progress: show a bar.
+
+    Returns:
+        Choices and readings by question and template.
+
+    Errors:
+        See `run`.
+    """
+    this = Run(responder.backend, plan)
+    with store.writing(None) as record, Bar("requests", plan.first_requests, wanted=progress) as bar:
+        known = store.answers()
+        _Stage(responder, record, known, plan.design.cells, bar).ask(first_requests(this))
+    return Units.read(this, known)
+
+
 class _Stage:
     """Asks what is not known, keeps every answer at once, and stops early where answers are of no use."""
 

@@ -111,3 +111,9 @@ def _question(city: City, differences: Sequence[float], across: bool, draw: rand
 def degrees(latitude: float) -> str:
     """A latitude as maps write it, such as 48.9° N."""
     return f"{abs(latitude):.1f}° {'N' if latitude >= 0 else 'S'}"
+
+
+def difference_of(question: Question) -> float:
+    """Degrees between the two options of a question made here."""
+    one, other = (float(text[:-3]) * (1 if text.endswith("N") else -1) for text in question.options)
+    return abs(one - other)

@@ -77,6 +77,8 @@ class Design:
             if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
                 expected = f"some of {', '.join(map(str, known))}" if known else "at least one level"
                 raise ArgumentError(f"Design.{name}", f"{expected}, each once", repr(chosen))
+        # 1 and 1.0 are one level, and make one run.
+        object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
         if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
             raise ArgumentError("Design.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
         if self.neutral not in ("masked", "absent"):

@@ -52,6 +52,8 @@ class Question:
         With two options it is the other one. Otherwise it depends on the question alone, and on no reading of a model:
         what a model nearly chose would be easier to follow.
         """
+        if len(self.options) == 2:
+            return 1 - chosen
         step = 1 + int(self.content, 16) % (len(self.options) - 1)
         return (chosen + step) % len(self.options)
 

@@ -59,7 +59,10 @@ class Keys:
     def of(self, messages: Sequence[Message]) -> str:
         """The key of a conversation."""
         whole = self._start.copy()
-        whole.update(json.dumps(messages).encode())
+        for message in messages:
+            role, content = message["role"], message["content"]
+            # With the lengths before them no two conversations run together to the same text.
+            whole.update(f"{len(role)}:{role}{len(content)}:{content}".encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
 
 
@@ -128,8 +131,11 @@ class Store:
         return runs[run_id]
 
     @contextmanager
-    def writing(self, run: Run) -> Iterator[Record]:
+    def writing(self, run: Run | None) -> Iterator[Record]:
         """Begin or continue a run, alone: nobody else can write to the file meanwhile.
+
+        Arguments:
+            run: it is written down if it is new; `None`: answers that belong to no run yet.
 
         Returns:
             The function that writes answers, each of them handed to the system at once.
@@ -138,7 +144,7 @@ class Store:
             ArgumentError: another program writes to the file, or it cannot be written.
         """
         with self._file.writer() as write:
-            if RUN + run.id not in self._file.read():
+            if run is not None and RUN + run.id not in self._file.read():
                 write({"key": RUN + run.id, "answer": {"backend": asdict(run.backend), "plan": run.plan.to_record()}})
 
             def record(answer: Answer, about: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,11 @@ class AnswerFile:
 
             try:
                 yield write
-            finally:
-                self._sync(file)
+            except BaseException:
+                with suppress(ArgumentError):  # what went wrong before says more
+                    self._sync(file)
+                raise
+            self._sync(file)
 
     def _news(self) -> bytes:
         with self.path.open("rb") as file:

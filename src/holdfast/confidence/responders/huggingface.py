@@ -173,9 +173,7 @@ class HuggingFaceResponder:
             for spelling in group
         ]
         # A row ends with what its spelling lacks to the longest one: what comes later is not seen by what is read.
-        rows = [
-            [*prompts[place], *spelling[:-1], *[0] * (longest - len(spelling))] for place, _, spelling in every
-        ]
+        rows = [[*prompts[place], *spelling[:-1], *[0] * (longest - len(spelling))] for place, _, spelling in every]
         values: list[list[list[float]]] = [[[] for _ in spellings.tokens] for spellings in spelled]
         tops: dict[int, list[tuple[str, float]]] = {}
         for members, logits in self._logits(rows, keep=longest):
@@ -184,9 +182,7 @@ class HuggingFaceResponder:
                 values[place][label].append(float(sum(log_probs[at, token] for at, token in enumerate(spelling))))
                 if place not in tops:
                     tops[place] = self._tops(log_probs[:1])[0]
-        return [
-            ([float(logsumexp(group)) for group in groups], tops[place]) for place, groups in enumerate(values)
-        ]
+        return [([float(logsumexp(group)) for group in groups], tops[place]) for place, groups in enumerate(values)]
 
     def _tops(self, log_probs: Tensor) -> list[list[tuple[str, float]]]:
         """Likeliest tokens of each row, as text."""

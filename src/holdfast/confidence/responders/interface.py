@@ -108,17 +108,18 @@ class Answer:
         Errors:
             ValueError, TypeError, LookupError: it is something else.
         """
+        get = record.get
         return cls(
             key,
-            tuple(map(float, record.get("scores", ()))),
-            float(record.get("mass", math.nan)),
-            tuple(map(int, record.get("missing", ()))),
-            str(record.get("problem", "")),
-            tuple((str(text), float(value)) for text, value in record.get("tokens", ())),
-            record.get("raw", {}),
-            float(record.get("seconds", 0.0)),
-            int(record.get("attempts", 1)),
-            tuple(map(str, record.get("errors", ()))),
+            tuple(map(float, get("scores", ()))),
+            float(get("mass", math.nan)),
+            tuple(map(int, get("missing", ()))),
+            str(get("problem", "")),
+            tuple(map(tuple, get("tokens", ()))),
+            get("raw", {}),
+            float(get("seconds", 0.0)),
+            int(get("attempts", 1)),
+            tuple(get("errors", ())),
         )
 
 

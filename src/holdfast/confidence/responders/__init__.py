@@ -1,0 +1,17 @@
+"""Who answers prompts: one interface for models in process, models behind an endpoint, and simulated observers.
+
+`holdfast.confidence.responders.huggingface.HuggingFaceResponder` is imported from its file, as it loads PyTorch.
+"""
+
+from holdfast.confidence.responders.interface import NOT_FINITE, Answer, Ask, Backend, Responder
+from holdfast.confidence.responders.simulated import SimulatedResponder, simulated_questions
+
+__all__ = [
+    "NOT_FINITE",
+    "Answer",
+    "Ask",
+    "Backend",
+    "Responder",
+    "SimulatedResponder",
+    "simulated_questions",
+]
