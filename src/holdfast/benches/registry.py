@@ -120,6 +120,14 @@ BENCHES = {
             needs=("scipy",),
         ),
         Bench(
+            "confidence-analysis",
+            "analysing trials of minds that change, beside scipy's bootstrap of the same contrasts",
+            "holdfast.benches.confidence.analysis",
+            value=45,
+            limit_s=180.0,
+            needs=("scipy",),
+        ),
+        Bench(
             "lab-verdicts",
             "how often verdicts from few seeds are wrong, beside the plain t-test",
             "holdfast.benches.lab.verdicts",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +67,6 @@ class ChangeOfMind:
     odds_ratio: Estimate
 
 
-def censored_rows(trials: Trials) -> BoolArray:
-    """(trials) Whether any stage-2 reading is only a bound."""
-    return np.asarray(trials.stage_2.censored.any(axis=1))
-
-
 def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
     """All cells, those over all accuracies first.
 
@@ -77,8 +74,9 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
         trials: with at least one valid one.
         weights: (resamples, questions) from `question_weights`, for all questions of the trials.
     """
-    bare = trials.source == "choices"
-    initial, final = (np.full(len(trials), np.nan) if bare else values for values in _frames(trials))
+    initial, final = trials.initial_log_odds, trials.final_log_odds
+    if trials.source == "choices":
+        initial = final = np.full(len(trials), np.nan)
     sign = np.array([SIGN[name] for name in ADVICE])[(trials.advice[:, None] == np.array(ADVICE)).argmax(axis=1)]
     worth = np.where(sign == 0, 0.0, sign * advice_log_odds(trials.accuracy, trials.options))
     after = initial + worth
@@ -89,19 +87,19 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
         "probability": expit(final) - expit(initial),
         "log_odds": final - initial,
         "worth": worth,
-        "censored": censored_rows(trials).astype(np.float64),
+        "censored": trials.stage_2.censored.any(axis=1).astype(np.float64),
         "tie": (trials.change_of_mind == 0.5).astype(np.float64),
     }
-    levels = [None, *np.unique(trials.accuracy[~np.isnan(trials.accuracy)]).tolist()]
-    table = []
-    for level in levels:
-        at_level = trials.valid if level is None else trials.valid & (trials.accuracy == level)
-        for display in DISPLAYS:
-            for advice in ADVICE:
-                rows = at_level & (trials.display == display) & (trials.advice == advice)
-                if rows.any():
-                    table.append(_cell(trials, rows, (display, advice, level), columns, weights))
-    return tuple(table)
+    levels: list[float | None] = [None, *np.unique(trials.accuracy[~np.isnan(trials.accuracy)]).tolist()]
+    wheres: list[tuple[Display, Advice, float | None]] = list(itertools.product(DISPLAYS, ADVICE, levels))
+    masks = {}
+    for where in sorted(wheres, key=lambda where: (where[2] is not None, where[2] or 0.0)):
+        at_level = trials.valid if where[2] is None else trials.valid & (trials.accuracy == where[2])
+        rows = at_level & (trials.display == where[0]) & (trials.advice == where[1])
+        if rows.any():
+            masks[where] = rows
+    again = _resampled_means(trials, list(masks.values()), trials.change_of_mind, weights)
+    return tuple(_cell(where, rows, columns, again[:, k]) for k, (where, rows) in enumerate(masks.items()))
 
 
 def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
@@ -114,10 +112,11 @@ def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
     rows = {name: trials.valid & (trials.display == name) for name in ("shown", "hidden")}
     if not all(mask.any() for mask in rows.values()):
         return None
-    rate = {name: _resampled_mean(trials, mask, trials.change_of_mind, weights) for name, mask in rows.items()}
-    (shown, shown_again), (hidden, hidden_again) = rate["shown"], rate["hidden"]
+    again = _resampled_means(trials, list(rows.values()), trials.change_of_mind, weights)
+    shown, hidden = (float(trials.change_of_mind[mask].mean()) for mask in rows.values())
+    shown_again, hidden_again = again.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        odds = np.divide(shown * (1 - hidden), hidden * (1 - shown))
+        odds = float(np.divide(shown * (1 - hidden), hidden * (1 - shown)))
         odds_again = shown_again * (1 - hidden_again) / (hidden_again * (1 - shown_again))
     usable = math.isfinite(odds) and bool(np.isfinite(odds_again).all())
     nothing = Estimate(math.nan, math.nan, math.nan, "no mind or every mind changed in some resample")
@@ -125,30 +124,23 @@ def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
         interval(shown, shown_again),
         interval(hidden, hidden_again),
         interval(hidden - shown, hidden_again - shown_again),
-        interval(float(odds), odds_again) if usable else nothing,
+        interval(odds, odds_again) if usable else nothing,
     )
 
 
-def _frames(trials: Trials) -> tuple[FloatArray, FloatArray]:
-    return trials.initial_log_odds, trials.final_log_odds
-
-
-def _resampled_mean(
-    trials: Trials, rows: BoolArray, values: FloatArray, weights: FloatArray
-) -> tuple[float, FloatArray]:
-    """Mean over trials, and the same for each resample of questions."""
-    code, count = trials.question_code[rows], weights.shape[1]
-    total, number = np.bincount(code, values[rows], count), np.bincount(code, minlength=count)
-    again = (weights @ total) / np.maximum(weights @ number, 1e-12)
-    return float(values[rows].mean()), again
+def _resampled_means(trials: Trials, masks: Sequence[BoolArray], values: FloatArray, weights: FloatArray) -> FloatArray:
+    """(resamples, masks) Mean over the trials of each mask, for each resample of questions."""
+    code, count = trials.question_code, weights.shape[1]
+    totals = np.stack([np.bincount(code[rows], values[rows], count) for rows in masks], axis=1)
+    numbers = np.stack([np.bincount(code[rows], minlength=count) for rows in masks], axis=1).astype(np.float64)
+    return np.asarray((weights @ totals) / np.maximum(weights @ numbers, 1e-12))
 
 
 def _cell(
-    trials: Trials,
-    rows: BoolArray,
     where: tuple[Display, Advice, float | None],
+    rows: BoolArray,
     columns: dict[str, FloatArray],
-    weights: FloatArray,
+    change_again: FloatArray,
 ) -> Cell:
     """One row of the table."""
     count = int(rows.sum())
@@ -157,7 +149,7 @@ def _cell(
     return Cell(
         *where,
         trials=count,
-        change_of_mind=interval(*_resampled_mean(trials, rows, columns["change"], weights)),
+        change_of_mind=interval(mean["change"], change_again),
         standard_error=spread["change"] / math.sqrt(count),
         ideal_change_of_mind=mean["ideal"],
         probability_change=mean["probability"],

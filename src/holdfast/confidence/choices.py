@@ -31,8 +31,8 @@ NODES = 15
 MOST_NODES = 60
 """Beyond these the model is taken as it is."""
 
-SEPARATED = 30.0
-"""A coefficient of standardised columns beyond this means that a column predicts choices perfectly."""
+SEPARATED = 1e-3
+"""Nats a trial below which choices follow from the columns without error, and coefficients have no limit."""
 
 
 class Design(NamedTuple):
@@ -58,6 +58,7 @@ class ChoiceModel:
     Arguments:
         coefficients: by name (`confidence`, `choice_bias`, `bias_other`, `weight_same`, `weight_opposite`, and
             `intercept` where there is no confidence), with 95 % Wald intervals.
+        ownership_bias: bias towards the own answer less that towards another model's.
         ratio: weight of contradicting over that of agreeing advice, with an interval by the delta method on its
             logarithm.
         plain: the same coefficients without random intercepts: too small.
@@ -69,6 +70,7 @@ class ChoiceModel:
     """
 
     coefficients: dict[str, Estimate]
+    ownership_bias: Estimate
     ratio: Estimate
     plain: dict[str, float]
     spread: float
@@ -140,20 +142,27 @@ def fit_choices(design: Design, nodes: int = NODES) -> ChoiceModel:
             break
         nodes *= 2
     beta, spread = start[:-1], math.exp(start[-1])
-    warning = "a column decides all choices: its coefficient has no limit" if np.abs(beta).max() > SEPARATED else ""
+    decided = float(fitted.fun) < SEPARATED * len(stay)
+    warning = "the columns decide all choices without error: coefficients have no limit" if decided else ""
     covariance = _inverse(_hessian(likelihood, start))
     if covariance is None:
         warning = warning or "the likelihood is flat: the design cannot tell these coefficients apart"
         covariance = np.full((len(start), len(start)), np.nan)
-    error = np.sqrt(np.diag(covariance)[:-1]) / unit
+    covariance = covariance[:-1, :-1] / np.outer(unit, unit)
     values = beta / unit
+    contrasts = np.eye(len(values))
     coefficients = {
-        name: refused(warning) if warning else Estimate(float(v), float(v - 1.96 * e), float(v + 1.96 * e))
-        for name, v, e in zip(design.names, values, error, strict=True)
+        name: refused(warning) if warning else _wald(values, covariance, contrast)
+        for name, contrast in zip(design.names, contrasts, strict=True)
     }
+    ownership = refused(warning or "the design does not show both its own answer and another model's")
+    if not warning and {"choice_bias", "bias_other"} <= set(design.names):
+        own, other = (contrasts[design.names.index(name)] for name in ("choice_bias", "bias_other"))
+        ownership = _wald(values, covariance, own - other)
     return ChoiceModel(
         coefficients,
-        _ratio(design.names, values, covariance[:-1, :-1] / np.outer(unit, unit), warning),
+        ownership,
+        _ratio(design.names, values, covariance, warning),
         dict(zip(design.names, (plain / unit).tolist(), strict=True)),
         spread,
         len(stay),
@@ -207,6 +216,12 @@ def _inverse(hessian: FloatArray) -> FloatArray | None:
     covariance = np.zeros_like(hessian)
     covariance[:size, :size] = np.linalg.inv(part)
     return covariance
+
+
+def _wald(values: FloatArray, covariance: FloatArray, contrast: FloatArray) -> Estimate:
+    """A linear combination of coefficients with its interval."""
+    value, half = float(contrast @ values), 1.96 * math.sqrt(contrast @ covariance @ contrast)
+    return Estimate(value, value - half, value + half)
 
 
 def _ratio(names: tuple[str, ...], values: FloatArray, covariance: FloatArray, warning: str) -> Estimate:

@@ -93,8 +93,7 @@ def compare(trials: Trials, temperature: float = 1.0, folds: int = FOLDS, seed: 
         raise ArgumentError("trials", f"at least {folds} questions", chosen.questions)
     columns, ideal_update = _regressors(chosen)
     response = chosen.final_log_odds / temperature - ideal_update
-    wordings = int(chosen.template_code.max()) + 1
-    unit = np.unique(chosen.question_code * wordings + chosen.template_code, return_inverse=True)[1]
+    unit = _units(chosen)
     centred = _centred(np.column_stack([columns, response]), unit)
     sums = _sums(centred, chosen.question_code)
     freedom = np.bincount(chosen.question_code) - np.bincount(
@@ -117,6 +116,35 @@ def compare(trials: Trials, temperature: float = 1.0, folds: int = FOLDS, seed: 
         if step > 2 * step_error and criteria[name] < criteria[needed]:
             needed = name
     return Comparison(tuple(scores), needed, len(chosen), chosen.questions)
+
+
+def pooled_regression(trials: Trials) -> dict[str, float]:
+    """One regression over all trials, those with advisers who are always right among them, instead of contrasts.
+
+    Secondary: log-odds that came to a limit bend it, and a reaction to mere disagreement goes into its weights.
+
+    Arguments:
+        trials: of questions of two options, with log-odds.
+
+    Returns:
+        `choice_bias`, `weight_same` and `weight_opposite`, those that the design has.
+    """
+    chosen = trials.where(np.asarray(trials.valid & (trials.display != "shown_flipped")))
+    if not len(chosen):
+        return {}
+    columns, worth = _regressors(chosen)
+    same = np.asarray(chosen.advice == "same", np.float64)
+    design = np.column_stack([columns[:, :2], same * worth, columns[:, COLUMNS.index("opposite")]])
+    centred = _centred(np.column_stack([design, chosen.final_log_odds]), _units(chosen))
+    values = np.linalg.lstsq(centred[:, :-1], centred[:, -1], rcond=None)[0]
+    names = ("choice_bias", "bias_other", "weight_same", "weight_opposite")
+    return {name: float(v) for name, v, used in zip(names, values, centred.T, strict=False) if used.any()}
+
+
+def _units(trials: Trials) -> IntArray:
+    """(trials) Number of the question in its wording."""
+    wordings = int(trials.template_code.max()) + 1
+    return np.asarray(np.unique(trials.question_code * wordings + trials.template_code, return_inverse=True)[1])
 
 
 def _regressors(trials: Trials) -> tuple[FloatArray, FloatArray]:

@@ -115,6 +115,7 @@ class Contrasts:
 COLUMNS = {
     "choice_bias": "own answer shown against hidden",
     "ownership_bias": "own answer shown against another model's",
+    "other_bias": "another model's answer shown against hidden",
     "flipped_bias": "the other answer shown as its own against hidden",
     "weight_same": "slope of agreement",
     "intercept_same": "intercept of agreement",
@@ -213,7 +214,12 @@ def _display_contrasts(trials: Trials, grid: Grid, row: IntArray) -> dict[str, F
         return np.asarray(final[at[:, there]].mean(axis=1))
 
     shown, hidden, other, flipped = (neutral(display) for display in range(len(DISPLAYS)))
-    return {"choice_bias": shown - hidden, "ownership_bias": shown - other, "flipped_bias": flipped - hidden}
+    return {
+        "choice_bias": shown - hidden,
+        "ownership_bias": shown - other,
+        "other_bias": other - hidden,
+        "flipped_bias": flipped - hidden,
+    }
 
 
 def _updates(trials: Trials, grid: Grid, row: IntArray) -> FloatArray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from holdfast.bar import Bar
-from holdfast.confidence.plan import Cell, Plan
+from holdfast.confidence.plan import Condition, Plan
 from holdfast.confidence.requests import Request, first_requests, second_requests
 from holdfast.confidence.responders.interface import Answer, Ask, Responder
 from holdfast.confidence.results import Results, Units, refuse_little_mass, results_of
@@ -80,7 +80,7 @@ class _Stage:
     """Asks what is not known, keeps every answer at once, and stops early where answers are of no use."""
 
     def __init__(
-        self, responder: Responder, record: Record, known: dict[str, Answer], cells: Sequence[Cell], bar: Bar
+        self, responder: Responder, record: Record, known: dict[str, Answer], cells: Sequence[Condition], bar: Bar
     ) -> None:
         self._responder, self._record, self._known, self._cells, self._bar = responder, record, known, cells, bar
         self.sent = self.kept = 0

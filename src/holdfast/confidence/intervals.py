@@ -64,9 +64,10 @@ def question_weights(questions: int, resamples: int = RESAMPLES, seed: int = 0) 
     """(resamples, questions) How often each question is drawn, divided by how many are drawn: rows sum to 1."""
     count_of("questions", questions, 1)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, questions, (count_of("resamples", resamples, 1), questions))
-    rows = np.arange(resamples)[:, None] * questions
-    return np.bincount((rows + drawn).ravel(), minlength=resamples * questions).reshape(resamples, -1) / questions
+    weights = np.empty((count_of("resamples", resamples, 1), questions))
+    for row in weights:
+        row[:] = np.bincount(rng.integers(0, questions, questions), minlength=questions)
+    return weights / questions
 
 
 def interval(value: float, resampled: FloatArray) -> Estimate:

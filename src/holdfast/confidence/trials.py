@@ -125,8 +125,9 @@ class Trials:
         answer: (trials) the correct option; -1: unknown.
         options: (trials) number of options of the question; left out: all that the scores have.
         advised: (trials) option that the adviser named, -1 for neutral; may be left out where there are two options.
-        invalid: (trials) why the trial is to be left out, for example `"refusal"`; empty: it is not. Left out: all
-            are valid.
+        invalid: (trials) why the trial is to be left out, for example `"refusal"`; `"tie"` (no first choice) and
+            `"not finite"` (NaN or infinite logits) are known to be faults of the back end. Empty: it is not left out.
+            May be left out as a column: all are valid.
         source: where the scores come from.
         samples: answers drawn for each reading, where they are shares of samples.
 

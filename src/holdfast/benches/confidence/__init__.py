@@ -1,1 +1,1 @@
-"""Benches of confidence: change of mind of language models."""
+"""Benches of confidence: trials of language models that change their minds."""
