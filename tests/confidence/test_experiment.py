@@ -299,6 +299,16 @@ def test_a_refusal_in_stage_1_ends_that_question(store):
     assert (results.trials.invalid == "refusal").sum() == 8
 
 
+def test_a_model_that_refuses_everything_has_no_valid_trial(store):
+    plan = Plan(tuple(simulated_questions(4)), SMALL)
+    refuses = Counting(change=lambda number, answer: Answer(answer.key, problem="refusal"))
+    results = run(plan, refuses, store)
+    assert len(refuses.asked) == plan.first_requests
+    assert results.complete
+    assert not results.trials.valid.any()
+    assert results.problems == {"refusal": 8}
+
+
 def test_little_mass_stops_early_and_says_what_was_seen(store):
     tokens = (("The", math.log(0.7)), ("A", math.log(0.2)))
     responder = Counting(change=lambda number, answer: dataclasses.replace(answer, mass=0.3, tokens=tokens))
