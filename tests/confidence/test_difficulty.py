@@ -10,7 +10,7 @@ from holdfast.confidence.difficulty import GRID, LARGEST, SMALLEST, expected_rig
 from holdfast.confidence.experiment import run
 from holdfast.confidence.latitude import cities, degrees, difference_of, latitude_questions
 from holdfast.confidence.observers import Observer
-from holdfast.confidence.plan import Design, Plan
+from holdfast.confidence.plan import Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders import SimulatedResponder
 from holdfast.confidence.store import Store
@@ -58,7 +58,7 @@ def test_nothing_is_asked_twice_and_no_run_begins(tmp_path):
     assert find_difference(knows(4.0), store, pilot=20).difference == first.difference
     assert len(store.path.read_bytes().splitlines()) == 40
     questions = tuple(latitude_questions(4, difference=first.difference))
-    assert run(Plan(questions, Design(accuracies=(0.7,))), knows(4.0), store).complete
+    assert run(Plan(questions, TrialDesign(accuracies=(0.7,))), knows(4.0), store).complete
 
 
 def test_more_is_expected_of_larger_differences():

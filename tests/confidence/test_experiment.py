@@ -15,7 +15,7 @@ import pytest
 from holdfast.confidence.contrasts import contrast
 from holdfast.confidence.experiment import run
 from holdfast.confidence.observers import Observer
-from holdfast.confidence.plan import PILOT, Design, Plan
+from holdfast.confidence.plan import PILOT, Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders import NOT_FINITE, Answer, Backend, SimulatedResponder, simulated_questions
 from holdfast.confidence.results import UnusableAnswers, results_of, trials_of
@@ -23,7 +23,7 @@ from holdfast.confidence.store import Keys, Store
 from holdfast.confidence.templates import PLAIN, TEMPLATES
 from holdfast.errors import ArgumentError, HoldfastError
 
-SMALL = Design(displays=("shown", "hidden"), advice=("opposite", "neutral"), accuracies=(0.7, 0.9))
+SMALL = TrialDesign(displays=("shown", "hidden"), advice=("opposite", "neutral"), accuracies=(0.7, 0.9))
 
 
 class Counting:
@@ -77,7 +77,7 @@ def test_parameters_are_recovered_from_text_alone(form, store):
         shift_opposite=0.4,
         position=0.7,
     )
-    design = Design(accuracies=(0.6, 0.7, 0.8, 0.9), templates=(dataclasses.replace(PLAIN, form=form),))
+    design = TrialDesign(accuracies=(0.6, 0.7, 0.8, 0.9), templates=(dataclasses.replace(PLAIN, form=form),))
     results = run(Plan(tuple(simulated_questions(80)), design), SimulatedResponder(observer), store)
     assert results.complete
     assert results.warnings == ()
@@ -102,7 +102,7 @@ def test_parameters_are_recovered_from_text_alone(form, store):
 
 def test_without_noise_the_values_are_exact(store):
     observer = Observer(noise=0.0, bias=1.0, weight_same=0.8, weight_opposite=2.5)
-    plan = Plan(tuple(simulated_questions(10)), Design(accuracies=(0.6, 0.9), templates=tuple(TEMPLATES.values())))
+    plan = Plan(tuple(simulated_questions(10)), TrialDesign(accuracies=(0.6, 0.9), templates=tuple(TEMPLATES.values())))
     measured = contrast(run(plan, SimulatedResponder(observer), store).trials)
     assert measured.mean("choice_bias") == pytest.approx(1.0, abs=1e-9)
     assert measured.mean("weight_same") == pytest.approx(0.8, abs=1e-9)
@@ -138,7 +138,7 @@ def test_a_pilot_is_the_beginning_of_a_larger_run(store):
 
 def test_hidden_prompts_hold_nothing_of_stage_1(store):
     """Another first answer leaves all hidden prompts what they were."""
-    plan = Plan(tuple(simulated_questions(6)), Design(displays=("hidden", "shown"), accuracies=(0.7,)))
+    plan = Plan(tuple(simulated_questions(6)), TrialDesign(displays=("hidden", "shown"), accuracies=(0.7,)))
 
     def prompts(path, change):
         responder = Counting(change=change)
@@ -160,7 +160,7 @@ KILLED = """
 import os, signal, sys
 from holdfast.confidence.experiment import run
 from holdfast.confidence.observers import Observer
-from holdfast.confidence.plan import Design, Plan
+from holdfast.confidence.plan import TrialDesign, Plan
 from holdfast.confidence.responders import SimulatedResponder, simulated_questions
 from holdfast.confidence.store import Store
 
@@ -175,7 +175,7 @@ class Killed(SimulatedResponder):
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield from super().answer([ask])
 
-design = Design(displays=("shown", "hidden"), advice=("opposite", "neutral"), accuracies=(0.7, 0.9))
+design = TrialDesign(displays=("shown", "hidden"), advice=("opposite", "neutral"), accuracies=(0.7, 0.9))
 run(Plan(tuple(simulated_questions(30)), design), Killed(Observer()), Store(path))
 """
 
@@ -299,6 +299,16 @@ def test_a_refusal_in_stage_1_ends_that_question(store):
     assert (results.trials.invalid == "refusal").sum() == 8
 
 
+def test_a_model_that_refuses_everything_has_no_valid_trial(store):
+    plan = Plan(tuple(simulated_questions(4)), SMALL)
+    refuses = Counting(change=lambda number, answer: Answer(answer.key, problem="refusal"))
+    results = run(plan, refuses, store)
+    assert len(refuses.asked) == plan.first_requests
+    assert results.complete
+    assert not results.trials.valid.any()
+    assert results.problems == {"refusal": 8}
+
+
 def test_little_mass_stops_early_and_says_what_was_seen(store):
     tokens = (("The", math.log(0.7)), ("A", math.log(0.2)))
     responder = Counting(change=lambda number, answer: dataclasses.replace(answer, mass=0.3, tokens=tokens))
@@ -384,7 +394,7 @@ class OfThree:
 
 def test_three_options(store):
     questions = (Question("a", "Which?", ("x", "y", "z"), 2), Question("b", "Which then?", ("z", "x"), 0))
-    trials = run(Plan(questions, Design(accuracies=(0.8,), neutral="absent")), OfThree(), store).trials
+    trials = run(Plan(questions, TrialDesign(accuracies=(0.8,), neutral="absent")), OfThree(), store).trials
     of_three = trials.where(trials.question == "a")
     assert set(of_three.choice) == {2}
     assert set(of_three.options) == {3}

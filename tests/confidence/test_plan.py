@@ -8,7 +8,7 @@ import json
 import pytest
 
 from holdfast.confidence.latitude import latitude_questions
-from holdfast.confidence.plan import PILOT, PILOT_QUESTIONS, PUBLISHED, Design, Plan
+from holdfast.confidence.plan import PILOT, PILOT_QUESTIONS, PUBLISHED, Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.requests import first_requests, second_requests
 from holdfast.confidence.responders import Backend
@@ -39,8 +39,8 @@ def test_the_published_design_is_144000_second_requests_in_both_orders():
     "design",
     [
         PILOT,
-        Design(displays=("shown_flipped",), advice=("neutral", "same"), orders=(1,), accuracies=(1.0,)),
-        Design(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(0.6, 0.7, 0.9)),
+        TrialDesign(displays=("shown_flipped",), advice=("neutral", "same"), orders=(1,), accuracies=(1.0,)),
+        TrialDesign(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(0.6, 0.7, 0.9)),
     ],
 )
 def test_as_many_requests_as_counted_all_different(design):
@@ -72,7 +72,7 @@ def test_requests_of_one_question_and_order_follow_each_other():
 
 
 def test_a_plan_survives_json():
-    design = Design(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(1, 0.5))
+    design = TrialDesign(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(1, 0.5))
     plan = Plan((Question("a", "é?", ("1", "2", "3")), Question("b", "?", ("1", "2"), 0)), design)
     again = Plan.of_record(json.loads(json.dumps(plan.to_record())))
     assert again == plan
@@ -93,5 +93,5 @@ def test_a_plan_survives_json():
     ],
 )
 def test_levels_that_do_not_exist_are_refused(levels):
-    with pytest.raises(ArgumentError, match=f"Design.{next(iter(levels))}"):
-        Design(**levels)
+    with pytest.raises(ArgumentError, match=f"TrialDesign.{next(iter(levels))}"):
+        TrialDesign(**levels)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.confidence.plan import Cell, prompt_of
+from holdfast.confidence.plan import Condition, prompt_of
 from holdfast.confidence.questions import Question
 from holdfast.confidence.templates import PLAIN, TEMPLATES, Template, first_prompt, read_prompt, second_prompt
 from holdfast.errors import ArgumentError
@@ -41,10 +41,12 @@ def test_a_hidden_prompt_does_not_depend_on_the_choice(template, reversed_, accu
     # The letter that the adviser names is the same; whether that is agreement depends on the choice.
     advice = {choice: "same" if choice == named else "opposite" for choice in (0, 1)}
     prompts = [
-        prompt_of(QUESTION, order, template, Cell("hidden", advice[choice], accuracy), choice) for choice in (0, 1)
+        prompt_of(QUESTION, order, template, Condition("hidden", advice[choice], accuracy), choice) for choice in (0, 1)
     ]
     assert prompts[0] == prompts[1]
-    neutral = [prompt_of(QUESTION, order, template, Cell("hidden", "neutral", accuracy), choice) for choice in (0, 1)]
+    neutral = [
+        prompt_of(QUESTION, order, template, Condition("hidden", "neutral", accuracy), choice) for choice in (0, 1)
+    ]
     assert neutral[0] == neutral[1] != prompts[0]
 
 
@@ -85,7 +87,7 @@ def test_what_a_prompt_says_is_read_from_its_text(template, reversed_, display, 
 
 def test_all_prompts_of_a_question_differ():
     cells = [
-        Cell(*levels)
+        Condition(*levels)
         for levels in itertools.product(
             ("shown", "hidden", "other", "shown_flipped"), ("same", "opposite", "neutral"), (0.6, 0.9)
         )
@@ -104,7 +106,7 @@ def test_all_prompts_of_a_question_differ():
 def test_the_forms_say_the_same_in_turns_and_in_one_message():
     flat = dataclasses.replace(PLAIN, form="flat", system="Be brief.")
     chat = dataclasses.replace(PLAIN, system="Be brief.")
-    cell = Cell("shown", "opposite", 0.7)
+    cell = Condition("shown", "opposite", 0.7)
     (single,) = prompt_of(THREE, (0, 1, 2), flat, cell, 2)
     turns = prompt_of(THREE, (0, 1, 2), chat, cell, 2)
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
@@ -114,18 +116,18 @@ def test_the_forms_say_the_same_in_turns_and_in_one_message():
 
 
 def test_an_answer_of_another_model_does_not_stand_in_the_own_place():
-    turns = prompt_of(QUESTION, (1, 0), PLAIN, Cell("other", "neutral", 0.9), 0)
+    turns = prompt_of(QUESTION, (1, 0), PLAIN, Condition("other", "neutral", 0.9), 0)
     assert turns[1]["content"] == "My answer: xx"
     assert "chose B.\nAdvice model (accuracy 90% on questions like these) chose xx." in turns[2]["content"]
 
 
 def test_a_flipped_display_shows_the_rival_as_if_it_were_the_choice():
-    flipped = prompt_of(QUESTION, (0, 1), PLAIN, Cell("shown_flipped", "neutral", 0.9), 0)
-    assert flipped == prompt_of(QUESTION, (0, 1), PLAIN, Cell("shown", "neutral", 0.9), 1)
+    flipped = prompt_of(QUESTION, (0, 1), PLAIN, Condition("shown_flipped", "neutral", 0.9), 0)
+    assert flipped == prompt_of(QUESTION, (0, 1), PLAIN, Condition("shown", "neutral", 0.9), 1)
 
 
 def test_without_an_adviser_there_is_no_sentence_about_one():
-    turns = prompt_of(QUESTION, (0, 1), PLAIN, Cell("hidden", "neutral", None), 0)
+    turns = prompt_of(QUESTION, (0, 1), PLAIN, Condition("hidden", "neutral", None), 0)
     assert "Advice" not in content(turns)
     assert "%" not in content(turns)
 

@@ -67,11 +67,6 @@ class ChangeOfMind:
     odds_ratio: Estimate
 
 
-def censored_rows(trials: Trials) -> BoolArray:
-    """(trials) Whether any stage-2 reading is only a bound."""
-    return np.asarray(trials.stage_2.censored.any(axis=1))
-
-
 def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
     """All cells, those over all accuracies first.
 
@@ -79,8 +74,9 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
         trials: with at least one valid one.
         weights: (resamples, questions) from `question_weights`, for all questions of the trials.
     """
-    bare = trials.source == "choices"
-    initial, final = (np.full(len(trials), np.nan) if bare else values for values in _frames(trials))
+    initial, final = trials.initial_log_odds, trials.final_log_odds
+    if trials.source == "choices":
+        initial = final = np.full(len(trials), np.nan)
     sign = np.array([SIGN[name] for name in ADVICE])[(trials.advice[:, None] == np.array(ADVICE)).argmax(axis=1)]
     worth = np.where(sign == 0, 0.0, sign * advice_log_odds(trials.accuracy, trials.options))
     after = initial + worth
@@ -91,7 +87,7 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
         "probability": expit(final) - expit(initial),
         "log_odds": final - initial,
         "worth": worth,
-        "censored": censored_rows(trials).astype(np.float64),
+        "censored": trials.stage_2.censored.any(axis=1).astype(np.float64),
         "tie": (trials.change_of_mind == 0.5).astype(np.float64),
     }
     levels: list[float | None] = [None, *np.unique(trials.accuracy[~np.isnan(trials.accuracy)]).tolist()]
@@ -130,10 +126,6 @@ def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
         interval(hidden - shown, hidden_again - shown_again),
         interval(odds, odds_again) if usable else nothing,
     )
-
-
-def _frames(trials: Trials) -> tuple[FloatArray, FloatArray]:
-    return trials.initial_log_odds, trials.final_log_odds
 
 
 def _resampled_means(trials: Trials, masks: Sequence[BoolArray], values: FloatArray, weights: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from holdfast.confidence.experiment import ask_first
 from holdfast.confidence.latitude import DIFFERENCES, difference_of, latitude_questions
-from holdfast.confidence.plan import Design, Plan
+from holdfast.confidence.plan import Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders.interface import Responder
 from holdfast.confidence.store import Store
@@ -100,7 +100,7 @@ def find_difference(
     if not 0.5 < target < 1:
         raise ArgumentError("target", "a share between 0.5 and 1", target)
     count_of("pilot", pilot, 10)
-    design = Design(templates=(template,))
+    design = TrialDesign(templates=(template,))
     differences: FloatArray = np.zeros(0)
     right: BoolArray = np.zeros(0, bool)
     levels: Sequence[float] = DIFFERENCES

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from holdfast.bar import Bar
-from holdfast.confidence.plan import Cell, Plan
+from holdfast.confidence.plan import Condition, Plan
 from holdfast.confidence.requests import Request, first_requests, second_requests
 from holdfast.confidence.responders.interface import Answer, Ask, Responder
 from holdfast.confidence.results import Results, Units, refuse_little_mass, results_of
@@ -47,10 +47,10 @@ def run(
         tell(line)
     with store.writing(this) as record, Bar("requests", plan.requests, wanted=progress) as bar:
         known = store.answers()
-        stage = _Stage(responder, record, known, plan.design.cells, bar)
-        stage.ask(first_requests(this))
-        stage.ask(second_requests(this, Units.read(this, known).choice))
-    tell(f"{stage.sent:,} requests were answered now, {stage.kept:,} before")
+        asker = _Asker(responder, record, known, plan.design.cells, bar)
+        asker.ask(first_requests(this))
+        asker.ask(second_requests(this, Units.read(this, known).choice))
+    tell(f"{asker.sent:,} requests were answered now, {asker.kept:,} before")
     return results_of(store, this.id)
 
 
@@ -72,15 +72,15 @@ def ask_first(plan: Plan, responder: Responder, store: Store, *, progress: bool 
     this = Run(responder.backend, plan)
     with store.writing(None) as record, Bar("requests", plan.first_requests, wanted=progress) as bar:
         known = store.answers()
-        _Stage(responder, record, known, plan.design.cells, bar).ask(first_requests(this))
+        _Asker(responder, record, known, plan.design.cells, bar).ask(first_requests(this))
     return Units.read(this, known)
 
 
-class _Stage:
+class _Asker:
     """Asks what is not known, keeps every answer at once, and stops early where answers are of no use."""
 
     def __init__(
-        self, responder: Responder, record: Record, known: dict[str, Answer], cells: Sequence[Cell], bar: Bar
+        self, responder: Responder, record: Record, known: dict[str, Answer], cells: Sequence[Condition], bar: Bar
     ) -> None:
         self._responder, self._record, self._known, self._cells, self._bar = responder, record, known, cells, bar
         self.sent = self.kept = 0
@@ -116,7 +116,6 @@ class _Stage:
                     early.append(answer)
                     if len(early) == EARLY:
                         refuse_little_mass(early)
-        refuse_little_mass(early)
         if waiting:
             raise HoldfastError(f"the responder left {len(waiting)} requests without an answer")
 

@@ -28,7 +28,7 @@ Neutral = Literal["masked", "absent"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One condition of stage 2.
 
     Arguments:
@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Design:
+class TrialDesign:
     """The factors that are crossed within every question.
 
     Arguments:
@@ -76,31 +76,31 @@ class Design:
         for name, (chosen, known) in levels.items():
             if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
                 expected = f"some of {', '.join(map(str, known))}" if known else "at least one level"
-                raise ArgumentError(f"Design.{name}", f"{expected}, each once", repr(chosen))
+                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", repr(chosen))
         # 1 and 1.0 are one level, and make one run.
         object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
         if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
-            raise ArgumentError("Design.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
+            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
         if self.neutral not in ("masked", "absent"):
-            raise ArgumentError("Design.neutral", "masked or absent", repr(self.neutral))
+            raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
 
     @cached_property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[Condition, ...]:
         """All conditions of stage 2, in the order in which they are asked."""
         return tuple(
-            Cell(display, advice, accuracy)
+            Condition(display, advice, accuracy)
             for display in self.displays
             for advice in self.advice
             for accuracy in ((None,) if advice == "neutral" and self.neutral == "absent" else self.accuracies)
         )
 
 
-PILOT = Design(accuracies=(0.6, 0.9))
+PILOT = TrialDesign(accuracies=(0.6, 0.9))
 """With `PILOT_QUESTIONS` questions 1,900 requests, which are enough where log-probabilities are available."""
 
 PILOT_QUESTIONS = 50
 
-PUBLISHED = Design(displays=("shown", "hidden"))
+PUBLISHED = TrialDesign(displays=("shown", "hidden"))
 """Conditions of the published experiment, which asked 2,000 questions of one model and 500 of the others."""
 
 
@@ -147,7 +147,7 @@ class Plan:
     """
 
     questions: tuple[Question, ...]
-    design: Design = PILOT
+    design: TrialDesign = PILOT
 
     def __post_init__(self) -> None:
         check_questions(self.questions)
@@ -202,7 +202,9 @@ class Plan:
         return hashlib.sha256(json.dumps(self.to_record(), sort_keys=True).encode()).hexdigest()
 
 
-def prompt_of(question: Question, order: Sequence[int], template: Template, cell: Cell, choice: int) -> list[Message]:
+def prompt_of(
+    question: Question, order: Sequence[int], template: Template, cell: Condition, choice: int
+) -> list[Message]:
     """The conversation of one condition of stage 2, after a choice in stage 1."""
     rival = question.rival(choice)
     return second_prompt(
@@ -216,7 +218,7 @@ def prompt_of(question: Question, order: Sequence[int], template: Template, cell
     )
 
 
-def advised_option(question: Question, cell: Cell, choice: int) -> int | None:
+def advised_option(question: Question, cell: Condition, choice: int) -> int | None:
     """The option that the adviser names; `None`: none."""
     return {"same": choice, "opposite": question.rival(choice), "neutral": None}[cell.advice]
 

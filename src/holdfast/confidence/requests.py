@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.confidence.plan import Cell, prompt_of
+from holdfast.confidence.plan import Condition, prompt_of
 from holdfast.confidence.questions import LETTERS, Question
 from holdfast.confidence.responders.interface import Ask
 from holdfast.confidence.store import Keys, Run
@@ -43,7 +43,7 @@ class Request:
         options = tuple(self.question.options[option] for option in order)
         return Ask(self.key, tuple(self.messages), tuple(LETTERS[: len(order)]), options)
 
-    def about(self, cells: Sequence[Cell]) -> dict[str, Any]:
+    def about(self, cells: Sequence[Condition]) -> dict[str, Any]:
         """Words for people who read the store."""
         stage: dict[str, Any] = {"stage": 1} if self.cell < 0 else {"stage": 2, **vars(cells[self.cell])}
         order = "reversed" if self.reversed_ else "as listed"
