@@ -138,6 +138,15 @@ def test_a_back_end_without_log_probabilities_is_named_after_one_request(reply, 
         assert alternative in str(caught.value)
 
 
+def test_empty_answers_end_it_too_where_there_is_nothing_else():
+    with HostileServer(lambda *_: (200, completion(content=""))) as server:
+        answers = ChatResponder(endpoint(server, concurrency=1)).answer(asks(50))
+        assert [next(answers).problem, next(answers).problem] == ["length", "length"]
+        with pytest.raises(NoLogprobs, match="the first 3 answers are empty"):
+            next(answers)
+        assert server.requests == 3
+
+
 def test_a_single_log_probability_is_not_enough():
     choice = {"message": {"content": "A"}, "logprobs": {"content": [{"token": "A", "logprob": -0.1}]}}
     with pytest.raises(NoLogprobs, match="no others in top_logprobs"):

@@ -8,7 +8,9 @@ import math
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from holdfast.confidence.observer_server import (
     serving,
 )
 from holdfast.confidence.observers import PRESETS, Observer
-from holdfast.confidence.plan import Design, Plan
+from holdfast.confidence.plan import Plan, TrialDesign
 from holdfast.confidence.responders import ChatResponder, SimulatedResponder, SystemOneResponder, simulated_questions
 from holdfast.confidence.store import Store
 from holdfast.confidence.templates import PLAIN, first_prompt, second_prompt
@@ -38,7 +40,7 @@ for module in ("aiohttp", "starlette", "tenacity", "uvicorn"):
     pytest.importorskip(module)
 
 BOTH = SimulatedResponder(PRESETS["both"])
-SMALL = Design(displays=("shown", "hidden"), accuracies=(0.6, 0.9))
+SMALL = TrialDesign(displays=("shown", "hidden"), accuracies=(0.6, 0.9))
 PLAN = Plan(tuple(simulated_questions(6)), SMALL)
 
 
@@ -100,7 +102,9 @@ def test_the_systemone_protocol_changes_no_number(store):
 
 def test_parameters_are_recovered_over_the_network(store):
     observer = Observer(noise=0.3, bias=0.8, weight_same=0.8, weight_opposite=2.0)
-    plan = Plan(tuple(simulated_questions(30)), Design(displays=("shown", "hidden"), accuracies=(0.6, 0.7, 0.8, 0.9)))
+    plan = Plan(
+        tuple(simulated_questions(30)), TrialDesign(displays=("shown", "hidden"), accuracies=(0.6, 0.7, 0.8, 0.9))
+    )
     results = ask(ObserverServer(SimulatedResponder(observer)), store, plan, concurrency=16)
     analysis = analyze(results.trials, resamples=500)
     for estimate, truth in (
@@ -178,6 +182,38 @@ class _Same:
 
     def __init__(self, responder, backend):
         self.backend, self.answer = backend, responder.answer
+
+
+KILLED = """
+import sys
+from holdfast.confidence.experiment import run
+from holdfast.confidence.responders import ChatResponder
+from holdfast.confidence.store import Store
+from holdfast.llm import Endpoint
+from tests.confidence.test_observer_server import LARGER
+
+model = Endpoint("obs", base_url=sys.argv[2], api_key_env=None, concurrency=8)
+run(LARGER, ChatResponder(model), Store(sys.argv[1]), progress=False)
+"""
+
+ROOT = Path(__file__).parents[2]
+LARGER = Plan(tuple(simulated_questions(30)), SMALL)
+
+
+def test_three_kills_repeat_no_more_than_what_was_under_way(store):
+    server = ObserverServer(BOTH, Faults(slow=1.0, slow_s=0.005))
+    with serving(server) as base_url:
+        for most in (60, 150, 260):
+            with subprocess.Popen([sys.executable, "-c", KILLED, str(store.path), base_url], cwd=ROOT) as process:
+                while server.seen.requests < most and process.poll() is None:
+                    time.sleep(0.002)
+                process.kill()
+            assert process.returncode == -9
+        results = run(LARGER, ChatResponder(endpoint(base_url)), store, progress=False)
+    assert results.complete
+    assert server.seen.requests == LARGER.requests + server.seen.repeated
+    assert server.seen.repeated <= 3 * 8
+    assert_same(results.trials, in_process(store, LARGER))
 
 
 @pytest.mark.parametrize("faults", [Faults(no_logprobs=1.0), Faults(placeholders=True), Faults(zeros=True)])
@@ -291,7 +327,7 @@ def test_the_command_serves_until_it_is_interrupted(store):
     assert measured.mean("choice_bias") == pytest.approx(2.0, abs=1e-9)
     assert f"{plan.requests} requests ({plan.requests} with 200)" in said
     assert "24 hidden prompts held nothing of the first answer, 0 were refused" in said
-    assert process.returncode == 130
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

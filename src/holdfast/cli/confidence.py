@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
@@ -109,13 +110,12 @@ def _serve_observer(options: ServeObserver) -> int:
     server = ObserverServer(SimulatedResponder(observer, options.seed, answers), faults, key)
     with serving(server, options.host, options.port) as base_url:
         say(f"{observer}\nserves at {base_url} (chat/completions and systemone) until it is interrupted")
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end of a server
             threading.Event().wait()
-        finally:
-            seen = server.seen
-            statuses = ", ".join(f"{count} with {status}" for status, count in sorted(seen.statuses.items())) or "none"
-            say(f"{seen.requests} requests ({statuses}), {seen.most_at_once} at once at most, {seen.repeated} repeated")
-            say(f"{seen.hidden} hidden prompts held nothing of the first answer, {len(seen.leaks)} were refused")
+    seen = server.seen
+    statuses = ", ".join(f"{count} with {status}" for status, count in sorted(seen.statuses.items())) or "none"
+    say(f"{seen.requests} requests ({statuses}), {seen.most_at_once} at once at most, {seen.repeated} repeated")
+    say(f"{seen.hidden} hidden prompts held nothing of the first answer, {len(seen.leaks)} were refused")
     return OK
 
 

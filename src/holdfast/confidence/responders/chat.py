@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.confidence.extraction import SPACES, NoLogprobs, read_top_logprobs
 from holdfast.confidence.responders.endpoints import (
     FILTERED,
+    REFUSAL,
     Attempts,
     backend_of,
     is_filtered,
@@ -25,6 +26,9 @@ from holdfast.llm.completion import completion_of
 
 TOP = 5
 """Likeliest tokens that an answer names."""
+
+EMPTY_ANSWERS = 3
+"""Empty answers without log-probabilities after which it is not the prompt that is odd, if no other had any."""
 
 INSTEAD = (
     "Ask it through the systemone protocol if the server speaks it, run the model in process (huggingface), or draw "
@@ -56,7 +60,7 @@ class ChatResponder:
         self._fields: dict[str, Any] = {"logprobs": True, "top_logprobs": count_of("top", top, 1)}
         if max_tokens is not None:
             self._fields["max_tokens"] = count_of("max_tokens", max_tokens, 1)
-        self._proven = False
+        self._proven, self._nothing = False, 0
 
     @property
     def backend(self) -> Backend:
@@ -105,10 +109,13 @@ class ChatResponder:
         raw = raw_of(completion)
         problem = problem_of(completion)
         place, before = _place(completion.logprobs)
-        if place is None or problem not in ("", "empty", "length"):
-            if problem:
+        if problem in (REFUSAL, FILTERED):
+            return Answer(ask.key, problem=problem, raw=raw)
+        if place is None:
+            self._nothing += bool(problem)
+            if problem and (self._proven or self._nothing < EMPTY_ANSWERS):
                 return Answer(ask.key, problem=problem, raw=raw)
-            return self._without("it names none")
+            return self._without(f"the first {EMPTY_ANSWERS} answers are empty" if problem else "it names none")
         if not place.top:
             return self._without("it names that of the answer alone, and no others in top_logprobs")
         try:
