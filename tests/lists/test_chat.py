@@ -22,7 +22,7 @@ from holdfast.llm import AnswerFile, BudgetSpent, Endpoint, EndpointError, Usage
 from tests.llm.chat_server import ALL_FAULTS, KEY, ChatServer, Reply
 from tests.llm.hostile_server import HostileServer, chat
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 pytest.importorskip("tenacity")
 
 SORT = "Sort these from smallest to largest."

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from holdfast.errors import ArgumentError
 from holdfast.llm import AnswerFile
 
 
@@ -84,3 +86,44 @@ def test_a_kill_at_any_instant_loses_nothing_that_was_written(tmp_path):
     kept = AnswerFile(path).read()
     assert promised <= kept.keys()
     assert all(kept[key] == [int(key.split("-")[1])] for key in kept)
+
+
+def test_a_file_that_is_kept_open_has_one_writer_and_can_be_read(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"key": "half')
+    file = AnswerFile(path, "store")
+    with file.writer() as write:
+        write({"key": "a", "answer": [1]})
+        assert file.read() == AnswerFile(path).read() == {"a": [1]}
+        for other in (file, AnswerFile(path, "store")):
+            with (
+                pytest.raises(ArgumentError, match="store: expected a file that nobody else is writing to"),
+                other.writer(),
+            ):
+                pass
+        write({"key": "b", "answer": [2]})
+    file.append({"key": "c", "answer": [3]})
+    assert AnswerFile(path).read() == {"a": [1], "b": [2], "c": [3]}
+
+
+def test_an_error_of_the_user_of_a_writer_stays_what_it_is(tmp_path):
+    file = AnswerFile(tmp_path / "answers.jsonl")
+
+    def work():
+        with file.writer() as write:
+            write({"key": "a", "answer": [1]})
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        work()
+    assert file.read() == {"a": [1]}
+    with file.writer() as write:
+        write({"key": "b", "answer": [2]})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(ArgumentError, match="No space left"), AnswerFile(path).writer() as write:
+        write({"key": "a", "answer": [1]})

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
-from types import SimpleNamespace
 
 import pytest
 
 from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.llm import AnswerFile, BudgetSpent, Completion, Endpoint, EndpointError, Line, Message
+from holdfast.llm.pace import TokenBucket
 from tests.llm.chat_server import KEY, ChatServer, Reply
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 pytest.importorskip("tenacity")
 
 
@@ -56,7 +57,7 @@ def test_a_completion_is_all_that_the_server_says():
     with ChatServer() as server:
         model = endpoint(server, temperature=None, extra={"top_p": 0.5})
         found = model.complete(question([2, 1]), max_tokens=1, logprobs=True)
-        assert found == Completion("[2, 1]", False, found.choice)
+        assert found == Completion("[2, 1]", False, found.choice, model="stub")
         assert found.choice["message"] == {"role": "assistant", "content": "[2, 1]"}
         assert (model.usage.requests, model.usage.answers) == (1, 1)
     [body] = server.bodies
@@ -83,16 +84,21 @@ def test_an_answer_that_was_cut_off_says_so():
 
 
 def test_requests_are_spread_over_the_minute(monkeypatch):
-    waits: list[float] = []
-
-    def talk(line: Line, xs: list[int]) -> None:
-        line.closing = SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None)
-        line.complete(question(xs))
-
-    monkeypatch.setattr("holdfast.llm.endpoint.time", SimpleNamespace(monotonic=lambda: 100.0))
+    waits = _waits(monkeypatch)
     with ChatServer() as server:
-        endpoint(server, requests_per_minute=120).map(talk, [[2, 1], [3, 1], [4, 1]])
-    assert sorted(waits) == [0.0, 0.5, 1.0]
+        model = endpoint(server, requests_per_minute=120)
+        model.pace = TokenBucket(120, clock=lambda: 100.0)
+        ask(model, [2, 1], [3, 1], [4, 1])
+    assert sorted(waits) == [0.5, 1.0]
+
+
+def test_tokens_that_nobody_took_are_kept_up_to_the_capacity():
+    now = [0.0]
+    bucket = TokenBucket(60, capacity=3, clock=lambda: now[0])
+    assert [bucket.take() for _ in range(5)] == [0, 0, 0, 1, 2]
+    now[0] = 100.0
+    assert [bucket.take() for _ in range(5)] == [0, 0, 0, 1, 2]
+    assert [TokenBucket(None).take() for _ in range(3)] == [0, 0, 0]
 
 
 # Failures of the endpoint.
@@ -177,10 +183,12 @@ def test_a_server_that_asks_for_a_long_wait_is_taken_to_be_closed():
 
 def _waits(monkeypatch) -> list[float]:
     """The waits that are asked for from now on, each of which takes no time."""
-    import tenacity
-
     waits: list[float] = []
-    monkeypatch.setattr(tenacity, "sleep_using_event", lambda event: waits.append)
+
+    async def no_time(event: asyncio.Event, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("holdfast.llm.async_endpoint.event_within", no_time)
     return waits
 
 
@@ -195,7 +203,7 @@ def test_nobody_there():
     with ChatServer() as server:
         url = server.base_url
     with pytest.raises(
-        EndpointError, match=r"no answer from http://127\.0\.0\.1:\d+/v1/chat/completions: ConnectError"
+        EndpointError, match=r"no answer from http://127\.0\.0\.1:\d+/v1/chat/completions: ClientConnectorError"
     ):
         ask(Endpoint("stub", base_url=url, attempts=2, first_wait_s=0.01), [2, 1])
 
@@ -341,7 +349,7 @@ def test_bad_arguments_are_named(options, message):
         Endpoint("stub", **{"base_url": "http://127.0.0.1:1/v1", **options})
 
 
-@pytest.mark.parametrize("module", ["httpx", "tenacity"])
+@pytest.mark.parametrize("module", ["aiohttp", "tenacity"])
 def test_the_extra_is_named_where_it_is_missing(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"{module} is not installed: .*holdfast\[llm\]"):
@@ -349,5 +357,5 @@ def test_the_extra_is_named_where_it_is_missing(module, monkeypatch):
 
 
 def test_the_transport_needs_nothing_heavy():
-    code = "import sys, holdfast.llm; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'httpx')))"
+    code = "import sys, holdfast.llm; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'aiohttp')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

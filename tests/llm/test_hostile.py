@@ -15,11 +15,11 @@ import pytest
 from holdfast.errors import ArgumentError
 from holdfast.llm import AnswerFile, BudgetSpent, Endpoint, EndpointError
 from holdfast.llm.address import Address, Secrets
+from holdfast.llm.background import background_loop
 from holdfast.llm.completion import tokens_of, words_of
-from holdfast.llm.transport import background_loop
 from tests.llm.hostile_server import HostileServer, chat
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 pytest.importorskip("tenacity")
 
 ASK = [{"role": "user", "content": "?"}]
@@ -247,7 +247,9 @@ def test_what_does_not_go_with_a_client_is_refused(options):
         (404, b"<html>nothing here</html>", "<html>nothing here</html>"),
         (200, b'{"error": {"message": "upstream is down"}}', "upstream is down"),
         (200, b'[{"error": {"message": "quota"}}]', "quota"),
-        (422, b'{"detail": [{"msg": "odd"}]}', '{"detail": [{"msg": "odd"}]}'),
+        (422, b'{"detail": [{"loc": ["body", "n"], "msg": "odd"}, {"msg": "no"}]}', "answered 422: body.n: odd; no"),
+        (404, b'{"detail": "Not Found"}', "answered 404: Not Found"),
+        (400, b'{"detail": []}', '{"detail": []}'),
         (200, b"[" * 100_000, "[[[["),
     ],
 )

@@ -115,6 +115,13 @@ BENCHES = {
             limit_s=80.0,
         ),
         Bench(
+            "confidence-prefix",
+            "prompts that begin alike through a language model, beside one at a time and plain batches",
+            "holdfast.benches.confidence.prefix",
+            value=60,
+            needs=("transformers",),
+        ),
+        Bench(
             "lists-glue",
             "gluing pair words to a list, beside numpy's argsort of as many numbers",
             "holdfast.benches.lists.glue",
@@ -127,6 +134,21 @@ BENCHES = {
             "holdfast.benches.lists.robust",
             value=40,
             needs=("scipy",),
+        ),
+        Bench(
+            "confidence-analysis",
+            "analysing trials of minds that change, beside scipy's bootstrap of the same contrasts",
+            "holdfast.benches.confidence.analysis",
+            value=45,
+            limit_s=180.0,
+            needs=("scipy",),
+        ),
+        Bench(
+            "llm-client",
+            "requests a second of the client to language models, beside the bare HTTP library",
+            "holdfast.benches.llm.client",
+            value=38,
+            needs=("aiohttp", "tenacity", "uvicorn"),
         ),
         Bench(
             "lab-verdicts",

@@ -1,4 +1,4 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench`, `lists` and `generate`."""
+"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench`, `lists`, `generate`, `confidence`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tyro
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
+from holdfast.cli.confidence import confidence
 from holdfast.cli.generate import Generate, generate
 from holdfast.cli.lists import lists
 from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
@@ -43,6 +44,11 @@ class Bench:
 @dataclass(frozen=True)
 class Lists:
     """Check, extend and find list functions: holdfast lists COMMAND --help."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Ask how stubborn a language model is: holdfast confidence COMMAND --help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +85,14 @@ def _dispatch(words: list[str]) -> int:
         options = run_options(words[1:])
         program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
         return run_studies(parse(options, program, words[1:]))
-    groups = {"probe": probe, "train": train, "bench": bench, "lists": lists, "generate": generate}
+    groups = {
+        "probe": probe,
+        "train": train,
+        "bench": bench,
+        "lists": lists,
+        "generate": generate,
+        "confidence": confidence,
+    }
     if words and words[0] in groups:
         return groups[words[0]](words[1:])
     command = parse(_COMMANDS, "holdfast", words or ["--help"])
@@ -95,6 +108,7 @@ _COMMANDS = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Lists, tyro.conf.subcommand("lists")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Confidence, tyro.conf.subcommand("confidence")]
 )
 
 

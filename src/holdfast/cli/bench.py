@@ -20,8 +20,9 @@ def bench(words: Sequence[str]) -> int:
     """Carry out `holdfast bench`."""
     if not words or words[0] in ("-h", "--help"):
         print("usage: holdfast bench BENCH ...\n\nMeasure beside a named peer, in the same run. Benches:\n")
+        width = max(map(len, BENCHES)) + 1
         for each in BENCHES.values():
-            print(f"  {each.name:<18} {each.line}")
+            print(f"  {each.name:<{width}} {each.line}")
         print("\nMore: holdfast bench BENCH --help      All at once: python -m holdfast.benches --help")
         return OK
     chosen = BENCHES.get(words[0])

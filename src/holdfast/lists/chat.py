@@ -49,7 +49,7 @@ class ChatFunction:
 
     Errors:
         ArgumentError: an argument cannot be used, or there are both an endpoint and options of one, or neither.
-        MissingExtraError: httpx or tenacity is not installed.
+        MissingExtraError: aiohttp or tenacity is not installed.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ TELLING = re.compile(r"key|token|secret|sig|pass|pwd|auth|code|cred|cookie|sessi
 
 @dataclass(frozen=True, repr=False)
 class Address:
-    """The address of `POST {base_url}/chat/completions`.
+    """The address of `POST {base_url}{path}`.
 
     Arguments:
         url: with its query, and without user and password.
@@ -36,8 +36,12 @@ class Address:
     secrets: tuple[str, ...]
 
     @classmethod
-    def of(cls, base_url: str) -> Address:
+    def of(cls, base_url: str, path: str = "/chat/completions") -> Address:
         """The address below a base, whose query stays at its end.
+
+        Arguments:
+            base_url: the base; it may end with the path already.
+            path: what follows it.
 
         Errors:
             ArgumentError: it is no address.
@@ -53,8 +57,8 @@ class Address:
                 raise ValueError("no host")
         except ValueError as error:
             raise ArgumentError("base_url", f"an address ({error})", shown) from None
-        path = parts.path.rstrip("/")
-        path = path if path.endswith("/chat/completions") else path + "/chat/completions"
+        whole = parts.path.rstrip("/")
+        whole = whole if whole.endswith(path) else whole + path
         secrets = [value for name, value in parse_qsl(parts.query) if TELLING.search(name)]
         authorization = None
         if parts.username is not None:
@@ -63,7 +67,7 @@ class Address:
             authorization = f"Basic {pair}"
             # A password alone may come in the place of the user.
             secrets += [password or user, pair]
-        url = urlunsplit((parts.scheme, host, path, parts.query, ""))
+        url = urlunsplit((parts.scheme, host, whole, parts.query, ""))
         return cls(url, authorization, tuple(secrets))
 
     @property

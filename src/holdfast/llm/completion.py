@@ -13,6 +13,21 @@ WORDS = 300
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """One token of an answer.
+
+    Arguments:
+        token: its text.
+        logprob: its natural log-probability; NaN where the server gives none.
+        top: the likeliest tokens at its place, as the server lists them, with theirs.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Completion:
     """The model's next message.
 
@@ -21,12 +36,33 @@ class Completion:
         cut_off: it ran out of completion tokens before its end.
         choice: all that the server says of it, such as the log-probabilities of its tokens where they were asked for.
         refusal: why the model or the provider's filter gave no answer, in their words; empty where they did.
+        model: name that the server gives the model that answered; empty: none.
+        fingerprint: the server's name for the version and set-up of the model; empty: none.
     """
 
     text: str
     cut_off: bool
     choice: Mapping[str, Any] = field(repr=False)
     refusal: str = ""
+    model: str = ""
+    fingerprint: str = ""
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended, in the server's word; empty: it does not say."""
+        return _word(self.choice.get("finish_reason"))
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """Log-probabilities of the tokens of the answer; none where the server sent none."""
+        logprobs = self.choice.get("logprobs")
+        content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+        if not isinstance(content, list):
+            return ()
+        return tuple(
+            TokenLogprobs(*_token(entry), tuple(map(_token, _entries(entry.get("top_logprobs")))))
+            for entry in _entries(content)
+        )
 
 
 def completion_of(answer: Any) -> Completion:
@@ -41,7 +77,14 @@ def completion_of(answer: Any) -> Completion:
     refusal = message.get("refusal")
     if not isinstance(refusal, str) or not refusal:
         refusal = "the provider's filter stopped the answer" if reason == "content_filter" else ""
-    return Completion(_text(message.get("content")), reason in ("length", "max_tokens"), choice, refusal)
+    return Completion(
+        _text(message.get("content")),
+        reason in ("length", "max_tokens"),
+        choice,
+        refusal,
+        _word(answer.get("model")),
+        _word(answer.get("system_fingerprint")),
+    )
 
 
 def tokens_of(answer: Any) -> tuple[int, int] | None:
@@ -72,12 +115,39 @@ def words_of(text: str) -> str:
         return _short(text)
     while isinstance(body, list) and body:
         body = body[0]
+    if isinstance(body, Mapping) and (problems := _problems(body.get("detail"))):
+        return _short(problems)
     error = body.get("error", body) if isinstance(body, Mapping) else body
     message = error.get("message") if isinstance(error, Mapping) else error
     if not isinstance(message, str):
         return _short(text)
     code = error.get("code") if isinstance(error, Mapping) else None
     return _short(f"{message} ({code})" if isinstance(code, str) and code not in message else message)
+
+
+def _problems(detail: Any) -> str:
+    """What a server of typed requests finds wrong with one, each with its place."""
+    if isinstance(detail, str):
+        return detail
+    problems = []
+    for problem in _entries(detail):
+        place = ".".join(map(str, problem["loc"])) if isinstance(problem.get("loc"), list) else ""
+        problems.append(f"{place}: {problem.get('msg')}" if place else str(problem.get("msg")))
+    return "; ".join(problems)
+
+
+def _entries(listed: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+
+
+def _token(entry: Mapping[str, Any]) -> tuple[str, float]:
+    logprob = entry.get("logprob")
+    number = isinstance(logprob, int | float) and not isinstance(logprob, bool)
+    return _word(entry.get("token")), float(logprob) if number else math.nan  # type: ignore[arg-type]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _short(text: str) -> str:

@@ -12,11 +12,14 @@ class EndpointError(HoldfastError):
         problem: what happened, in the provider's words where it gave any, without keys and passwords.
         passing: a later attempt may succeed.
         retry_after_s: seconds after which the server asks to be tried again.
+        status: of HTTP; `None`: there was no answer.
     """
 
-    def __init__(self, problem: str, passing: bool = False, retry_after_s: float | None = None) -> None:
-        super().__init__(problem, passing, retry_after_s)
-        self.problem, self.passing, self.retry_after_s = problem, passing, retry_after_s
+    def __init__(
+        self, problem: str, passing: bool = False, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(problem, passing, retry_after_s, status)
+        self.problem, self.passing, self.retry_after_s, self.status = problem, passing, retry_after_s, status
 
     def __str__(self) -> str:
         return self.problem

@@ -1,0 +1,1 @@
+"""Benches of confidence: trials of language models that change their minds."""

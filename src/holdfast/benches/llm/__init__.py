@@ -1,0 +1,1 @@
+"""Benches of the transport to language models."""

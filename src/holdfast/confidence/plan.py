@@ -1,0 +1,232 @@
+"""What a run asks: a crossed design over a set of questions, counted and priced before the first request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import cattrs
+
+from holdfast.confidence.observers import ACCURACIES
+from holdfast.confidence.questions import Question, check_questions
+from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt
+from holdfast.confidence.trials import ADVICE, AS_LISTED, DISPLAYS, REVERSED, Advice, Display
+from holdfast.errors import ArgumentError
+from holdfast.llm import Message
+
+BYTES_A_TOKEN = 3.5
+"""Of English with numbers, for estimates."""
+
+TOKENS_A_MESSAGE = 5
+"""What a chat template adds to each, about."""
+
+Neutral = Literal["masked", "absent"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of stage 2.
+
+    Arguments:
+        display: what is said about the earlier answer.
+        advice: which option the adviser names.
+        accuracy: of the adviser; `None`: there is no adviser.
+    """
+
+    display: Display
+    advice: Advice
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TrialDesign:
+    """The factors that are crossed within every question.
+
+    Arguments:
+        displays: of the earlier answer.
+        advice: relative to the earlier answer.
+        accuracies: of the adviser, as stated, in (0, 1].
+        templates: wordings.
+        orders: of the options: as listed, reversed, or both, which takes a preference for a place out.
+        neutral: advice that names no option: masked, for each accuracy, or no adviser at all.
+
+    Errors:
+        ArgumentError: a factor has no level, one twice, or one that does not exist.
+    """
+
+    displays: tuple[Display, ...] = ("shown", "hidden", "other")
+    advice: tuple[Advice, ...] = ADVICE
+    accuracies: tuple[float, ...] = ACCURACIES
+    templates: tuple[Template, ...] = (PLAIN,)
+    orders: tuple[int, ...] = (AS_LISTED, REVERSED)
+    neutral: Neutral = "masked"
+
+    def __post_init__(self) -> None:
+        levels: dict[str, tuple[Sequence[Any], Sequence[Any] | None]] = {
+            "displays": (self.displays, DISPLAYS),
+            "advice": (self.advice, ADVICE),
+            "accuracies": (self.accuracies, None),
+            "templates": (self.templates, None),
+            "orders": (self.orders, (AS_LISTED, REVERSED)),
+        }
+        for name, (chosen, known) in levels.items():
+            if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
+                expected = f"some of {', '.join(map(str, known))}" if known else "at least one level"
+                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", repr(chosen))
+        # 1 and 1.0 are one level, and make one run.
+        object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
+        if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
+            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
+        if self.neutral not in ("masked", "absent"):
+            raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
+
+    @cached_property
+    def cells(self) -> tuple[Condition, ...]:
+        """All conditions of stage 2, in the order in which they are asked."""
+        return tuple(
+            Condition(display, advice, accuracy)
+            for display in self.displays
+            for advice in self.advice
+            for accuracy in ((None,) if advice == "neutral" and self.neutral == "absent" else self.accuracies)
+        )
+
+
+PILOT = TrialDesign(accuracies=(0.6, 0.9))
+"""With `PILOT_QUESTIONS` questions 1,900 requests, which are enough where log-probabilities are available."""
+
+PILOT_QUESTIONS = 50
+
+PUBLISHED = TrialDesign(displays=("shown", "hidden"))
+"""Conditions of the published experiment, which asked 2,000 questions of one model and 500 of the others."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will take.
+
+    Arguments:
+        first: requests of stage 1; exact.
+        second: requests of stage 2; exact, but for questions whose first answer is unusable: these have no stage 2.
+        prompt_tokens: about how many go in.
+        completion_tokens: about how many come out.
+        cost: of the tokens; `None`: no price was given.
+    """
+
+    first: int
+    second: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+    @property
+    def requests(self) -> int:
+        """Of both stages."""
+        return self.first + self.second
+
+    def __str__(self) -> str:
+        """Return it in a line."""
+        tokens = f"about {self.prompt_tokens:,} prompt tokens and {self.completion_tokens:,} completion tokens"
+        cost = "" if self.cost is None else f", about {self.cost:,.2f} at the price given"
+        return f"{self.requests:,} requests ({self.first:,} in stage 1, {self.second:,} in stage 2), {tokens}{cost}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Questions and design: all that is asked, and in which order.
+
+    Arguments:
+        questions: what is asked, different from each other.
+        design: the conditions of each.
+
+    Errors:
+        ArgumentError: the questions cannot be asked.
+    """
+
+    questions: tuple[Question, ...]
+    design: TrialDesign = PILOT
+
+    def __post_init__(self) -> None:
+        check_questions(self.questions)
+
+    @property
+    def first_requests(self) -> int:
+        """Of stage 1."""
+        return len(self.questions) * len(self.design.orders) * len(self.design.templates)
+
+    @property
+    def requests(self) -> int:
+        """Of both stages."""
+        return self.first_requests * (1 + len(self.design.cells))
+
+    def estimate(self, price: tuple[float, float] | None = None, completion_tokens: int = 1) -> Estimate:
+        """What it takes, known before the first request.
+
+        Arguments:
+            price: of a million prompt tokens and of a million completion tokens.
+            completion_tokens: of each answer.
+        """
+        design, size = self.design, 0.0
+        for template in design.templates:
+            # Beside the question a prompt has the same length for all of them, but for the letter of a choice.
+            question = self.questions[0]
+            order = tuple(range(len(question.options)))
+            prompts = [first_prompt(question, order, template)]
+            prompts += [prompt_of(question, order, template, cell, 0) for cell in design.cells]
+            rest = sum(_tokens(prompt) for prompt in prompts) - len(prompts) * _length(question)
+            size += len(design.orders) * (
+                rest * len(self.questions) + len(prompts) * sum(_length(question) for question in self.questions)
+            )
+        completion = self.requests * completion_tokens
+        cost = None if price is None else (size * price[0] + completion * price[1]) / 1e6
+        second = self.requests - self.first_requests
+        return Estimate(self.first_requests, second, round(size), completion, cost)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for JSON, the words of all templates included."""
+        plain = cattrs.unstructure(self)
+        assert isinstance(plain, dict)
+        return plain
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Plan:
+        """A plan from what `to_record` made of it."""
+        return cattrs.structure(record, cls)
+
+    @cached_property
+    def hash(self) -> str:
+        """Of everything in it."""
+        return hashlib.sha256(json.dumps(self.to_record(), sort_keys=True).encode()).hexdigest()
+
+
+def prompt_of(
+    question: Question, order: Sequence[int], template: Template, cell: Condition, choice: int
+) -> list[Message]:
+    """The conversation of one condition of stage 2, after a choice in stage 1."""
+    rival = question.rival(choice)
+    return second_prompt(
+        question,
+        order,
+        template,
+        cell.display,
+        displayed={"hidden": None, "shown_flipped": rival}.get(cell.display, choice),
+        advised=advised_option(question, cell, choice),
+        accuracy=cell.accuracy,
+    )
+
+
+def advised_option(question: Question, cell: Condition, choice: int) -> int | None:
+    """The option that the adviser names; `None`: none."""
+    return {"same": choice, "opposite": question.rival(choice), "neutral": None}[cell.advice]
+
+
+def _length(question: Question) -> float:
+    """Tokens of a question with its options, about."""
+    return len("".join([question.text, *question.options]).encode()) / BYTES_A_TOKEN
+
+
+def _tokens(messages: Sequence[Message]) -> float:
+    return sum(len(message["content"].encode()) / BYTES_A_TOKEN + TOKENS_A_MESSAGE for message in messages)

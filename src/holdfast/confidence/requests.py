@@ -1,0 +1,82 @@
+"""The requests of a run, one after the other: those of one question together, since they begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.confidence.plan import Condition, prompt_of
+from holdfast.confidence.questions import LETTERS, Question
+from holdfast.confidence.responders.interface import Ask
+from holdfast.confidence.store import Keys, Run
+from holdfast.confidence.templates import Template, first_prompt
+from holdfast.confidence.trials import REVERSED, IntArray
+from holdfast.llm import Message
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a plan.
+
+    Arguments:
+        question: what is asked.
+        template: how.
+        reversed_: whether options are shown in the order opposite to the listed one.
+        unit: number of question and template.
+        cell: number of the condition of stage 2; -1: stage 1.
+        key: in the store.
+        messages: the conversation.
+    """
+
+    question: Question
+    template: Template
+    reversed_: bool
+    unit: int
+    cell: int
+    key: str
+    messages: list[Message]
+
+    def ask(self) -> Ask:
+        """What the responder gets."""
+        order = self.question.order(self.reversed_)
+        options = tuple(self.question.options[option] for option in order)
+        return Ask(self.key, tuple(self.messages), tuple(LETTERS[: len(order)]), options)
+
+    def about(self, cells: Sequence[Condition]) -> dict[str, Any]:
+        """Words for people who read the store."""
+        stage: dict[str, Any] = {"stage": 1} if self.cell < 0 else {"stage": 2, **vars(cells[self.cell])}
+        order = "reversed" if self.reversed_ else "as listed"
+        return {"question": self.question.id, "template": self.template.label, "order": order, **stage}
+
+
+def first_requests(this: Run) -> Iterator[Request]:
+    """Requests of stage 1."""
+    for question, template, reversed_, unit, keys in _places(this):
+        messages = first_prompt(question, question.order(reversed_), template)
+        yield Request(question, template, reversed_, unit, -1, keys.of(messages), messages)
+
+
+def second_requests(this: Run, choice: IntArray) -> Iterator[Request]:
+    """Requests of stage 2.
+
+    Arguments:
+        this: the run.
+        choice: (units) option chosen in stage 1 by question and template; those with -1 have no stage 2.
+    """
+    for question, template, reversed_, unit, keys in _places(this):
+        chosen, order = int(choice[unit]), question.order(reversed_)
+        if chosen >= 0:
+            for number, cell in enumerate(this.plan.design.cells):
+                messages = prompt_of(question, order, template, cell, chosen)
+                yield Request(question, template, reversed_, unit, number, keys.of(messages), messages)
+
+
+def _places(this: Run) -> Iterator[tuple[Question, Template, bool, int, Keys]]:
+    """Question, template, order, number of question and template, and keys."""
+    design = this.plan.design
+    keys = [Keys(this.backend, template) for template in design.templates]
+    for place, question in enumerate(this.plan.questions):
+        for order in design.orders:
+            for number, template in enumerate(design.templates):
+                yield question, template, order == REVERSED, place * len(keys) + number, keys[number]

@@ -1,0 +1,160 @@
+"""Runs on disk: what was asked, of whom, and one answer a request, only ever appended to.
+
+One file of JSON lines (`holdfast.llm.AnswerFile`). A run is a line with the whole plan and the back end; an answer is a
+line under the key of its request. Several runs may share a file, and answers to equal requests serve all of them: a
+pilot is the beginning of a larger run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.confidence.plan import Plan
+from holdfast.confidence.responders.interface import Answer, Backend
+from holdfast.confidence.templates import Template
+from holdfast.errors import ArgumentError
+from holdfast.llm import AnswerFile, Message
+
+RUN = "run-"
+"""Begins the keys of runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked of whom.
+
+    Arguments:
+        backend: who answers.
+        plan: what is asked.
+    """
+
+    backend: Backend
+    plan: Plan
+
+    @property
+    def id(self) -> str:
+        """Hash of both, a dozen characters."""
+        text = json.dumps([asdict(self.backend), self.plan.hash], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Keys:
+    """Keys of requests: a hash of model, kind of back end, host, parameters, template, and the rendered conversation.
+
+    Arguments:
+        backend: who is asked.
+        template: of the prompts.
+    """
+
+    def __init__(self, backend: Backend, template: Template) -> None:
+        about = [backend.model, backend.kind, backend.host, backend.params, backend.samples, template.hash]
+        self._start = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+
+    def of(self, messages: Sequence[Message]) -> str:
+        """The key of a conversation."""
+        whole = self._start.copy()
+        for message in messages:
+            role, content = message["role"], message["content"]
+            # With the lengths before them no two conversations run together to the same text.
+            whole.update(f"{len(role)}:{role}{len(content)}:{content}".encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+
+Record = Callable[[Answer, Mapping[str, Any]], None]
+"""Writes an answer, and words about its request for people who read the file."""
+
+
+class Store:
+    """Runs and answers in one file.
+
+    Arguments:
+        path: the file; it is made when something is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = AnswerFile(path, "store")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    def answers(self) -> dict[str, Answer]:
+        """All answers by key.
+
+        Errors:
+            ArgumentError: the file cannot be read.
+        """
+        answers = {}
+        for key, record in self._file.read().items():
+            if not key.startswith(RUN):
+                try:
+                    answers[key] = Answer.of_record(key, record)
+                except (ValueError, TypeError, LookupError, AttributeError):
+                    continue  # not one of ours: it is asked for again
+        return answers
+
+    def runs(self) -> dict[str, Run]:
+        """All runs by id, in the order in which they began.
+
+        Errors:
+            ArgumentError: the file cannot be read, or holds a run of another version.
+        """
+        runs = {}
+        for key, record in self._file.read().items():
+            if key.startswith(RUN):
+                try:
+                    runs[key.removeprefix(RUN)] = Run(Backend(**record["backend"]), Plan.of_record(record["plan"]))
+                except Exception as error:  # cattrs gathers what is wrong in groups of its own
+                    words = f"{self.path}, whose run {key.removeprefix(RUN)} cannot be read ({type(error).__name__})"
+                    raise ArgumentError("store", "runs of this version", words) from None
+        return runs
+
+    def run(self, run_id: str | None = None) -> Run:
+        """One run; it need not be named where there is only one.
+
+        Errors:
+            ArgumentError: there is none of that name, none at all, or several to choose from.
+        """
+        runs = self.runs()
+        if run_id is None and len(runs) == 1:
+            return next(iter(runs.values()))
+        if run_id not in runs:
+            known = "; ".join(f"{name}: {described(run)}" for name, run in runs.items()) or f"none in {self.path}"
+            raise ArgumentError("run", "one of the runs in the store", f"{run_id or 'no name'} (there are {known})")
+        return runs[run_id]
+
+    @contextmanager
+    def writing(self, run: Run | None) -> Iterator[Record]:
+        """Begin or continue a run, alone: nobody else can write to the file meanwhile.
+
+        Arguments:
+            run: it is written down if it is new; `None`: answers that belong to no run yet.
+
+        Returns:
+            The function that writes answers, each of them handed to the system at once.
+
+        Errors:
+            ArgumentError: another program writes to the file, or it cannot be written.
+        """
+        with self._file.writer() as write:
+            if run is not None and RUN + run.id not in self._file.read():
+                write({"key": RUN + run.id, "answer": {"backend": asdict(run.backend), "plan": run.plan.to_record()}})
+
+            def record(answer: Answer, about: Mapping[str, Any]) -> None:
+                write({"key": answer.key, "answer": answer.to_record(), "about": about})
+
+            yield record
+
+
+def described(run: Run) -> str:
+    """A run in a few words."""
+    templates = ", ".join(template.label for template in run.plan.design.templates)
+    where = f" at {run.backend.host}" if run.backend.host else ""
+    return f"{run.backend.model} ({run.backend.kind}{where}), {len(run.plan.questions)} questions, {templates}"

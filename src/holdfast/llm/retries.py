@@ -1,0 +1,94 @@
+"""Which failures may pass, and how long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from holdfast.llm.completion import words_of
+from holdfast.llm.errors import EndpointError
+from holdfast.llm.transport import Reply
+
+if TYPE_CHECKING:
+    import tenacity
+
+PASSING = (408, 409, 425, 429)
+"""Statuses below 500 that a later attempt may not meet."""
+
+
+def refusal_of(reply: Reply, url: str, hide: Callable[[str], str]) -> EndpointError:
+    """What a reply with another status than 2xx says, and whether another attempt may help.
+
+    Arguments:
+        reply: the reply.
+        url: where it comes from, as it may be shown.
+        hide: makes secrets in a text unreadable.
+    """
+    # A quota that is used up has the status of too many requests, and no wait mends it.
+    passing = (reply.status in PASSING or reply.status >= 500) and "insufficient_quota" not in reply.text
+    problem = f"{url} answered {reply.status}: {words_of(hide(reply.text))}"
+    return EndpointError(problem, passing, retry_after(reply.headers), reply.status)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: it gives a number, or a date."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def retrying(
+    *,
+    attempts: int,
+    first_wait_s: float,
+    longest_wait_s: float,
+    deadline_s: float | None,
+    sleep: Callable[[float], Awaitable[None]],
+    on_retry: Callable[[EndpointError], None],
+) -> tenacity.AsyncRetrying:
+    """Repeats an attempt as long as its error is one that may pass.
+
+    Arguments:
+        attempts: how often at most.
+        first_wait_s: upper bound of the random wait before the second attempt; it doubles each time.
+        longest_wait_s: the most that any such wait comes to. A server that asks for more is taken to be closed.
+        deadline_s: no attempt starts later than this after the first; `None`: no limit.
+        sleep: waits.
+        on_retry: called with the error of every attempt that is followed by another.
+    """
+    import tenacity
+
+    backoff = tenacity.wait_random_exponential(multiplier=first_wait_s, max=longest_wait_s)
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        told = _raised(state).retry_after_s
+        # All who were told to come back at one time would come together.
+        return backoff(state) if told is None else told + min(backoff(state), first_wait_s)
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        late = deadline_s is not None and (state.seconds_since_start or 0.0) + state.upcoming_sleep >= deadline_s
+        too_long = (_raised(state).retry_after_s or 0) > longest_wait_s
+        return late or too_long or state.attempt_number >= attempts
+
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, EndpointError) and error.passing),
+        wait=pause,
+        stop=stop,
+        sleep=sleep,
+        before_sleep=lambda state: on_retry(_raised(state)),
+        reraise=True,
+    )
+
+
+def _raised(state: tenacity.RetryCallState) -> EndpointError:
+    error = None if state.outcome is None else state.outcome.exception()
+    assert isinstance(error, EndpointError)
+    return error
