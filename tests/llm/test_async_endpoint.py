@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -98,6 +99,29 @@ def test_items_are_taken_when_their_turn_comes():
             listen()
         assert len(taken) <= 7, "those before it, it, and one beside it"
         assert sorted(answered) == [number for number in taken if number != 5], "what was under way has come"
+
+
+def test_what_is_not_used_yet_counts_as_under_way():
+    async def ask(model, number):
+        return await model.complete(question(number))
+
+    with ChatServer() as server:
+        for used, _ in enumerate(endpoint(server, concurrency=3).each(ask, range(8))):
+            time.sleep(0.02)
+            assert server.requests <= used + 3
+        assert server.requests == 8
+
+    async def main():
+        async with endpoint(server, concurrency=3).open() as model:
+            used = 0
+            async for _ in model.each(lambda number: model.complete(question(number)), range(8)):
+                await asyncio.sleep(0.02)
+                assert server.requests <= used + 3
+                used += 1
+
+    with ChatServer() as server:
+        asyncio.run(main())
+        assert server.requests == 8
 
 
 def test_who_stops_listening_ends_the_rest():

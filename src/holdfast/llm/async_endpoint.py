@@ -139,20 +139,23 @@ class AsyncEndpoint:
             items: the items; they are taken when their turn comes.
 
         Returns:
-            Numbers of items and results, as they come. After a failure those of requests that were under way come
+            Numbers of items and results, as they come. A result counts as under way until the next one is asked for,
+            so that no more than `concurrency` can be lost. After a failure those of requests that were under way come
             too, and then the error.
 
         Errors:
             What `ask` raises.
         """
         numbered = enumerate(items)
-        results: asyncio.Queue[tuple[int, Result] | None] = asyncio.Queue()
+        results: asyncio.Queue[tuple[int, Result, asyncio.Event] | None] = asyncio.Queue()
         errors: list[BaseException] = []
 
         async def work() -> None:
             try:
                 while not self._closing.is_set() and (taken := next(numbered, None)) is not None:
-                    results.put_nowait((taken[0], await ask(taken[1])))
+                    used = asyncio.Event()
+                    results.put_nowait((taken[0], await ask(taken[1]), used))
+                    await used.wait()
             except BaseException as error:
                 errors.append(error)
                 self.end()
@@ -167,7 +170,8 @@ class AsyncEndpoint:
                 if result is None:
                     ended += 1
                 else:
-                    yield result
+                    yield result[:2]
+                    result[2].set()
         finally:
             for worker in workers:
                 worker.cancel()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from holdfast.llm.async_endpoint import AsyncEndpoint
-from holdfast.llm.background import in_thread, running
+from holdfast.llm.background import background_loop, in_thread, running
 from holdfast.llm.completion import Completion
 from holdfast.llm.errors import EndpointError
 from holdfast.llm.settings import EndpointSettings, Message
@@ -101,11 +101,16 @@ class Endpoint(EndpointSettings):
         """
         model = self.open()
         results: queue.SimpleQueue[tuple[int, Result] | None] = queue.SimpleQueue()
+        unused = asyncio.Semaphore(self.concurrency)
+
+        async def ask_one(item: Item) -> Result:
+            await unused.acquire()
+            return await ask(model, item)
 
         async def work() -> None:
             try:
                 async with model:
-                    async for result in model.each(lambda item: ask(model, item), items):
+                    async for result in model.each(ask_one, items):
                         results.put(result)
             finally:
                 results.put(None)
@@ -113,6 +118,7 @@ class Endpoint(EndpointSettings):
         with running(work(), model.end) as future:
             while (result := results.get()) is not None:
                 yield result
+                background_loop().call_soon_threadsafe(unused.release)
             future.result()
 
 

@@ -98,7 +98,8 @@ class HttpTransport:
                 return Reply(response.status, text, headers)
         except (aiohttp.ClientError, OSError, ValueError, LookupError, RuntimeError) as error:
             words = self._secrets.hide(f"{type(error).__name__} {error}".rstrip())
-            raise EndpointError(f"no answer from {shown}: {words}", True) from None
+            for_good = isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL)
+            raise EndpointError(f"no answer from {shown}: {words}", not for_good) from None
 
     async def close(self) -> None:
         if self._session is not None:
