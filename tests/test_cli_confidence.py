@@ -143,6 +143,37 @@ def test_a_model_behind_an_endpoint_is_probed(folder: Path, backend: str) -> Non
     assert ask("confidence", "analyze", "confidence.jsonl", "--json", cwd=folder)[1] == out
 
 
+def test_a_spent_budget_ends_the_command_and_the_same_command_goes_on(folder: Path) -> None:
+    for module in ("aiohttp", "starlette", "tenacity", "uvicorn"):
+        pytest.importorskip(module)
+    from holdfast.confidence.observer_server import ObserverServer, latitude_answers, serving
+
+    server = ObserverServer(SimulatedResponder(PRESETS["both"], answers=latitude_answers()))
+    with serving(server) as base_url:
+        words = ("probe", "confidence", "--model", "obs", "--base-url", base_url, "--count", "4", "--pilot")
+        status, out, err = ask(*words, "--max-requests", "60", cwd=folder)
+        assert (status, out) == (2, "")
+        assert err.splitlines()[-1].startswith("holdfast: error: ")
+        assert server.seen.requests == 60
+        status, _, err = ask(*words, cwd=folder)
+    assert status == 0, err
+    assert server.seen.requests == 4 * 2 * 19
+
+
+def test_a_server_without_log_probabilities_ends_the_command_after_one_request(folder: Path) -> None:
+    for module in ("aiohttp", "starlette", "tenacity", "uvicorn"):
+        pytest.importorskip(module)
+    from holdfast.confidence.observer_server import Faults, ObserverServer, serving
+
+    server = ObserverServer(SimulatedResponder(PRESETS["both"]), Faults(no_logprobs=1.0))
+    with serving(server) as base_url:
+        words = ("probe", "confidence", "--model", "obs", "--base-url", base_url)
+        status, out, err = ask(*words, cwd=folder)
+    assert (status, out) == (2, "")
+    assert "answers 200 without log-probabilities" in err.splitlines()[-1]
+    assert server.seen.requests == 1
+
+
 def test_status_1_if_a_bias_was_found_and_that_is_wanted(folder: Path) -> None:
     words = ("probe", "confidence", *SMALL, "--questions", "cards.jsonl", "--fail-on-bias")
     status, _, err = ask(*words, "--observer", "choice_supportive", "--set", "noise=0.1", cwd=folder)
@@ -222,6 +253,8 @@ def test_fuse_is_bayes(tmp_path: Path) -> None:
         ("probe confidence --observer both --target-accuracy .8 --questions cards.jsonl", "expected the latitudes"),
         ("probe confidence --observer both --accuracies 70", "expected shares above 0 and up to 1"),
         ("probe confidence --observer both --explain --json", "--explain: expected a report for people"),
+        ("probe confidence tiny --backend sampled", "--backend: expected --model, which alone has such an option"),
+        ("probe confidence --observer both --dtype float32", "--dtype: expected a model, which alone has"),
         ("probe confidence --observer cheerful", "--observer"),
         ("confidence analyze none.jsonl", "STORE: expected a file that the probe wrote"),
         ("confidence analyze cards.jsonl", "run: expected one of the runs in the store"),

@@ -63,7 +63,8 @@ class ConfidenceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        return {"verdict": self.verdict, "asked": self.asked, "run": list(self.warnings), **self.analysis.to_dict()}
+        about = {"verdict": self.verdict, "asked": self.asked, "run_warnings": list(self.warnings)}
+        return {**about, **self.analysis.to_dict()}
 
     def plot(self, ax: Axes) -> None:
         """Draw how often minds are changed, by advice and by what is shown of the earlier answer.

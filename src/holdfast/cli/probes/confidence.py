@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,13 +48,23 @@ class EndpointFlags:
     max_requests: int | None = None
     """Stop after this many requests; answers are kept, and the same command goes on."""
     price: tuple[float, float] | None = None
-    """Of a million prompt tokens and of a million completion tokens, for the estimate."""
+    """Of a million prompt tokens and of a million completion tokens."""
     max_cost: float | None = None
     """Stop once tokens have cost this much."""
 
 
 @dataclass(frozen=True)
-class ConfidenceProbe(EndpointFlags, ReportOptions):
+class LocalFlags:
+    """How a model in process is loaded."""
+
+    device: str | None = None
+    """Where a model in process runs; CUDA if there is any unless given."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of its weights; auto: as they are stored."""
+
+
+@dataclass(frozen=True)
+class ConfidenceProbe(LocalFlags, EndpointFlags, ReportOptions):
     """Ask whether a language model clings to its own answers, and how much it is swayed by advice."""
 
     target: tyro.conf.Positional[str | None] = None
@@ -144,6 +154,11 @@ def _check(options: ConfidenceProbe) -> None:
         raise ArgumentError("--model", "the name of the model, as there is a --base-url", "none")
     if len(given) != 1:
         raise ArgumentError("TARGET", "one of a model, --model and --observer", " and ".join(given) or "none")
+    for flags, who, place in ((EndpointFlags, "--model", options.model), (LocalFlags, "a model", options.target)):
+        for flag in fields(flags):
+            if place is None and getattr(options, flag.name) != flag.default:
+                name = f"--{flag.name.replace('_', '-')}"
+                raise ArgumentError(name, f"{who}, which alone has such an option", given[0])
     if options.set and options.observer is None:
         raise ArgumentError("--set", "an --observer that has parameters", given[0])
     if options.explain and options.json:
@@ -246,7 +261,9 @@ def _local(options: ConfidenceProbe) -> HuggingFaceResponder:
     if not sys.stderr.isatty():
         require("transformers.utils.logging", "hf").disable_progress_bar()
     assert options.target is not None
-    return HuggingFaceResponder.load(options.target, chat_template_kwargs=_template_kwargs(options))
+    return HuggingFaceResponder.load(
+        options.target, device=options.device, dtype=options.dtype, chat_template_kwargs=_template_kwargs(options)
+    )
 
 
 def _template_kwargs(options: ConfidenceProbe) -> dict[str, bool]:
