@@ -78,7 +78,7 @@ def test_difficulty_is_chosen_before_and_asked_once(folder: Path) -> None:
     words = ("probe", "confidence", "--observer", "bayes", "--target-accuracy", "0.75", *SMALL)
     status, out, err = ask(*words, cwd=folder)
     assert status == 0, err
-    assert "right answers (100 questions, " in err
+    assert err.index("at most 200 requests to find the difficulty, and then 380 ") < err.index("(100 questions, ")
     assert "10 questions, plain" in " ".join(out.split())
     assert ask(*words, cwd=folder)[:2] == (0, out)
     assert REQUESTS < lines(folder / "confidence.jsonl") <= REQUESTS + 200 + 1

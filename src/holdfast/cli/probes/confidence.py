@@ -207,15 +207,17 @@ def _samples(options: ConfidenceProbe) -> int:
 def _tell_cost(options: ConfidenceProbe, plan: Plan) -> None:
     """What a dry run says."""
     cost = plan.estimate(options.price, samples=_samples(options))
-    before = 0 if options.target_accuracy is None else 2 * PILOT_OF_DIFFICULTY * _samples(options)
+    before = 0 if options.target_accuracy is None else _requests_for_difficulty(options)
     if options.json:
         known = {"requests": cost.requests, "first": cost.first, "second": cost.second, "before": before}
         tokens = {"prompt_tokens": cost.prompt_tokens, "completion_tokens": cost.completion_tokens, "cost": cost.cost}
         say(jsonlib.dumps({**known, **tokens}, indent=1))
         return
-    if before:
-        say(f"at most {before:,} requests to find the difficulty, and then")
-    say(cost)
+    say(f"at most {before:,} requests to find the difficulty, and then\n{cost}" if before else cost)
+
+
+def _requests_for_difficulty(options: ConfidenceProbe) -> int:
+    return 2 * PILOT_OF_DIFFICULTY * _samples(options)
 
 
 def _of_difficulty(
@@ -224,6 +226,8 @@ def _of_difficulty(
     """As many latitudes, of the difficulty at which the model is right as often as wanted."""
     from holdfast.confidence import TEMPLATES, find_difference, latitude_questions
 
+    after = _plan(options, _questions(options), form).estimate(options.price, samples=_samples(options))
+    _tell(f"at most {_requests_for_difficulty(options):,} requests to find the difficulty, and then {after}")
     template = replace(TEMPLATES[options.wordings[0]], form=form)
     difficulty = find_difference(
         responder, store, target, pilot=PILOT_OF_DIFFICULTY, seed=options.seed + 1, template=template
