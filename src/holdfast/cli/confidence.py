@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json as jsonlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, Commands, choose, say
+from holdfast.cli.parsing import OK, Commands, ReportOptions, choose, say
 from holdfast.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from holdfast.confidence import Observer, Trials
+    from holdfast.probes.confidence import ConfidenceReport
 
 Preset = Literal[
     "bayes",
@@ -82,23 +87,162 @@ class ServeObserver:
     faults: Annotated[ServerFaults, tyro.conf.arg(name="fault")] = field(default_factory=ServerFaults)
 
 
-def _serve_observer(options: ServeObserver) -> int:
-    from holdfast.confidence.observer_server import Faults, ObserverServer, latitude_answers, serving
-    from holdfast.confidence.observers import PRESETS
-    from holdfast.confidence.questions import read_questions
-    from holdfast.confidence.responders.simulated import SimulatedResponder
+@dataclass(frozen=True)
+class Analyze(ReportOptions):
+    """Say what a store shows, without asking anybody: the report of the probe, from its answers so far."""
 
-    changes: dict[str, float] = {}
-    names = [parameter.name for parameter in dataclasses.fields(PRESETS[options.preset])]
-    for word in options.set:
+    store: tyro.conf.Positional[Path]
+    """File that holdfast probe confidence wrote, or trials that --export or simulate --output wrote."""
+    run: str | None = None
+    """Which run, where the store has several."""
+    export: Path | None = None
+    """File to write the trials to, as JSON lines, a column on each."""
+    seed: int = 0
+    """Of the draws of questions that intervals come from."""
+    explain: bool = False
+    """Say below the report what its words mean."""
+
+
+@dataclass(frozen=True)
+class Simulate(ReportOptions):
+    """Analyse trials of an observer whose biases are known, made on the spot."""
+
+    preset: tyro.conf.Positional[Preset] = "both"
+    """Who answers: an ideal Bayesian observer, or one with a bias."""
+    set: tuple[str, ...] = ()
+    """Parameters of the observer that are to differ from the preset's, as NAME=NUMBER, for example bias=2 noise=0.1."""
+    questions: int = 200
+    """How many."""
+    accuracies: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    """Of the adviser, as stated."""
+    seed: int = 0
+    """Of the evidence and the noise."""
+    output: Path | None = None
+    """File to write the trials to, which holdfast confidence analyze reads."""
+    explain: bool = False
+    """Say below the report what its words mean."""
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Weigh advice outside of the model: what a probability becomes by it, after Bayes."""
+
+    probability: tyro.conf.Positional[float]
+    """That the model gave its own answer, on a question of two options."""
+    advice: tyro.conf.Positional[Literal["same", "opposite", "neutral"]]
+    """Whether the adviser names that answer, the other one, or none."""
+    accuracy: tyro.conf.Positional[float]
+    """How often the adviser is right, as a share."""
+    temperature: float = 1.0
+    """Of the model, as the report on it gives it: its log-odds are divided by that."""
+    json: bool = False
+    """Print JSON."""
+
+
+def observer_of(preset: str, changes: Sequence[str]) -> Observer:
+    """An observer from a preset and words such as `bias=2`.
+
+    Errors:
+        ArgumentError: a word is no parameter with a number.
+    """
+    from holdfast.confidence.observers import PRESETS
+
+    values: dict[str, float] = {}
+    names = [parameter.name for parameter in dataclasses.fields(PRESETS[preset])]
+    for word in changes:
         name, _, value = word.partition("=")
         try:
-            changes[name] = float(value)
+            values[name] = float(value)
         except ValueError:
             raise ArgumentError("--set", "NAME=NUMBER", word) from None
         if name not in names:
             raise ArgumentError("--set", f"one of {', '.join(names)}", name)
-    observer = dataclasses.replace(PRESETS[options.preset], **changes)
+    return dataclasses.replace(PRESETS[preset], **values)
+
+
+def show_report(options: ReportOptions, report: ConfidenceReport, explain: bool) -> None:
+    """Print a report, and below it what its words mean where that is wanted.
+
+    Errors:
+        ArgumentError: it is wanted beside JSON.
+    """
+    if explain and options.json:
+        raise ArgumentError("--explain", "a report for people", "--json")
+    options.show(report)
+    if explain:
+        say(f"\n{report.explain()}")
+
+
+def _analyze(options: Analyze) -> int:
+    from holdfast.confidence import Store, analyze, read_trials, results_of, write_trials
+    from holdfast.probes.confidence import ConfidenceReport, report_of_results
+
+    if not options.store.is_file():
+        raise ArgumentError("STORE", "a file that the probe wrote", f"{options.store}, which is not there")
+    if _holds_trials(options.store):
+        if options.run is not None:
+            raise ArgumentError("--run", "none, as these are trials and no store", options.run)
+        trials = read_trials(options.store)
+        report = ConfidenceReport(analyze(trials, seed=options.seed), f"Trials in {options.store}.")
+    else:
+        results = results_of(Store(options.store), options.run)
+        trials, report = results.trials, report_of_results(results, seed=options.seed)
+    if options.export is not None:
+        _write(write_trials, trials, options.export, "--export")
+    show_report(options, report, options.explain)
+    return OK
+
+
+def _holds_trials(path: Path) -> bool:
+    """Whether a file begins as those of `write_trials` do."""
+    from holdfast.confidence.trials_file import FORMAT
+
+    with path.open("rb") as file:
+        return FORMAT.encode() in file.readline(200)
+
+
+def _simulate(options: Simulate) -> int:
+    from holdfast.confidence import analyze, simulate, write_trials
+    from holdfast.probes.confidence import ConfidenceReport
+
+    observer = observer_of(options.preset, options.set)
+    trials = simulate(observer, options.questions, options.seed, accuracies=options.accuracies)
+    if options.output is not None:
+        _write(write_trials, trials, options.output, "--output")
+    report = ConfidenceReport(analyze(trials, seed=options.seed), f"Truth: {observer}.")
+    show_report(options, report, options.explain)
+    return OK
+
+
+def _write(write: Callable[[Trials, Path], None], trials: Trials, path: Path, flag: str) -> None:
+    try:
+        write(trials, path)
+    except OSError as error:
+        raise ArgumentError(flag, "a path to write to", f"{path} ({error.strerror})") from error
+
+
+def _fuse(options: Fuse) -> int:
+    from scipy.special import expit, logit
+
+    from holdfast.confidence import fuse
+
+    if not 0 < options.probability < 1:
+        raise ArgumentError("PROBABILITY", "a share above 0 and below 1", options.probability)
+    fused = float(fuse(logit(options.probability), options.advice, options.accuracy, options.temperature))
+    probability, keep = float(expit(fused)), fused >= 0
+    if options.json:
+        say(jsonlib.dumps({"probability": probability, "log_odds": fused, "keep": keep}))
+    else:
+        say(f"{probability:.4f} (log-odds {fused:+.3f}): {'keep' if keep else 'give up'} the answer")
+    return OK
+
+
+def _serve_observer(options: ServeObserver) -> int:
+    from holdfast.confidence.observer_server import Faults, ObserverServer, latitude_answers, serving
+    from holdfast.confidence.questions import read_questions
+    from holdfast.confidence.responders.simulated import SimulatedResponder
+
+    observer = observer_of(options.preset, options.set)
     key = os.environ.get(options.key_env, "") if options.key_env else ""
     if options.key_env and not key:
         raise ArgumentError("--key-env", "an environment variable that holds a key", f"{options.key_env}, not set")
@@ -119,7 +263,12 @@ def _serve_observer(options: ServeObserver) -> int:
     return OK
 
 
-COMMANDS: Commands = {"serve-observer": (ServeObserver, _serve_observer)}
+COMMANDS: Commands = {
+    "analyze": (Analyze, _analyze),
+    "fuse": (Fuse, _fuse),
+    "serve-observer": (ServeObserver, _serve_observer),
+    "simulate": (Simulate, _simulate),
+}
 
 
 def confidence(words: Sequence[str]) -> int:

@@ -94,8 +94,9 @@ def choose(group: str, kind: str, title: str, commands: Commands, words: Sequenc
     """
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: holdfast {group} {kind.upper()} ...\n\n{title}:\n")
+        width = max(12, *map(len, commands))
         for name, (options, _) in commands.items():
-            print(f"  {name:<12} {(options.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<{width}} {(options.__doc__ or '').splitlines()[0]}")
         print(f"\nMore: holdfast {group} {kind.upper()} --help")
         return OK
     if words[0] not in commands:

@@ -105,7 +105,7 @@ PUBLISHED = TrialDesign(displays=("shown", "hidden"))
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PlanCost:
     """What a plan will take.
 
     Arguments:
@@ -162,12 +162,15 @@ class Plan:
         """Of both stages."""
         return self.first_requests * (1 + len(self.design.cells))
 
-    def estimate(self, price: tuple[float, float] | None = None, completion_tokens: int = 1) -> Estimate:
+    def estimate(
+        self, price: tuple[float, float] | None = None, completion_tokens: int = 1, samples: int = 1
+    ) -> PlanCost:
         """What it takes, known before the first request.
 
         Arguments:
             price: of a million prompt tokens and of a million completion tokens.
             completion_tokens: of each answer.
+            samples: requests for each reading, where answers are drawn and counted.
         """
         design, size = self.design, 0.0
         for template in design.templates:
@@ -180,10 +183,11 @@ class Plan:
             size += len(design.orders) * (
                 rest * len(self.questions) + len(prompts) * sum(_length(question) for question in self.questions)
             )
-        completion = self.requests * completion_tokens
+        size *= samples
+        first, both = self.first_requests * samples, self.requests * samples
+        completion = both * completion_tokens
         cost = None if price is None else (size * price[0] + completion * price[1]) / 1e6
-        second = self.requests - self.first_requests
-        return Estimate(self.first_requests, second, round(size), completion, cost)
+        return PlanCost(first, both - first, round(size), completion, cost)
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON, the words of all templates included."""

@@ -28,12 +28,14 @@ class Verdict:
             `under_weights_opposite`, `goes_against_opposite`, `over_weights_same`, `under_weights_same`,
             `goes_against_same`, `asymmetric`; empty: nothing was found.
         sentence: the same in plain words.
+        value: of the estimate; NaN: it is not known.
         p_adjusted: after Holm's correction; NaN: it could not be judged.
     """
 
     name: str
     flag: str
     sentence: str
+    value: float
     p_adjusted: float
 
 
@@ -51,7 +53,7 @@ def judge(estimates: Mapping[str, Estimate], p_values: Mapping[str, float]) -> t
         entry = estimates[name]
         departs = adjusted[name] < LEVEL and entry.excludes(ideal) and abs(entry.value - ideal) > NEGLIGIBLE
         flag = _flag(name, entry) if departs else ""
-        verdicts.append(Verdict(name, flag, _sentence(name, flag, entry), adjusted[name]))
+        verdicts.append(Verdict(name, flag, _sentence(name, flag, entry), entry.value, adjusted[name]))
     return tuple(verdicts)
 
 
@@ -75,7 +77,7 @@ def wald_p_values(model: ChoiceModel) -> tuple[dict[str, Estimate], dict[str, fl
 
 
 def summary(verdicts: tuple[Verdict, ...], refusal: str, questions: int) -> str:
-    """One plain sentence: what is wrong, and what to try.
+    """One plain sentence: what is wrong, how much, and what to try.
 
     Arguments:
         verdicts: from `judge`.
@@ -92,7 +94,7 @@ def summary(verdicts: tuple[Verdict, ...], refusal: str, questions: int) -> str:
         text = f"No departure from an ideal Bayesian observer was found in {questions} questions"
         left = f" ({', '.join(_WORDS[name] for name in unjudged)} could not be judged)" if unjudged else ""
         return f"{text}{left}."
-    parts = [_SUMMARY[verdict.flag] for verdict in flagged]
+    parts = [_SUMMARY[verdict.flag].format(verdict.value) for verdict in flagged]
     said = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
     remedies = list(dict.fromkeys(remedy for verdict in flagged if (remedy := _remedy(verdict.flag))))
     return f"The model {said}{'; try ' + ' and '.join(remedies) if remedies else ''}."
@@ -123,18 +125,19 @@ _WORDS = {
 }
 
 _SUMMARY = {
-    "clings": "clings to its own earlier answer",
-    "backs_away": "backs away from its own earlier answer",
-    "own_answer": "trusts an answer more for being its own",
-    "others_answer": "trusts an answer more for being another model's",
-    "over_weights_opposite": "over-weights contradicting advice",
-    "under_weights_opposite": "under-weights contradicting advice",
-    "over_weights_same": "over-weights agreeing advice",
-    "under_weights_same": "under-weights agreeing advice",
-    "goes_against_opposite": "stays all the more when contradicted",
-    "goes_against_same": "is put off by agreement",
-    "asymmetric": "weighs contradicting and agreeing advice differently",
+    "clings": "clings to its own earlier answer ({:+.2f} log-odds)",
+    "backs_away": "backs away from its own earlier answer ({:+.2f} log-odds)",
+    "own_answer": "trusts an answer more for being its own ({:+.2f})",
+    "others_answer": "trusts an answer more for being another model's ({:+.2f})",
+    "over_weights_opposite": "over-weights contradicting advice ({:.2f} times its worth)",
+    "under_weights_opposite": "under-weights contradicting advice ({:.2f} times its worth)",
+    "over_weights_same": "over-weights agreeing advice ({:.2f} times its worth)",
+    "under_weights_same": "under-weights agreeing advice ({:.2f} times its worth)",
+    "goes_against_opposite": "stays all the more when contradicted ({:.2f} times what the advice is worth)",
+    "goes_against_same": "is put off by agreement ({:.2f} times what the advice is worth)",
+    "asymmetric": "weighs contradicting advice {:.2f} times as much as agreeing advice",
 }
+"""With the value of the estimate in braces."""
 
 _HIDE, _FUSE = "hiding the earlier answer (mask_own_answer)", "weighing advice outside of the model (fuse)"
 

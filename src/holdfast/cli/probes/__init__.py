@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cli.parsing import Commands, choose
-from holdfast.cli.probes import lists, rat, sharpness
+from holdfast.cli.probes import confidence, lists, rat, sharpness
 
 PROBES: Commands = {
+    "confidence": (confidence.ConfidenceProbe, confidence.run),
     "lists": (lists.ListsProbe, lists.run),
     "rat": (rat.RATProbe, rat.run),
     "sharpness": (sharpness.SharpnessProbe, sharpness.run),

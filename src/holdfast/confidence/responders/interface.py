@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from holdfast.confidence.extraction import OptionReading
 from holdfast.confidence.trials import Source
@@ -123,6 +123,7 @@ class Answer:
         )
 
 
+@runtime_checkable
 class Responder(Protocol):
     """A language model, or what stands in for one."""
 
