@@ -105,6 +105,8 @@ def _standard_library(texts: int, size: int) -> list[bytes]:
 def _model(target: str) -> torch.nn.Module:
     """Load a model."""
     transformers = require("transformers", "hf")
+    import holdfast.models.language  # noqa: F401  (makes our own models known to transformers)
+
     if target.startswith((".", "/")) and not Path(target).is_dir():
         raise ArgumentError(
             "TARGET", "file.py:name, module:name, or a transformers model", f"{target}, which is no folder"
