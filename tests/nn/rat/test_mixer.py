@@ -214,3 +214,12 @@ def _unchecked(*tensors, **options):
 def test_sizes_that_do_not_fit_are_named(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         RAT(**arguments)
+
+
+def test_a_state_of_another_layer_is_refused():
+    x = numbers(1, 5, 24)
+    _, state = mixer("rat")(x)
+    with pytest.raises(ArgumentError, match=r"heads, head_dim, chunk_size, rope_theta of \(4, 6, 3, 10000.0\)"):
+        mixer("rat-adaptive")(x, state)
+    with pytest.raises(ArgumentError, match="state: expected a running state in torch.float32, got one in torch.float64"):
+        mixer("rat").float()(x.float(), state)

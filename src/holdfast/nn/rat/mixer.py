@@ -164,6 +164,9 @@ class RAT(nn.Module):
         theirs = (*state.running_key.shape[1:], state.chunk_size, state.rope_theta)
         if ours != theirs:
             raise ArgumentError("state", f"heads, head_dim, chunk_size, rope_theta of {ours}", f"of {theirs}")
+        wide = torch.promote_types(self.out_proj.weight.dtype, torch.float32)
+        if state.running_key.dtype != wide:
+            raise ArgumentError("state", f"a running state in {wide}", f"one in {state.running_key.dtype}")
         return state
 
     def _mixed(
