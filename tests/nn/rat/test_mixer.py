@@ -221,5 +221,5 @@ def test_a_state_of_another_layer_is_refused():
     _, state = mixer("rat")(x)
     with pytest.raises(ArgumentError, match=r"heads, head_dim, chunk_size, rope_theta of \(4, 6, 3, 10000.0\)"):
         mixer("rat-adaptive")(x, state)
-    with pytest.raises(ArgumentError, match="state: expected a running state in torch.float32, got one in torch.float64"):
+    with pytest.raises(ArgumentError, match=r"a running state in torch\.float32, got one in torch\.float64"):
         mixer("rat").float()(x.float(), state)
