@@ -8,6 +8,12 @@ import os
 # Several processes run tests side by side, and threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Triton reads it when it is imported, by whatever test comes first: without a GPU kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 with contextlib.suppress(ImportError):
     import beartype  # noqa: F401
     from jaxtyping import install_import_hook
