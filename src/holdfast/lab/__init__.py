@@ -1,5 +1,6 @@
 """The lab: runs studies in parallel, stores what they measure, judges their claims and writes the report."""
 
+from holdfast.lab.combined import all_of, within
 from holdfast.lab.loading import depends_on
 from holdfast.lab.results import Failure, Results
 from holdfast.lab.study import Figure, Paper, Part, Study
@@ -33,10 +34,12 @@ __all__ = [
     "Study",
     "Trial",
     "Verdict",
+    "all_of",
     "depends_on",
     "equivalent",
     "exact",
     "mean_of",
     "paired_difference",
     "unusable",
+    "within",
 ]

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.lab import Evidence, Outcome, Record, Results, Trial
-from holdfast.lab.results import Values
+from holdfast.lab import Outcome, Record, Results, Trial
 from holdfast.lab.trial import as_outcome
 from holdfast.studies.rat import cost, language, needles, positions
-from holdfast.studies.rat.judging import all_of, within
 from holdfast.studies.rat.study import study
 from tests.studies.rat.toy import TOY
 from tests.studies.tools import judged
@@ -247,35 +245,6 @@ def test_claims_are_inconclusive_where_values_scatter() -> None:
     }
     few = {name: str(verdict.status) for name, verdict in judged(study, made_up(seeds=2)).items()}
     assert {status for name, status in few.items() if not name.startswith("cost-cache")} == {"inconclusive"}
-
-
-def evidence(p_value: float | None, favours: bool = True) -> Evidence:
-    return Evidence(favours=favours, p_value=p_value, n=3, test="t", reason="" if p_value is not None else "lost")
-
-
-@pytest.mark.parametrize(
-    ("links", "p_value", "favours"),
-    [
-        ([(0.01, True), (0.03, True)], 0.03, True),
-        ([(0.01, True), (None, True)], None, True),
-        ([(0.01, True), (0.004, False), (0.9, False)], 0.012, False),
-        ([(None, True), (0.4, False)], 0.8, False),
-    ],
-)
-def test_all_of(links: list[tuple[float | None, bool]], p_value: float | None, favours: bool) -> None:
-    answer = all_of([evidence(*link) for link in links])
-    assert answer.p_value == (None if p_value is None else pytest.approx(p_value))
-    assert answer.favours == favours
-
-
-@pytest.mark.parametrize(("shift", "favours", "below"), [(0.0, True, 0.01), (5.0, False, 0.01), (2.4, True, 1.0)])
-def test_within(shift: float, favours: bool, below: float) -> None:
-    values = Values({seed: 15.0 + shift + 0.1 * (seed - 2) for seed in range(5)})
-    answer = within(values, 12.8, 18.4, "ratio")
-    assert answer.favours == favours
-    assert answer.p_value is not None
-    assert answer.p_value < below
-    assert answer.effect == pytest.approx(15.0 + shift)
 
 
 def test_figures_of_results_made_by_hand() -> None:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference, progress
+from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, paired_difference, progress
 from holdfast.lab.figures import draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.rat.arms import style
 from holdfast.studies.rat.corpus import corpus_of, validation_windows
-from holdfast.studies.rat.judging import all_of
 from holdfast.studies.rat.text_models import TextModels, losses, trained
 
 if TYPE_CHECKING:

@@ -12,13 +12,12 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference, progress
+from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, paired_difference, progress
 from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
 from holdfast.studies.rat.arms import Shape, backbone_of, style
 from holdfast.studies.rat.haystacks import VALUES_OF, Haystacks, Vocabulary, sample_haystacks
-from holdfast.studies.rat.judging import all_of
 from holdfast.studies.rat.paper import NOT_SHOWN
 from holdfast.studies.rat.streams import TEST, TRAIN, WEIGHTS
 from holdfast.studies.rat.training import Recipe, precision, train

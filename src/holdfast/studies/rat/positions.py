@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, paired_difference, progress
+from holdfast.lab import (
+    Claim,
+    Evidence,
+    Figure,
+    Outcome,
+    Part,
+    Results,
+    Trial,
+    all_of,
+    mean_of,
+    paired_difference,
+    progress,
+)
 from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.studies.rat.arms import style
 from holdfast.studies.rat.corpus import corpus_of, validation_windows
-from holdfast.studies.rat.judging import all_of
 from holdfast.studies.rat.paper import NOT_SHOWN
 from holdfast.studies.rat.text_models import TRAINING_SHARE, TextModels, losses, trained
 

@@ -1,12 +1,12 @@
-"""Tests that several claims of this study share."""
+"""Evidence that is put together from that of several statements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from holdfast.lab import Evidence, mean_of
-from holdfast.lab.results import Values
+from holdfast.errors import ArgumentError
+from holdfast.lab.verdict import BySeed, Evidence, mean_of
 
 
 def all_of(links: Sequence[Evidence]) -> Evidence:
@@ -14,7 +14,12 @@ def all_of(links: Sequence[Evidence]) -> Evidence:
 
     All must be shown, so that the largest p-value needs no correction (an intersection-union test); one that is
     contradicted is enough against all, and each could have been that one.
+
+    Arguments:
+        links: of the statements, at least one.
     """
+    if not links:
+        raise ArgumentError("links", "evidence of at least one statement", "none")
     against = [link for link in links if link.p_value is not None and not link.favours]
     if against:
         worst = min(against, key=lambda link: link.p_value or 0.0)
@@ -24,7 +29,7 @@ def all_of(links: Sequence[Evidence]) -> Evidence:
     return replace(worst, test=f"{worst.test}; the weakest of {len(links)}") if worst.test else worst
 
 
-def within(values: Values, low: float, high: float, name: str) -> Evidence:
+def within(values: BySeed, low: float, high: float, name: str) -> Evidence:
     """Evidence that a mean over seeds lies between two numbers: two one-sided tests.
 
     Arguments:
