@@ -211,6 +211,7 @@ class Recorder:
                 return None
             top = name.partition(".")[0]
             if top in self._foreign and path is not None:
+                self._watch(spec.loader)  # a library may load its modules only once they are used
                 return spec
             origin = spec.origin if spec.has_location else None
             where = os.path.realpath(origin) if origin else ""
@@ -232,7 +233,11 @@ class Recorder:
 
     def _watch(self, loader: Any) -> None:
         """Let a library's import leave the random states alone, and what it sets count as its own."""
-        if self.slate is not None and type(loader) in (SourceFileLoader, ExtensionFileLoader):
+        if (
+            self.slate is not None
+            and not self.slate.in_library
+            and type(loader) in (SourceFileLoader, ExtensionFileLoader)
+        ):
             execute, slate = loader.exec_module, self.slate
 
             def watched(module: ModuleType) -> None:

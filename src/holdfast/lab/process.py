@@ -59,7 +59,7 @@ class Slate:
         self._threads = 0, 0  # Python's and the system's
         self._under_way: list[dict[str, Any]] = []  # as the process was when files of the project began to load
         self._spent = ""
-        self._in_library = False
+        self.in_library = False
 
     def settle(self) -> None:
         """The code that computes trials has been loaded: this is what the process is to be before each of them."""
@@ -110,11 +110,11 @@ class Slate:
 
     @contextlib.contextmanager
     def importing_library(self) -> Iterator[None]:
-        """A library is first imported: its own settings are to be what it makes them now, and it draws nothing."""
-        if self._in_library:
+        """A library is first imported, or a module of it: its settings are what it makes them, and it draws nothing."""
+        if self.in_library:
             yield
             return
-        self._in_library = True
+        self.in_library = True
         before = _look()
         state = random.getstate()
         try:
@@ -122,7 +122,7 @@ class Slate:
         finally:
             self._seed_libraries()
             random.setstate(state)
-            self._in_library = False
+            self.in_library = False
             now = _look()
             if self._clean is not None:
                 for name, value in now.items():

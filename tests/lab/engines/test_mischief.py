@@ -91,9 +91,12 @@ study = Study("kept", "?", {"quick": Config(seeds=3)}, trials, run)
 
 
 def test_a_trial_that_does_nothing_odd_keeps_its_worker(tmp_path: Path) -> None:
-    """Though its first one imports a file of the project, and that a library with settings and random states."""
+    """Though its first one imports a file of the project, and that libraries with settings and random states.
+
+    A module of one of them, which loads by itself, changes how the process warns.
+    """
     (tmp_path / "kept_helper.py").write_text(
-        "import numpy\ndef draw(): return numpy.random.random()\n", encoding="utf-8"
+        "import numpy, scipy, scipy.sparse\ndef draw(): return numpy.random.random()\n", encoding="utf-8"
     )
     (tmp_path / "kept.py").write_text(KEPT, encoding="utf-8")
     study = find(str(tmp_path / "kept.py"))
