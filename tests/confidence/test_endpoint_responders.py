@@ -243,6 +243,12 @@ def test_a_probability_of_zero_is_a_bound():
     assert answer.scores == (0.0, math.log(LEAST))
 
 
+def test_a_tiny_probability_is_no_bound():
+    [answer], _ = systemone(choice(x=1.0, y=1e-14))
+    assert answer.missing == ()
+    assert answer.scores == pytest.approx((0.0, math.log(1e-14)))
+
+
 def test_a_refusal_is_a_problem_of_one_request():
     [answer], _ = systemone({"model": "m", "answers": {"answer": {"type": "refusal"}}})
     assert (answer.problem, answer.scores) == ("refusal", ())

@@ -116,6 +116,6 @@ def _read(ask: Ask, answer: Any) -> Answer:
     if not (values >= 0).all() or not abs(values.sum() - 1) <= ROUNDING:
         raise ValueError("no probabilities")
     missing = tuple(int(place) for place in np.flatnonzero(values == 0))
-    reading = OptionReading(np.log(np.maximum(values, LEAST)), math.nan, missing)
+    reading = OptionReading(np.log(np.where(values == 0, LEAST, values)), math.nan, missing)
     tokens = sorted(zip(ask.options, map(float, reading.scores), strict=True), key=lambda option: -option[1])
     return Answer.of_reading(ask.key, reading, tokens=tuple(tokens), raw=raw)
