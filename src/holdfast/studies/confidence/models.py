@@ -251,7 +251,6 @@ CLAIMS = (
         0.0,
         "greater",
         "no bias towards another model's answer",
-        headline=True,
     ),
     _claim(
         "models-contradiction",

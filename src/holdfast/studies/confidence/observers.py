@@ -186,6 +186,7 @@ CLAIMS = (
         _named,
         paper=OURS,
         family="observers",
+        scale="laptop",
     ),
 )
 

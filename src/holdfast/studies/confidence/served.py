@@ -48,7 +48,7 @@ class ServedConfig:
 
 def trials(config: ConfidenceStudyConfig) -> Iterator[Trial[ServedConfig]]:
     """One trial a way."""
-    for seed in list(config.seed_range)[: config.served_seeds]:
+    for seed in list(config.seed_range)[: config.model_seeds]:
         for way in config.served.ways:
             yield Trial(seed, config.served, {"way": way}, cost=3.0)
 

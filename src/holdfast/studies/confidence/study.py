@@ -30,7 +30,7 @@ class ConfidenceStudyConfig(Config):
         served: an observer behind a server.
         fusion: advice that is weighed outside of the model.
         models: language models of your own.
-        served_seeds: how many seeds, from the first on, ask the server.
+        model_seeds: how many seeds, from the first on, train models and ask servers, which takes longest.
     """
 
     observers: ObserversConfig = field(default_factory=ObserversConfig)
@@ -38,7 +38,7 @@ class ConfidenceStudyConfig(Config):
     served: ServedConfig = field(default_factory=ServedConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
-    served_seeds: int = 3
+    model_seeds: int = 3
 
 
 # Settings were chosen on seeds 0 to 9; verdicts come from seeds that nobody has looked at.
@@ -50,7 +50,7 @@ SCALES = {
         traps=TrapsConfig(questions=60),
         served=ServedConfig(questions=12),
         fusion=FusionConfig(cases=20_000),
-        served_seeds=1,
+        model_seeds=1,
     ),
     "laptop": ConfidenceStudyConfig(seeds=60, first_seed=100),
     "gpu": ConfidenceStudyConfig(seeds=60, first_seed=100),
