@@ -1,15 +1,16 @@
-"""Pictures of an analysis, each into axes that are passed in."""
+"""Pictures of an analysis, each into axes that are passed in; those that studies draw too take the numbers alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdfast.confidence.analysis import Analysis
+from holdfast.confidence.analysis import Analysis, Update
 from holdfast.confidence.cells import Cell
-from holdfast.confidence.trials import ADVICE, DISPLAYS
+from holdfast.confidence.trials import DISPLAYS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,9 @@ NAMES = {
 
 COLOURS = {"shown": "C0", "hidden": "C1", "other": "C2", "shown_flipped": "C3"}
 
+Where = tuple[str, str]
+"""A display and a kind of advice."""
+
 
 def plot_change_of_mind(analysis: Analysis, axes: Axes) -> None:
     """Share of changed minds by advice and display, with 95 % intervals over questions; marks: an ideal observer.
@@ -35,11 +39,11 @@ def plot_change_of_mind(analysis: Analysis, axes: Axes) -> None:
         axes: Matplotlib axes to draw into.
     """
     cells = _over_accuracies(analysis)
-    places = _bars(axes, cells, {key: _rate(cell) for key, cell in cells.items()})
-    ideal = [(place, 100 * cells[key].ideal_change_of_mind) for key, place in places.items()]
-    _mark_ideal(axes, [point for point in ideal if not math.isnan(point[1])])
-    axes.set_ylabel("minds changed, %")
-    axes.set_ylim(bottom=0)
+    bars_of_changes(
+        axes,
+        {where: _rate(cell) for where, cell in cells.items()},
+        {where: 100 * cell.ideal_change_of_mind for where, cell in cells.items()},
+    )
 
 
 def plot_confidence_change(analysis: Analysis, axes: Axes) -> None:
@@ -54,9 +58,7 @@ def plot_confidence_change(analysis: Analysis, axes: Axes) -> None:
         _say(axes, "bare choices have no confidence")
         return
     heights = {k: (c.probability_change, c.probability_error, c.probability_error) for k, c in cells.items()}
-    _bars(axes, cells, heights)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_ylabel("change of confidence in the first answer")
+    bars_of_confidence(axes, heights)
 
 
 def plot_updates(analysis: Analysis, axes: Axes) -> None:
@@ -71,25 +73,9 @@ def plot_updates(analysis: Analysis, axes: Axes) -> None:
         return
     # Reported log-odds of one side of the diagonal mean nothing as long as their scale is unknown.
     unit = analysis.temperature.value if analysis.temperature.known else 1.0
-    for side, sign, label, colour in (("same", 1, "agreement", "C2"), ("opposite", -1, "contradiction", "C3")):
-        points = [update for update in analysis.updates if update.advice == side]
-        if not points:
-            continue
-        x = np.array([sign * update.ideal for update in points])
-        y = np.array([update.observed.value for update in points]) * sign / unit
-        reach = np.array([[u.observed.value - u.observed.low, u.observed.high - u.observed.value] for u in points]).T
-        axes.errorbar(x, y, yerr=np.maximum(reach, 0) / unit, fmt="o-", color=colour, markersize=4, label=label)
-        for update, place, height in zip(points, x, y, strict=True):
-            if not update.ideal:
-                continue
-            where: dict[str, Any] = {"xytext": (5 * sign, -3), "ha": "left" if sign > 0 else "right"}
-            axes.annotate(f"{update.accuracy:.0%}", (place, height), textcoords="offset points", fontsize=7, **where)
-    low, high = axes.get_xlim()
-    axes.plot([low, high], [low, high], color=GREY, linestyle="--", label="ideal", zorder=0)
-    axes.set_xlabel("what the advice is worth, log-odds")
+    lines_of_updates(axes, analysis.updates, unit)
     kind = "calibrated" if analysis.temperature.known else "reported"
     axes.set_ylabel(f"change of {kind} log-odds")
-    axes.legend(frameon=False, fontsize="small", loc="upper left")
 
 
 def plot_reliability(analysis: Analysis, axes: Axes) -> None:
@@ -144,7 +130,66 @@ def plot_ownership(analysis: Analysis, axes: Axes) -> None:
     axes.set_ylabel("log-odds added, against hidden")
 
 
-def _over_accuracies(analysis: Analysis) -> dict[tuple[str, str], Cell]:
+def bars_of_changes(
+    axes: Axes, heights: Mapping[Where, tuple[float, float, float]], ideal: Mapping[Where, float]
+) -> None:
+    """Shares of changed minds as groups of bars, with a dash for an ideal observer that gave the same first answers.
+
+    Arguments:
+        axes: to draw into.
+        heights: by display and advice: share in percent, and how far its interval reaches down and up.
+        ideal: shares of an ideal observer in percent; NaN: not known.
+    """
+    places = _bars(axes, heights)
+    points = [(place, ideal[where]) for where, place in places.items() if not math.isnan(ideal.get(where, math.nan))]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, linestyle="none", marker="_", markersize=12, color="black", label="ideal observer")
+        axes.legend(frameon=False, fontsize="small")
+    axes.set_ylabel("minds changed, %")
+    axes.set_ylim(bottom=0)
+
+
+def bars_of_confidence(axes: Axes, heights: Mapping[Where, tuple[float, float, float]]) -> None:
+    """Changes of the probability of the first answer as groups of bars.
+
+    Arguments:
+        axes: to draw into.
+        heights: by display and advice: the change, and how far its interval reaches down and up.
+    """
+    _bars(axes, heights)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylabel("change of confidence in the first answer")
+
+
+def lines_of_updates(axes: Axes, updates: Sequence[Update], unit: float = 1.0) -> None:
+    """Observed against ideal changes of log-odds, agreement up and contradiction down, and the diagonal.
+
+    Arguments:
+        axes: to draw into.
+        updates: at least one.
+        unit: that observed changes are divided by.
+    """
+    for side, sign, label, colour in (("same", 1, "agreement", "C2"), ("opposite", -1, "contradiction", "C3")):
+        points = [update for update in updates if update.advice == side]
+        if not points:
+            continue
+        x = np.array([sign * update.ideal for update in points])
+        y = np.array([update.observed.value for update in points]) * sign / unit
+        reach = np.array([[u.observed.value - u.observed.low, u.observed.high - u.observed.value] for u in points]).T
+        axes.errorbar(x, y, yerr=np.maximum(reach, 0) / unit, fmt="o-", color=colour, markersize=4, label=label)
+        for update, place, height in zip(points, x, y, strict=True):
+            if not update.ideal:
+                continue
+            where: dict[str, Any] = {"xytext": (5 * sign, -3), "ha": "left" if sign > 0 else "right"}
+            axes.annotate(f"{update.accuracy:.0%}", (place, height), textcoords="offset points", fontsize=7, **where)
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color=GREY, linestyle="--", label="ideal", zorder=0)
+    axes.set_xlabel("what the advice is worth, log-odds")
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
+
+
+def _over_accuracies(analysis: Analysis) -> dict[Where, Cell]:
     return {(cell.display, cell.advice): cell for cell in analysis.cells if cell.accuracy is None}
 
 
@@ -153,17 +198,14 @@ def _rate(cell: Cell) -> tuple[float, float, float]:
     return 100 * rate.value, 100 * (rate.value - rate.low), 100 * (rate.high - rate.value)
 
 
-def _bars(
-    axes: Axes, cells: dict[tuple[str, str], Cell], heights: dict[tuple[str, str], tuple[float, float, float]]
-) -> dict[tuple[str, str], float]:
+def _bars(axes: Axes, heights: Mapping[Where, tuple[float, float, float]]) -> dict[Where, float]:
     """Groups of bars, one a kind of advice; where each stands."""
-    displays = [display for display in DISPLAYS if any(key[0] == display for key in cells)]
-    kinds = [advice for advice in ("opposite", "same", "neutral") if any(key[1] == advice for key in cells)]
-    assert set(kinds) <= set(ADVICE)
+    displays = _in_order(DISPLAYS, (display for display, _ in heights))
+    kinds = _in_order(("opposite", "same", "neutral"), (advice for _, advice in heights))
     width = 0.8 / len(displays)
-    places: dict[tuple[str, str], float] = {}
+    places: dict[Where, float] = {}
     for number, display in enumerate(displays):
-        keys = [(display, advice) for advice in kinds if (display, advice) in cells]
+        keys = [(display, advice) for advice in kinds if (display, advice) in heights]
         at = [kinds.index(advice) + (number - (len(displays) - 1) / 2) * width for _, advice in keys]
         value, down, up = (np.array([heights[key][k] for key in keys]) for k in range(3))
         reach = np.maximum(np.array([down, up]), 0)
@@ -175,12 +217,11 @@ def _bars(
     return places
 
 
-def _mark_ideal(axes: Axes, points: list[tuple[float, float]]) -> None:
-    """A dash for an ideal observer with the same first answers."""
-    if points:
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, linestyle="none", marker="_", markersize=12, color="black", label="ideal observer")
-        axes.legend(frameon=False, fontsize="small")
+def _in_order(known: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Those of the known names that are there."""
+    there = set(names)
+    assert there <= set(known)
+    return [name for name in known if name in there]
 
 
 def _say(axes: Axes, text: str) -> None:

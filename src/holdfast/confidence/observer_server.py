@@ -1,8 +1,9 @@
-"""A simulated observer behind a real HTTP server, to try everything on before an endpoint is paid for.
+"""An observer behind a real HTTP server, to try everything on before an endpoint is paid for.
 
-It speaks the chat protocol with log-probabilities and the systemone protocol, sees nothing but the text of a request,
-and makes the mistakes of real servers where it is told to. A prompt that hides the earlier answer is put together
-anew from question, order, template, accuracy and the adviser's letter; one that differs in a byte is refused.
+The observer is a simulated one, or any other responder: a model in process then answers as one behind an endpoint. The
+server speaks the chat protocol with log-probabilities and the systemone protocol, sees nothing but the text of a
+request, and makes the mistakes of real servers where it is told to. A prompt that hides the earlier answer is put
+together anew from question, order, template, accuracy and the adviser's letter; one that differs in a byte is refused.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast.confidence.extraction import OptionReading
 from holdfast.confidence.latitude import cities, degrees, latitude_questions
 from holdfast.confidence.questions import LETTERS, Question
-from holdfast.confidence.responders.simulated import SimulatedResponder
-from holdfast.confidence.templates import Template, read_prompt, second_prompt
+from holdfast.confidence.responders.interface import Answer, Ask, Responder
+from holdfast.confidence.responders.simulated import BOTH_FORMS
+from holdfast.confidence.templates import ReadPrompt, Template, read_prompt, second_prompt
 from holdfast.errors import ArgumentError, require
 from holdfast.llm import Message
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MASS = 0.98
-"""Share of probability on the labels; the rest is on other words."""
+"""Share of probability on the labels of an observer that knows no other words; the rest is put on such."""
 
 WITH_SPACE = 0.1
 """Share of a label's probability that goes to the token with a space before it."""
@@ -137,15 +138,29 @@ class ObserverServer:
         responder: who answers.
         faults: what goes wrong.
         key: which every request must bring; empty: none.
+        templates: wordings of the prompts that are answered.
+        mass: what probabilities of labels are multiplied with. 1 for a responder that gives other words some of its
+            probability itself, as language models do: the tokens listed then have its own.
 
     Errors:
         MissingExtraError: starlette is not installed.
     """
 
-    def __init__(self, responder: SimulatedResponder, faults: Faults | None = None, key: str = "") -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        faults: Faults | None = None,
+        key: str = "",
+        *,
+        templates: Sequence[Template] = BOTH_FORMS,
+        mass: float = MASS,
+    ) -> None:
         require("starlette", "serving")
+        if not 0 < mass <= 1:
+            raise ArgumentError("mass", "a share above 0 and up to 1", mass)
         self.seen = Seen()
         self._responder, self._faults, self._key = responder, faults or Faults(), key
+        self._templates, self._mass = templates, mass
         self._times: Counter[str] = Counter()
         self._answered: set[str] = set()
         self._under_way = 0
@@ -218,14 +233,14 @@ class ObserverServer:
         odd = sorted(set(body) - FIELDS)
         if odd:
             raise self._leak(f"fields {', '.join(odd)}")
-        reading, labels = self._read(body["messages"])
-        tokens = _tokens(reading, labels)[: min(int(body.get("top_logprobs", 0)), faults.top)]
+        answer, labels = self._read(body["messages"])
+        tokens = _tokens(answer, labels, self._mass)[: min(int(body.get("top_logprobs", 0)), faults.top)]
         if faults.lower_case:
             tokens = [(token.lower(), value) for token, value in tokens]
         made_up = -9999.0 if faults.placeholders else 0.0
         if faults.placeholders or faults.zeros:
             tokens = [(token, made_up) for token, _ in tokens]
-        best = labels[int(reading.scores.argmax())]
+        best = labels[answer.scores.index(max(answer.scores))]
         written = [(best.lower() if faults.lower_case else best, 0.0)]
         written += [(")", -0.01), (" because", -0.5)] if faults.extra_tokens else []
         message: dict[str, Any] = {"role": "assistant", "content": "".join(token for token, _ in written)}
@@ -259,8 +274,8 @@ class ObserverServer:
         odd = sorted(set(body) - {"model", "state", "questions"})
         if odd:
             raise self._leak(f"fields {', '.join(odd)}")
-        reading, labels = self._read([{"role": "user", "content": state}])
-        shares = {label: math.exp(score) for label, score in zip(labels, reading.scores, strict=True)}
+        answer, labels = self._read([{"role": "user", "content": state}])
+        shares = {label: math.exp(score) for label, score in zip(labels, answer.scores, strict=True)}
         total = sum(shares.values())
         answers: dict[str, Any] = {}
         for asked, question in body["questions"].items():
@@ -284,15 +299,22 @@ class ObserverServer:
             "usage": _usage(len(state), 0, "input_tokens", "output_tokens"),
         }
 
-    def _read(self, messages: Sequence[Message]) -> tuple[OptionReading, str]:
+    def _read(self, messages: Sequence[Message]) -> tuple[Answer, str]:
         """What the observer says, and the labels, once the prompt is seen to hold nothing that it must not."""
-        problem = hidden_leak(messages, self._responder.templates)
+        problem = hidden_leak(messages, self._templates)
         if problem is not None:
             if problem:
                 raise self._leak(problem)
             self.seen.hidden += 1
-        reading = self._responder.read(messages)
-        return reading, LETTERS[: len(reading.scores)]
+        known = _known(messages, self._templates)
+        if known is None:
+            raise ArgumentError("messages", "a prompt of one of the templates", json.dumps(list(messages))[:300])
+        options = known[0].options
+        labels = LETTERS[: len(options)]
+        (answer,) = self._responder.answer([Ask("", tuple(messages), tuple(labels), options)])
+        if answer.problem:
+            raise ValueError(f"no reading: {answer.problem}")
+        return answer, labels
 
     def _leak(self, problem: str) -> ArgumentError:
         self.seen.leaks.append(problem)
@@ -321,39 +343,49 @@ def hidden_leak(messages: Sequence[Message], templates: Sequence[Template]) -> s
     Returns:
         Words about what differs; empty: nothing does; `None`: it is no such prompt.
     """
+    known = _known(messages, templates)
+    if known is None or known[0].display != "hidden":
+        return None
+    prompt, template = known
+    pure = second_prompt(
+        Question("", prompt.text, prompt.options),
+        range(len(prompt.options)),
+        template,
+        "hidden",
+        displayed=None,
+        advised=prompt.advised,
+        accuracy=prompt.accuracy,
+    )
+    return "" if pure == list(messages) else f"a hidden prompt with more than it may hold: {json.dumps(messages)}"
+
+
+def _known(messages: Sequence[Message], templates: Sequence[Template]) -> tuple[ReadPrompt, Template] | None:
+    """What a prompt says, and in which wording; `None`: in none of them."""
     for template in templates:
         prompt = read_prompt(messages, template)
-        if prompt is None:
-            continue
-        if prompt.display != "hidden":
-            return None
-        pure = second_prompt(
-            Question("", prompt.text, prompt.options),
-            range(len(prompt.options)),
-            template,
-            "hidden",
-            displayed=None,
-            advised=prompt.advised,
-            accuracy=prompt.accuracy,
-        )
-        return "" if pure == list(messages) else f"a hidden prompt with more than it may hold: {json.dumps(messages)}"
+        if prompt is not None:
+            return prompt, template
     return None
 
 
-def _tokens(reading: OptionReading, labels: str) -> list[tuple[str, float]]:
-    """Likeliest tokens at the place of the answer, from the likeliest; a label of which only a bound is known lacks."""
-    shown = [place for place in range(len(labels)) if place not in reading.missing]
+def _tokens(answer: Answer, labels: str, mass: float) -> list[tuple[str, float]]:
+    """Likeliest tokens at the place of the answer, from the likeliest; a label of which only a bound is known lacks.
+
+    What labels leave is spread over other words.
+    """
+    scores = [score + math.log(mass) for score in answer.scores]
     tokens = [
-        (space + labels[place], float(reading.scores[place]) + math.log(MASS * share))
-        for place in shown
+        (space + labels[place], score + math.log(share))
+        for place, score in enumerate(scores)
+        if place not in answer.missing
         for space, share in (("", 1 - WITH_SPACE), (" ", WITH_SPACE))
     ]
-    left = 1 - MASS
-    for word in OTHER_WORDS:
+    left = 1 - math.fsum(map(math.exp, scores))
+    for word in OTHER_WORDS if left > 0 else ():
         left /= 2
         tokens.append((word, math.log(left)))
-    if reading.missing:
-        bound = min(float(reading.scores[place]) for place in reading.missing) + math.log(MASS)
+    if answer.missing:
+        bound = min(scores[place] for place in answer.missing)
         tokens = [(token, value) for token, value in tokens if value > bound] + [("...", bound)]
     return sorted(tokens, key=lambda token: -token[1])
 
