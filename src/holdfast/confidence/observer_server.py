@@ -343,18 +343,20 @@ def hidden_leak(messages: Sequence[Message], templates: Sequence[Template]) -> s
 def _tokens(reading: OptionReading, labels: str) -> list[tuple[str, float]]:
     """Likeliest tokens at the place of the answer, from the likeliest; a label of which only a bound is known lacks."""
     shown = [place for place in range(len(labels)) if place not in reading.missing]
+    # A label that is missing has its share beside what is listed, as large as that of the last token: with the labels
+    # alone both fit into 1.
+    unseen = [math.exp(float(reading.scores[place])) for place in reading.missing]
+    mass = 1 / (1 + min(unseen)) if unseen else MASS
     tokens = [
-        (space + labels[place], float(reading.scores[place]) + math.log(MASS * share))
+        (space + labels[place], float(reading.scores[place]) + math.log(mass * share))
         for place in shown
         for space, share in (("", 1 - WITH_SPACE), (" ", WITH_SPACE))
     ]
-    left = 1 - MASS
-    for word in OTHER_WORDS:
-        left /= 2
-        tokens.append((word, math.log(left)))
-    if reading.missing:
-        bound = min(float(reading.scores[place]) for place in reading.missing) + math.log(MASS)
+    if unseen:
+        bound = math.log(mass * min(unseen))
         tokens = [(token, value) for token, value in tokens if value > bound] + [("...", bound)]
+    else:
+        tokens += [(word, math.log((1 - MASS) / 2**place)) for place, word in enumerate(OTHER_WORDS, 1)]
     return sorted(tokens, key=lambda token: -token[1])
 
 
