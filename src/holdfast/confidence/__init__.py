@@ -32,6 +32,7 @@ from holdfast.confidence.deliberation import (
 )
 from holdfast.confidence.diagnostics import Caution, ProbabilityAsymmetry
 from holdfast.confidence.difficulty import Difficulty, find_difference
+from holdfast.confidence.duplicates import RepeatNoise
 from holdfast.confidence.experiment import ask_first, run
 from holdfast.confidence.extraction import (
     NoLogprobs,
@@ -114,6 +115,7 @@ __all__ = [
     "Reconsider",
     "Reconsidered",
     "Reliability",
+    "RepeatNoise",
     "Responder",
     "Results",
     "Run",
