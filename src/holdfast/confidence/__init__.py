@@ -26,6 +26,7 @@ from holdfast.confidence.contrasts import COLUMNS, Contrasts, contrast
 from holdfast.confidence.deliberation import (
     Reconsider,
     Reconsidered,
+    ask_with,
     attribute_to_other,
     fuse,
     mask_own_answer,
@@ -133,6 +134,7 @@ __all__ = [
     "advice_log_odds",
     "analyze",
     "ask_first",
+    "ask_with",
     "attribute_to_other",
     "auroc",
     "brier_score",
