@@ -211,7 +211,7 @@ def test_a_store_of_several_runs_needs_the_name_of_one(folder: Path) -> None:
 
 def test_trials_are_exported_and_read_again(folder: Path) -> None:
     assert ask("probe", "confidence", "--observer", "both", *SMALL, cwd=folder)[0] == 0
-    words = ("confidence", "analyze", "confidence.jsonl", "--export", "trials.jsonl", "--json", "--plot", "a.svg")
+    words = ("confidence", "analyze", "confidence.jsonl", "--trials", "trials.jsonl", "--json", "--plot", "a.svg")
     status, out, _ = ask(*words, cwd=folder)
     assert status == 0
     assert (folder / "a.svg").stat().st_size > 1000
@@ -220,6 +220,32 @@ def test_trials_are_exported_and_read_again(folder: Path) -> None:
     again = json.loads(ask("confidence", "analyze", "trials.jsonl", "--json", cwd=folder)[1])
     differ = {name for name, value in json.loads(out).items() if again[name] != value}
     assert differ == {"asked"}
+
+
+def test_requests_are_exported_and_no_file_is_replaced_unless_that_is_wanted(folder: Path) -> None:
+    probe = ("probe", "confidence", "--observer", "both", "--duplicates", "5", *SMALL)
+    assert ask(*probe, cwd=folder)[0] == 0
+    words = ("confidence", "analyze", "confidence.jsonl", "--export", "requests.jsonl")
+    status, out, _ = ask(*words, cwd=folder)
+    assert status == 0
+    assert out == ask("confidence", "analyze", "confidence.jsonl", cwd=folder)[1]
+    assert lines(folder / "requests.jsonl") == REQUESTS + 5
+    (folder / "requests.jsonl").write_text("mine")
+    for flag in ("--export", "--trials"):
+        status, _, err = ask(*words[:3], flag, "requests.jsonl", cwd=folder)
+        assert (status, (folder / "requests.jsonl").read_text()) == (2, "mine")
+        assert f"{flag}: expected a new file, or --overwrite, got requests.jsonl" in err.splitlines()[-1]
+    assert ask(*words, "--overwrite", cwd=folder)[0] == 0
+    assert lines(folder / "requests.jsonl") == REQUESTS + 5
+    store = (folder / "confidence.jsonl").read_bytes()
+    status, _, err = ask(*words[:3], "--export", "./confidence.jsonl", "--overwrite", cwd=folder)
+    assert (status, (folder / "confidence.jsonl").read_bytes()) == (2, store)
+    assert "--export: expected another file than the one that is read" in err.splitlines()[-1]
+    assert ask(*words[:3], "--trials", "trials.jsonl", cwd=folder)[0] == 0
+    status, _, err = ask("confidence", "analyze", "trials.jsonl", "--export", "x.jsonl", cwd=folder)
+    assert status == 2
+    assert "--export: expected none, as these are trials and no store" in err.splitlines()[-1]
+    assert not (folder / "x.jsonl").exists()
 
 
 def test_simulate_says_what_analyze_says_of_the_same_trials(folder: Path) -> None:

@@ -35,6 +35,7 @@ from holdfast.confidence.diagnostics import Caution, ProbabilityAsymmetry
 from holdfast.confidence.difficulty import Difficulty, find_difference
 from holdfast.confidence.duplicates import RepeatNoise
 from holdfast.confidence.experiment import ask_first, run
+from holdfast.confidence.export import export_requests, request_records
 from holdfast.confidence.extraction import (
     NoLogprobs,
     OptionReading,
@@ -145,6 +146,7 @@ __all__ = [
     "concatenate",
     "contrast",
     "expected_calibration_error",
+    "export_requests",
     "find_difference",
     "fit_choices",
     "fit_temperature",
@@ -162,6 +164,7 @@ __all__ = [
     "read_top_logprobs",
     "read_trials",
     "reliability",
+    "request_records",
     "results_of",
     "run",
     "simulate",
