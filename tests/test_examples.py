@@ -27,8 +27,12 @@ SAYS = {
 }
 
 
+NEED = {"inspect_task.py": "inspect_ai"}
+"""Examples for programs that are no dependency; they run where these are installed."""
+
+
 def test_every_example_is_known() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS) | set(NEED)
 
 
 @pytest.mark.filterwarnings("default::holdfast.nn.CorrectionInactiveWarning")  # what one of them shows
@@ -81,6 +85,19 @@ def test_advice_weighed_outside_of_the_model_is_what_it_is_worth(
     assert right["fused"] == pytest.approx(0.8226, abs=4 * math.sqrt(0.8226 * 0.1774 / 1000))
     assert lost["fused"] == min(lost.values())
     assert lost["masked"] > lost["history"]
+
+
+def test_the_task_of_inspect_finds_what_the_observer_is(tmp_path: Path) -> None:
+    pytest.importorskip(NEED["inspect_task.py"])
+    command = [sys.executable, str(EXAMPLES / "inspect_task.py")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert not list(tmp_path.iterdir())
+    head, *_, tail = ran.stdout.splitlines()
+    assert head.startswith("choice_bias in Inspect's log: ")
+    # An observer with a bias of 1 and noise of .3 a reading, in 30 questions: four standard errors.
+    assert float(head.split()[-1]) == pytest.approx(1.0, abs=4 * math.sqrt(2 * 0.3**2 / 4 / 30))
+    assert "1,140 of 1,140 readings" in tail
 
 
 def test_the_example_takes_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
