@@ -59,11 +59,20 @@ def test_a_dry_run_counts_exactly_and_leaves_nothing_behind(folder: Path) -> Non
     told = json.loads(out)
     first = 12 * 2 * 2
     assert (told["first"], told["second"]) == (first, first * 2 * 3 * 2)
-    assert told["completion_tokens"] == told["requests"] == first * 13
+    assert told["duplicates"] == 20
+    assert told["completion_tokens"] == told["requests"] == first * 13 + 20
     assert told["cost"] == pytest.approx((2 * told["prompt_tokens"] + 8 * told["requests"]) / 1e6, rel=1e-3)
     assert [path.name for path in folder.iterdir()] == ["cards.jsonl"]
-    assert ask(*words, "--observer", "bayes", "--store", "s.jsonl", cwd=folder)[0] == 0
+    assert ask(*words, "--observer", "bayes", "--duplicates", "20", "--store", "s.jsonl", cwd=folder)[0] == 0
     assert lines(folder / "s.jsonl") == told["requests"] + 1
+    for who in (
+        ("--observer", "bayes"),
+        ("--model", "m", "--duplicates", "0"),
+        ("--model", "m", "--backend", "sampled"),
+    ):
+        status, out, _ = ask(*words, *who, "--dry-run", cwd=folder)
+        assert status == 0
+        assert "once more" not in out
 
 
 def test_a_dry_run_counts_every_sample_and_the_pilot_of_the_difficulty(folder: Path) -> None:
@@ -104,11 +113,15 @@ def test_a_model_in_process_is_probed(folder: Path, chat: bool) -> None:
     words = ("probe", "confidence", "tiny", "--count", "4", "--pilot", "--json")
     status, out, err = ask(*words, cwd=folder)
     assert status == 0, err
-    assert f"{4 * 2 * 19} requests were answered now" in err
+    assert f"{4 * 2 * 19 + 20} requests were answered now" in err
     this = Store(folder / "confidence.jsonl").run()
     assert (this.backend.model, this.backend.kind) == ("tiny", "huggingface")
     assert [template.form for template in this.plan.design.templates] == ["chat" if chat else "flat"]
-    assert json.loads(out)["questions"] == 4
+    told = json.loads(out)
+    assert told["questions"] == 4
+    # Rounding of sums in single precision, which what else is in the batch decides.
+    assert told["noise"]["duplicates"] == 20
+    assert told["noise"]["deviation"] < 1e-3
     assert ask("confidence", "analyze", "confidence.jsonl", "--json", cwd=folder)[1] == out
     assert "0 requests were answered now" in ask(*words, cwd=folder)[2]
 
@@ -138,7 +151,7 @@ def test_a_model_behind_an_endpoint_is_probed(folder: Path, backend: str) -> Non
         status, out, err = ask(*words, cwd=folder, env=env)
     assert status == 0, err
     readings = 4 * 2 * 19
-    assert server.seen.requests == readings * (2 if backend == "sampled" else 1)
+    assert server.seen.requests == (readings * 2 if backend == "sampled" else readings + 20)
     assert json.loads(out)["source"] == ("sampled" if backend == "sampled" else "logprobs")
     assert ask("confidence", "analyze", "confidence.jsonl", "--json", cwd=folder)[1] == out
 
@@ -157,7 +170,8 @@ def test_a_spent_budget_ends_the_command_and_the_same_command_goes_on(folder: Pa
         assert server.seen.requests == 60
         status, _, err = ask(*words, cwd=folder)
     assert status == 0, err
-    assert server.seen.requests == 4 * 2 * 19
+    assert server.seen.requests == 4 * 2 * 19 + 20
+    assert server.seen.repeated == 20
 
 
 def test_a_server_without_log_probabilities_ends_the_command_after_one_request(folder: Path) -> None:
@@ -197,7 +211,7 @@ def test_a_store_of_several_runs_needs_the_name_of_one(folder: Path) -> None:
 
 def test_trials_are_exported_and_read_again(folder: Path) -> None:
     assert ask("probe", "confidence", "--observer", "both", *SMALL, cwd=folder)[0] == 0
-    words = ("confidence", "analyze", "confidence.jsonl", "--export", "trials.jsonl", "--json", "--plot", "a.svg")
+    words = ("confidence", "analyze", "confidence.jsonl", "--trials", "trials.jsonl", "--json", "--plot", "a.svg")
     status, out, _ = ask(*words, cwd=folder)
     assert status == 0
     assert (folder / "a.svg").stat().st_size > 1000
@@ -206,6 +220,32 @@ def test_trials_are_exported_and_read_again(folder: Path) -> None:
     again = json.loads(ask("confidence", "analyze", "trials.jsonl", "--json", cwd=folder)[1])
     differ = {name for name, value in json.loads(out).items() if again[name] != value}
     assert differ == {"asked"}
+
+
+def test_requests_are_exported_and_no_file_is_replaced_unless_that_is_wanted(folder: Path) -> None:
+    probe = ("probe", "confidence", "--observer", "both", "--duplicates", "5", *SMALL)
+    assert ask(*probe, cwd=folder)[0] == 0
+    words = ("confidence", "analyze", "confidence.jsonl", "--export", "requests.jsonl")
+    status, out, _ = ask(*words, cwd=folder)
+    assert status == 0
+    assert out == ask("confidence", "analyze", "confidence.jsonl", cwd=folder)[1]
+    assert lines(folder / "requests.jsonl") == REQUESTS + 5
+    (folder / "requests.jsonl").write_text("mine")
+    for flag in ("--export", "--trials"):
+        status, _, err = ask(*words[:3], flag, "requests.jsonl", cwd=folder)
+        assert (status, (folder / "requests.jsonl").read_text()) == (2, "mine")
+        assert f"{flag}: expected a new file, or --overwrite, got requests.jsonl" in err.splitlines()[-1]
+    assert ask(*words, "--overwrite", cwd=folder)[0] == 0
+    assert lines(folder / "requests.jsonl") == REQUESTS + 5
+    store = (folder / "confidence.jsonl").read_bytes()
+    status, _, err = ask(*words[:3], "--export", "./confidence.jsonl", "--overwrite", cwd=folder)
+    assert (status, (folder / "confidence.jsonl").read_bytes()) == (2, store)
+    assert "--export: expected another file than the one that is read" in err.splitlines()[-1]
+    assert ask(*words[:3], "--trials", "trials.jsonl", cwd=folder)[0] == 0
+    status, _, err = ask("confidence", "analyze", "trials.jsonl", "--export", "x.jsonl", cwd=folder)
+    assert status == 2
+    assert "--export: expected none, as these are trials and no store" in err.splitlines()[-1]
+    assert not (folder / "x.jsonl").exists()
 
 
 def test_simulate_says_what_analyze_says_of_the_same_trials(folder: Path) -> None:
@@ -252,6 +292,8 @@ def test_fuse_is_bayes(tmp_path: Path) -> None:
         ("probe confidence --observer both --target-accuracy 0.4", "--target-accuracy: expected a share between"),
         ("probe confidence --observer both --target-accuracy .8 --questions cards.jsonl", "expected the latitudes"),
         ("probe confidence --observer both --accuracies 70", "expected shares above 0 and up to 1"),
+        ("probe confidence --observer both --duplicates -1", "--duplicates: expected a whole number of at least 0"),
+        ("probe confidence --model m --backend sampled --duplicates 5", "--duplicates: expected log-probabilities"),
         ("probe confidence --observer both --explain --json", "--explain: expected a report for people"),
         ("probe confidence tiny --backend sampled", "--backend: expected --model, which alone has such an option"),
         ("probe confidence --observer both --dtype float32", "--dtype: expected a model, which alone has"),

@@ -22,12 +22,17 @@ SAYS = {
     "max_retrieval.py": "error of the softmax, by cause and n",
     "method.py": "weight of a needle 5 nats above the hay",
     "probe.py": "dH/d ln n, by head",
+    "reconsider.py": "advice weighed outside",
     "study.py": "smaller-error: supported",
 }
 
 
+NEED = {"inspect_task.py": "inspect_ai"}
+"""Examples for programs that are no dependency; they run where these are installed."""
+
+
 def test_every_example_is_known() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS) | set(NEED)
 
 
 @pytest.mark.filterwarnings("default::holdfast.nn.CorrectionInactiveWarning")  # what one of them shows
@@ -36,6 +41,7 @@ def test_an_example_runs(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [example])
     runpy.run_path(str(EXAMPLES / example), run_name="__main__")
     assert SAYS[example] in capsys.readouterr().out
     assert not list(tmp_path.iterdir())  # an example leaves nothing behind
@@ -61,6 +67,48 @@ def test_the_probe_runs_on_the_command_line(tmp_path: Path) -> None:
     status, out, err = ask("probe", "sharpness", place, "--sizes", 16, 32, cwd=tmp_path)
     assert status == 0, err
     assert "dH/d ln n" in out
+
+
+def test_advice_weighed_outside_of_the_model_is_what_it_is_worth(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reconsider.py"])
+    runpy.run_path(str(EXAMPLES / "reconsider.py"), run_name="__main__")
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("1,000 questions, temperature ")
+    # Of a thousand answers to questions about whose evidence the model is calibrated; four standard errors.
+    assert float(head.split()[-1]) == pytest.approx(1.0, abs=0.25)
+    cells = [row.split()[-2:] for row in rows]
+    names = "first", "history", "masked", "fused"
+    right = {name: float(share.rstrip("%")) / 100 for name, (share, _) in zip(names, cells, strict=True)}
+    lost = {name: float(loss) for name, (_, loss) in zip(names, cells, strict=True)}
+    assert right["fused"] == pytest.approx(0.8226, abs=4 * math.sqrt(0.8226 * 0.1774 / 1000))
+    assert lost["fused"] == min(lost.values())
+    assert lost["masked"] > lost["history"]
+
+
+def test_the_task_of_inspect_finds_what_the_observer_is(tmp_path: Path) -> None:
+    pytest.importorskip(NEED["inspect_task.py"])
+    command = [sys.executable, str(EXAMPLES / "inspect_task.py")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert not list(tmp_path.iterdir())
+    head, *_, tail = ran.stdout.splitlines()
+    assert head.startswith("choice_bias in Inspect's log: ")
+    # An observer with a bias of 1 and noise of .3 a reading, in 30 questions: four standard errors.
+    assert float(head.split()[-1]) == pytest.approx(1.0, abs=4 * math.sqrt(2 * 0.3**2 / 4 / 30))
+    assert "1,140 of 1,140 readings" in tail
+
+
+def test_the_example_takes_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    from holdfast.confidence.responders.huggingface import HuggingFaceResponder
+    from tests.confidence import tiny
+
+    tiny.gpt2().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reconsider.py", str(tmp_path)])
+    assert isinstance(load_file(EXAMPLES / "reconsider.py").responder_of([]), HuggingFaceResponder)
 
 
 def test_a_trained_head_spreads_as_the_theory_says() -> None:

@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_expit
 
-from holdfast.confidence import Reconsider, attribute_to_other, fit_temperature, fuse, mask_own_answer
+from holdfast.confidence import (
+    NoLogprobs,
+    Reconsider,
+    UnusableAnswers,
+    ask_with,
+    attribute_to_other,
+    fit_temperature,
+    fuse,
+    mask_own_answer,
+)
 from holdfast.confidence.observers import draw_evidence
+from holdfast.confidence.responders import Answer, Ask, Backend
 from holdfast.errors import ArgumentError
 
 HISTORY = [
@@ -159,3 +169,91 @@ def test_reconsidering_needs_numbers() -> None:
         Reconsider(lambda messages: math.nan)(QUESTION, 0, 0.7)
     with pytest.raises(ArgumentError, match="advised"):
         Reconsider(lambda messages: 1.0)(QUESTION, 2, 0.7)
+
+
+class Scripted:
+    """A responder that gives one answer to everything."""
+
+    def __init__(self, answer: Answer, source: Any = "logprobs") -> None:
+        self.backend, self.scripted, self.asked = Backend("scripted", "test", source=source), answer, []
+
+    def answer(self, asks: Any) -> Any:
+        for ask in asks:
+            self.asked.append(ask)
+            yield self.scripted
+
+
+def test_a_responder_is_asked_once_for_each_message_list() -> None:
+    responder = Scripted(Answer("reconsider", (-0.2, -1.7), 1.0))
+    outcome = Reconsider(ask_with(responder))(QUESTION, 1, 0.9)
+    assert outcome.log_odds == pytest.approx(1.5 - math.log(9))
+    assert outcome.model_choice == 0
+    assert [len(ask.messages) for ask in responder.asked] == [1, 3]
+    assert responder.asked[0] == Ask("reconsider", tuple(QUESTION), ("A", "B"), ("A", "B"))
+    texts = ask_with(responder, options=("north", "south"))
+    texts(QUESTION)
+    assert responder.asked[-1].options == ("north", "south")
+
+
+def test_what_is_no_log_odds_is_not_fused() -> None:
+    for answer, words in (
+        (Answer("", problem="refusal"), "no answer to reconsider: refusal"),
+        (Answer("", (-2.0, -3.0), 0.2, tokens=(("The", -0.3),)), "labels hold 20% .*'The'"),
+        (Answer("", (-0.1, -5.0), 0.9, missing=(1,)), "only a bound of B is known"),
+    ):
+        with pytest.raises(UnusableAnswers, match=words):
+            ask_with(Scripted(answer))(QUESTION)
+    bound = ask_with(Scripted(Answer("", (-0.1, -5.0), 0.9, missing=(1,))), accept_bounds=True)
+    assert bound(QUESTION) == pytest.approx(4.9)
+    with pytest.raises(ArgumentError, match="bare choices"):
+        ask_with(Scripted(Answer("", (1.0, 0.0)), "choices"))
+    with pytest.raises(ArgumentError, match="content is text"):
+        ask_with(Scripted(Answer("", (0.0, 0.0), 1.0)))([{"role": "user", "content": [{"type": "text"}]}])
+
+
+def test_a_model_in_process_reconsiders() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from holdfast.confidence.responders.huggingface import HuggingFaceResponder
+    from tests.confidence import tiny
+
+    model, tokenizer = tiny.gpt2(), tiny.tokenizer()
+    # What the last layer norm adds to everything is what the letters, and they alone, are made to stand for.
+    model.transformer.ln_f.bias.data.fill_(1)
+    model.lm_head.weight.data[tokenizer.convert_tokens_to_ids(["A", "a", "B", "b"])] += 0.5
+    outcome = Reconsider(ask_with(HuggingFaceResponder(model, tokenizer)))(QUESTION, 1, 0.8)
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    with torch.no_grad():
+        logits = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits[0, -1].double()
+    pairs = ("A", "a"), ("B", "b")
+    a, b = (logits[tokenizer.convert_tokens_to_ids(list(pair))].logsumexp(0).item() for pair in pairs)
+    assert outcome.log_odds == pytest.approx(a - b - math.log(4), abs=1e-4)
+
+
+def test_a_model_behind_an_endpoint_reconsiders() -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("tenacity")
+    import json
+
+    from holdfast.confidence import ChatResponder
+    from holdfast.llm import Endpoint
+    from tests.llm.hostile_server import HostileServer
+
+    def reply(number: int, path: str, headers: Any, body: Any) -> tuple[int, bytes]:
+        top = [{"token": token, "logprob": value} for token, value in (("A", -0.2231), (" A", -2.9957), ("B", -2.3026))]
+        content = [{**top[0], "top_logprobs": top}] if number < 3 else None
+        choice = {"message": {"content": "A"}, "finish_reason": "length", "logprobs": {"content": content}}
+        return 200, json.dumps({"choices": [choice]}).encode()
+
+    with HostileServer(reply) as server:
+        endpoint = Endpoint("m", base_url=server.base_url, api_key_env=None)
+        reconsider = Reconsider(ask_with(ChatResponder(endpoint)))
+        outcome = reconsider(QUESTION, 1, 0.9)
+        assert server.requests == 2
+        assert outcome.first_probability == pytest.approx(0.894737, abs=1e-4)
+        assert outcome.log_odds == pytest.approx(math.log(8.5) - math.log(9), abs=1e-3)
+        assert outcome.choice == 1
+    with HostileServer(lambda *_: reply(9, "", None, None)) as server:
+        reconsider = Reconsider(ask_with(ChatResponder(Endpoint("m", base_url=server.base_url, api_key_env=None))))
+        with pytest.raises(NoLogprobs):
+            reconsider(QUESTION, 1, 0.9)

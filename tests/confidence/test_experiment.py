@@ -124,13 +124,74 @@ def test_as_many_requests_as_planned_and_none_again(store):
     ]
 
 
+DRIFT = 0.3
+
+
+def drifting(number, answer):
+    """Equal prompts differ by 0.3 log-odds from one half of the requests to the other."""
+    shift = DRIFT / 2 if number % 2 else -DRIFT / 2
+    return dataclasses.replace(answer, scores=(answer.scores[0] + shift, answer.scores[1]))
+
+
+def test_duplicates_are_counted_kept_and_tell_the_noise_of_equal_prompts(store):
+    plan = Plan(tuple(simulated_questions(6)), SMALL, duplicates=7)
+    first = Counting()
+    results = run(plan, first, store)
+    assert len(first.asked) == len({ask.key for ask in first.asked}) == plan.requests == 6 * 2 * (1 + 8) + 7
+    assert results.complete
+    assert results.answered == plan.requests
+    # The observer answers equal prompts alike, to the bit.
+    assert (results.noise.deviation, results.noise.duplicates) == (0.0, 7)
+    again = [number for number, ask in enumerate(first.asked) if "-" in ask.key]
+    assert [first.asked[number].messages for number in again] == [ask.messages for ask in first.asked[:7]]
+    # They stand among the requests of stage 2, not beside each other.
+    assert again[0] >= plan.first_requests
+    assert min(np.diff(again)) > 10
+    lines = [json.loads(line) for line in store.path.read_text().splitlines()]
+    assert sum(line.get("about", {}).get("duplicate") == 1 for line in lines) == 7
+    nobody = Counting()
+    assert run(plan, nobody, store).noise == results.noise
+    assert nobody.asked == []
+
+
+def test_noise_of_equal_prompts_is_what_their_answers_differ_by(store):
+    """Of 12 prompts of stage 1 all are asked thrice, some four times: first, and duplicates at even and odd numbers."""
+    plan = Plan(tuple(simulated_questions(6)), SMALL, duplicates=29)
+    results = run(plan, Counting(change=drifting), store)
+    answers = store.answers()
+    groups = {}
+    for key, answer in answers.items():
+        groups.setdefault(key.partition("-")[0], []).append(answer.scores[0] - answer.scores[1])
+    repeated = [values for values in groups.values() if len(values) > 1]
+    assert sorted(map(len, repeated)) == [3] * 7 + [4] * 5
+    squares = sum(((np.array(values) - np.mean(values)) ** 2).sum() for values in repeated)
+    assert results.noise.duplicates == 29
+    assert results.noise.deviation == pytest.approx(math.sqrt(squares / 29), rel=1e-9)
+    assert 0.1 < results.noise.deviation < 0.2
+
+
+def test_duplicates_without_use_tell_nothing(store):
+    plan = Plan(tuple(simulated_questions(6)), SMALL, duplicates=4)
+
+    def refused(number, answer):
+        return Answer(answer.key, problem="refusal") if answer.key.endswith("-1") else answer
+
+    results = run(plan, Counting(change=refused), store)
+    assert results.complete
+    assert results.noise is None
+    assert results.problems == {}
+    assert (results.trials.invalid == "").all()
+    bounds = Counting(change=lambda number, answer: dataclasses.replace(answer, missing=(1,)))
+    assert run(plan, bounds, Store(store.path.with_name("bounds"))).noise is None
+
+
 def test_a_pilot_is_the_beginning_of_a_larger_run(store):
     questions = tuple(simulated_questions(8))
-    pilot = run(Plan(questions[:4], SMALL), Counting(), store)
+    pilot = run(Plan(questions[:4], SMALL, duplicates=5), Counting(), store)
     rest = Counting()
-    whole = Plan(questions, SMALL)
+    whole = Plan(questions, SMALL, duplicates=5)
     run(whole, rest, store)
-    assert len(rest.asked) == whole.requests // 2
+    assert len(rest.asked) == (whole.requests - 5) // 2
     assert columns(trials_of(store, pilot.run.id)) == columns(pilot.trials)
     with pytest.raises(ArgumentError, match="one of the runs in the store"):
         trials_of(store)
@@ -176,7 +237,7 @@ class Killed(SimulatedResponder):
                 yield from super().answer([ask])
 
 design = TrialDesign(displays=("shown", "hidden"), advice=("opposite", "neutral"), accuracies=(0.7, 0.9))
-run(Plan(tuple(simulated_questions(30)), design), Killed(Observer()), Store(path))
+run(Plan(tuple(simulated_questions(30)), design, duplicates=20), Killed(Observer()), Store(path))
 """
 
 
@@ -185,7 +246,7 @@ def test_three_kills_cost_the_requests_that_were_under_way(store, tmp_path):
     for most in (25, 150, 100):
         killed = subprocess.run([sys.executable, "-c", KILLED, str(store.path), str(log), str(most)], timeout=120)
         assert killed.returncode == -9
-    plan = Plan(tuple(simulated_questions(30)), SMALL)
+    plan = Plan(tuple(simulated_questions(30)), SMALL, duplicates=20)
     last = Counting()
     resumed = run(plan, last, store)
     asked = Counter([*log.read_text().split(), *(ask.key for ask in last.asked)])
@@ -284,7 +345,6 @@ def test_refusals_are_kept_counted_and_left_out(store):
     assert results.problems == {"refusal": 1}
     assert results.complete
     assert (results.trials.invalid == "refusal").sum() == 1
-    assert any("1 refusal" in warning for warning in results.warnings)
     measured = contrast(results.trials)
     assert (measured.dropped, measured.questions) == (1, 19)
 
@@ -324,7 +384,6 @@ def test_some_mass_elsewhere_is_a_warning(store):
     results = run(Plan(tuple(simulated_questions(5)), SMALL), Counting(change=elsewhere), store)
     assert results.problems == {"little mass on the labels": 10}
     assert results.mass == pytest.approx(80 / 90)
-    assert "the labels hold 89% of the probability on average: some answers begin in another way" in results.warnings
     assert set(results.trials.invalid) == {"", "little mass on the labels"}
 
 

@@ -33,8 +33,38 @@ def test_a_missing_label_is_bounded_and_not_zero() -> None:
     reading = read_top_logprobs([("A", -0.01), ("The", -5.0), ("I", -6.0)], ["A", "B"])
     assert reading.missing == (1,)
     assert reading.censored
-    assert reading.scores[1] == -6.0
+    # What the three leave, .00074, is less than the least of them, .00248.
+    left = 1 - math.exp(-0.01) - math.exp(-5.0) - math.exp(-6.0)
+    assert reading.scores[1] == pytest.approx(math.log(left + 1e-4), abs=1e-12)
+    assert math.log(left) < reading.scores[1] < -6.0
     assert reading.mass == pytest.approx(math.exp(-0.01))
+
+
+def test_the_least_token_bounds_a_missing_label_where_the_list_leaves_more() -> None:
+    reading = read_top_logprobs(
+        [(text, math.log(p)) for text, p in [("A", 0.6), ("The", 0.1), ("I", 0.05)]], ["A", "B"]
+    )
+    assert reading.scores[1] == math.log(0.05)
+
+
+def test_a_list_that_leaves_nothing_bounds_by_its_rounding() -> None:
+    """Four digits of ln .85, ln .10 and ln .05 add up to 1.00002: what was rounded away could be a label."""
+    tokens = [("A", -0.1625), ("The", -2.3026), ("I", -2.9957)]
+    assert sum(math.exp(value) for _, value in tokens) > 1
+    reading = read_top_logprobs(tokens, ["A", "B"])
+    assert reading.scores[1] == pytest.approx(math.log(1e-4))
+
+
+def test_a_list_beyond_a_distribution_is_not_relied_on() -> None:
+    """A server that lists the chosen token twice: what such a list leaves says nothing."""
+    tokens = [("A", math.log(0.6)), ("A", math.log(0.6)), ("The", math.log(0.2))]
+    assert read_top_logprobs(tokens, ["A", "B"]).scores[1] == math.log(0.2)
+
+
+def test_two_missing_labels_share_what_is_left_and_each_may_be_all_of_it() -> None:
+    reading = read_top_logprobs([("C", math.log(0.9)), ("The", math.log(0.09))], ["A", "B", "C"])
+    assert reading.missing == (0, 1)
+    assert reading.scores[:2] == pytest.approx([math.log(0.01 + 1e-4)] * 2)
 
 
 def test_spaces_and_case_around_a_label_do_not_matter() -> None:
@@ -57,7 +87,7 @@ def test_made_up_log_probabilities_are_refused(tokens: list[tuple[str, float]]) 
 
 
 def test_a_placeholder_is_not_taken_for_the_bound() -> None:
-    reading = read_top_logprobs([("A", -0.01), ("The", -4.0), ("x", -9999.0)], ["A", "B"])
+    reading = read_top_logprobs([("A", -0.1), ("The", -4.0), ("x", -9999.0)], ["A", "B"])
     assert reading.scores[1] == -4.0
 
 

@@ -231,7 +231,6 @@ def test_refusals_are_kept_with_their_reason_and_left_out(store):
     refused = results.problems["refusal"]
     assert results.complete
     assert 0 < refused < 20
-    assert any(f"{refused} refusal" in warning for warning in results.warnings)
     measured = contrast(results.trials)
     assert 0 < measured.dropped < 12
     assert measured.mean("weight_opposite") == pytest.approx(2.5, abs=0.5)

@@ -10,7 +10,7 @@ import pytest
 from holdfast.confidence.latitude import latitude_questions
 from holdfast.confidence.plan import PILOT, PILOT_QUESTIONS, PUBLISHED, Plan, TrialDesign
 from holdfast.confidence.questions import Question
-from holdfast.confidence.requests import first_requests, second_requests
+from holdfast.confidence.requests import duplicate_requests, first_requests, second_requests
 from holdfast.confidence.responders import Backend
 from holdfast.confidence.store import Run
 from holdfast.confidence.templates import TEMPLATES
@@ -22,7 +22,8 @@ BACKEND = Backend("m", "chat")
 def requests(plan):
     run = Run(BACKEND, plan)
     units = len(plan.questions) * len(plan.design.templates)
-    return [*first_requests(run), *second_requests(run, [0] * units)]
+    again = [duplicate for _, duplicate in duplicate_requests(run)]
+    return [*first_requests(run), *second_requests(run, [0] * units), *again]
 
 
 def test_the_pilot_is_1900_requests():
@@ -45,13 +46,14 @@ def test_the_published_design_is_144000_second_requests_in_both_orders():
 )
 def test_as_many_requests_as_counted_all_different(design):
     questions = (*latitude_questions(3), Question("k", "Which?", ("1", "2", "3", "4")))
-    plan = Plan(questions, design)
+    plan = Plan(questions, design, duplicates=17)
     every = requests(plan)
     assert len(every) == plan.requests == len({request.key for request in every})
 
 
-def test_tokens_and_cost_follow_the_prompts():
-    plan = Plan(tuple(latitude_questions(20)), PILOT)
+@pytest.mark.parametrize("duplicates", [0, 100])
+def test_tokens_and_cost_follow_the_prompts(duplicates):
+    plan = Plan(tuple(latitude_questions(20)), PILOT, duplicates=duplicates)
     tokens = sum(
         len(message["content"].encode()) / 3.5 + 5 for request in requests(plan) for message in request.messages
     )
@@ -59,7 +61,10 @@ def test_tokens_and_cost_follow_the_prompts():
     assert estimate.prompt_tokens == pytest.approx(tokens, rel=0.02)
     assert estimate.completion_tokens == 3 * plan.requests
     assert estimate.cost == pytest.approx((2 * estimate.prompt_tokens + 8 * estimate.completion_tokens) / 1e6, rel=1e-4)
-    assert str(estimate).startswith("760 requests (40 in stage 1, 720 in stage 2), about ")
+    again = f", {duplicates} once more" if duplicates else ""
+    assert str(estimate).startswith(f"{760 + duplicates} requests (40 in stage 1, 720 in stage 2{again}), about ")
+    assert plan.estimate(samples=3).duplicates == 3 * duplicates
+    assert plan.estimate(samples=3).requests == 3 * plan.requests
     assert plan.estimate().cost is None
 
 
@@ -73,7 +78,7 @@ def test_requests_of_one_question_and_order_follow_each_other():
 
 def test_a_plan_survives_json():
     design = TrialDesign(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(1, 0.5))
-    plan = Plan((Question("a", "é?", ("1", "2", "3")), Question("b", "?", ("1", "2"), 0)), design)
+    plan = Plan((Question("a", "é?", ("1", "2", "3")), Question("b", "?", ("1", "2"), 0)), design, duplicates=3)
     again = Plan.of_record(json.loads(json.dumps(plan.to_record())))
     assert again == plan
     assert again.hash == plan.hash

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from holdfast.confidence import (
@@ -47,7 +49,7 @@ def test_the_report_begins_with_one_sentence_that_says_what_how_much_and_what_to
     assert "try hiding the earlier answer (mask_own_answer) and weighing advice outside of the model (fuse)" in first
     assert max(map(len, text.splitlines())) <= 80
     assert "20 questions" in report.asked
-    assert "760 of 760 readings" in report.asked
+    assert "760 of 760 readings; equal prompts have equal answers." in report.asked
 
 
 def test_an_ideal_observer_is_not_blamed(tmp_path):
@@ -90,6 +92,72 @@ def test_a_run_that_was_cut_off_is_reported_as_such(tmp_path):
     assert "68 of 104 readings" in report.asked
     assert any("requests have no answer yet" in warning for warning in report.warnings)
     assert "! 36 of 104 requests have no answer yet" in str(report)
+
+
+class Shaken:
+    """An observer behind a server whose answers differ from one time to the next.
+
+    Arguments:
+        deviation: of the log-odds.
+        change: the number of a request and its answer -> the answer that is given.
+    """
+
+    def __init__(self, deviation, change=lambda number, answer: answer):
+        self.responder, self.change = SimulatedResponder(PRESETS["both"]), change
+        self.deviation, self.rng = deviation, np.random.default_rng(5)
+        self.backend = dataclasses.replace(self.responder.backend, kind="shaken", deterministic=False)
+
+    def answer(self, asks):
+        for number, answer in enumerate(self.responder.answer(asks)):
+            shift = self.deviation * self.rng.standard_normal()
+            yield self.change(number, dataclasses.replace(answer, scores=(answer.scores[0] + shift, answer.scores[1])))
+
+
+def test_the_noise_of_equal_prompts_is_counted_and_said(tmp_path):
+    said: list[str] = []
+    report = probe_confidence(Shaken(0.05), QUESTIONS, tmp_path / "store", tell=said.append, resamples=200)
+    assert said[0].startswith("780 requests (40 in stage 1, 720 in stage 2, 20 once more), about ")
+    assert said[-1] == "780 requests were answered now, 0 before"
+    # The standard deviation of twenty differences is known to about a third.
+    assert 0.025 < report.noise.deviation < 0.1
+    words = f"780 of 780 readings; equal prompts differ by {report.noise.deviation:.2g} log-odds (standard deviation"
+    assert words in report.asked
+    assert report.to_dict()["noise"] == {"deviation": report.noise.deviation, "duplicates": 20}
+    # The observer's own noise is .3 a reading, of which this is little.
+    assert report.warnings == ()
+
+
+def test_noise_that_makes_the_intervals_is_warned_of(tmp_path):
+    report = probe_confidence(Shaken(1.0), QUESTIONS, tmp_path / "store", resamples=200)
+    [warning] = report.warnings
+    assert warning.startswith(
+        f"answers to equal prompts differ by {report.noise.deviation:.2g} log-odds, which is large"
+    )
+    assert "choice bias is known to ±" in warning
+    text = " ".join(str(report).split())
+    assert text.count("Ask fewer at a time") == 1
+
+
+def test_what_a_plan_does_not_measure_is_not_said(tmp_path):
+    report = probe_confidence(Shaken(0.05), Plan(QUESTIONS), tmp_path / "store", resamples=200)
+    assert report.noise is None
+    assert "equal prompts" not in report.asked
+    assert report.to_dict()["noise"] is None
+
+
+def test_little_mass_unusable_readings_and_one_order_are_said_once(tmp_path):
+    def odd(number, answer):
+        if number % 60 == 59:
+            return Answer(answer.key, problem="refusal")
+        return dataclasses.replace(answer, mass=0.8)
+
+    plan = Plan(QUESTIONS, TrialDesign(accuracies=(0.6, 0.9), orders=(0,)))
+    report = probe_confidence(Shaken(0.0, odd), plan, tmp_path / "store", resamples=200)
+    text = " ".join(str(report).split())
+    assert text.count("80%") == 1
+    assert text.count("refusal") == 1
+    assert text.count("one order") == 1
+    assert {"mass", "invalid", "single_order"} <= {caution.name for caution in report.analysis.warnings}
 
 
 def test_it_is_json_a_picture_and_an_explanation(stored):

@@ -7,7 +7,7 @@ import dataclasses
 import json as jsonlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +18,7 @@ from holdfast.cli.parsing import OK, Commands, ReportOptions, choose, say
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from holdfast.confidence import Observer, Trials
+    from holdfast.confidence import Observer
     from holdfast.probes.confidence import ConfidenceReport
 
 Preset = Literal[
@@ -92,11 +92,16 @@ class Analyze(ReportOptions):
     """Say what a store shows, without asking anybody: the report of the probe, from its answers so far."""
 
     store: tyro.conf.Positional[Path]
-    """File that holdfast probe confidence wrote, or trials that --export or simulate --output wrote."""
+    """File that holdfast probe confidence wrote, or trials that --trials or simulate --output wrote."""
     run: str | None = None
     """Which run, where the store has several."""
     export: Path | None = None
-    """File to write the trials to, as JSON lines, a column on each."""
+    """File to write the requests to, for other programs: as JSON lines, one request on each, with its condition,
+    messages, log-probabilities and choice."""
+    trials: Path | None = None
+    """File to write the trials to, as JSON lines, a column on each, which this command reads."""
+    overwrite: bool = False
+    """Replace these files if they are there."""
     seed: int = 0
     """Of the draws of questions that intervals come from."""
     explain: bool = False
@@ -174,21 +179,31 @@ def show_report(options: ReportOptions, report: ConfidenceReport, explain: bool)
 
 
 def _analyze(options: Analyze) -> int:
-    from holdfast.confidence import Store, analyze, read_trials, results_of, write_trials
+    from holdfast.confidence import Store, analyze, export_requests, read_trials, results_of, write_trials
     from holdfast.probes.confidence import ConfidenceReport, report_of_results
 
     if not options.store.is_file():
         raise ArgumentError("STORE", "a file that the probe wrote", f"{options.store}, which is not there")
+    for flag, path in (("--export", options.export), ("--trials", options.trials)):
+        if path is not None:
+            _check_free(flag, path, options)
     if _holds_trials(options.store):
-        if options.run is not None:
-            raise ArgumentError("--run", "none, as these are trials and no store", options.run)
+        for flag, given in (("--run", options.run), ("--export", options.export)):
+            if given is not None:
+                raise ArgumentError(flag, "none, as these are trials and no store", str(given))
         trials = read_trials(options.store)
         report = ConfidenceReport(analyze(trials, seed=options.seed), f"Trials in {options.store}.")
     else:
-        results = results_of(Store(options.store), options.run)
+        store = Store(options.store)
+        if options.export is not None:
+            # Answers that nothing can be concluded from are written too.
+            with _writing("--export", options.export):
+                export_requests(store, options.export, options.run)
+        results = results_of(store, options.run)
         trials, report = results.trials, report_of_results(results, seed=options.seed)
-    if options.export is not None:
-        _write(write_trials, trials, options.export, "--export")
+    if options.trials is not None:
+        with _writing("--trials", options.trials):
+            write_trials(trials, options.trials)
     show_report(options, report, options.explain)
     return OK
 
@@ -208,15 +223,30 @@ def _simulate(options: Simulate) -> int:
     observer = observer_of(options.preset, options.set)
     trials = simulate(observer, options.questions, options.seed, accuracies=options.accuracies)
     if options.output is not None:
-        _write(write_trials, trials, options.output, "--output")
+        with _writing("--output", options.output):
+            write_trials(trials, options.output)
     report = ConfidenceReport(analyze(trials, seed=options.seed), f"Truth: {observer}.")
     show_report(options, report, options.explain)
     return OK
 
 
-def _write(write: Callable[[Trials, Path], None], trials: Trials, path: Path, flag: str) -> None:
+def _check_free(flag: str, path: Path, options: Analyze) -> None:
+    """Whether a file may be written.
+
+    Errors:
+        ArgumentError: it is there, and not to be replaced, or is what is read.
+    """
+    if path.exists() and path.samefile(options.store):
+        raise ArgumentError(flag, "another file than the one that is read", str(path))
+    if path.exists() and not options.overwrite:
+        raise ArgumentError(flag, "a new file, or --overwrite", f"{path}, which is there")
+
+
+@contextlib.contextmanager
+def _writing(flag: str, path: Path) -> Iterator[None]:
+    """What goes wrong with a file, as a user's mistake."""
     try:
-        write(trials, path)
+        yield
     except OSError as error:
         raise ArgumentError(flag, "a path to write to", f"{path} ({error.strerror})") from error
 

@@ -26,13 +26,16 @@ from holdfast.confidence.contrasts import COLUMNS, Contrasts, contrast
 from holdfast.confidence.deliberation import (
     Reconsider,
     Reconsidered,
+    ask_with,
     attribute_to_other,
     fuse,
     mask_own_answer,
 )
 from holdfast.confidence.diagnostics import Caution, ProbabilityAsymmetry
 from holdfast.confidence.difficulty import Difficulty, find_difference
+from holdfast.confidence.duplicates import RepeatNoise
 from holdfast.confidence.experiment import ask_first, run
+from holdfast.confidence.export import export_requests, request_records
 from holdfast.confidence.extraction import (
     NoLogprobs,
     OptionReading,
@@ -114,6 +117,7 @@ __all__ = [
     "Reconsider",
     "Reconsidered",
     "Reliability",
+    "RepeatNoise",
     "Responder",
     "Results",
     "Run",
@@ -131,6 +135,7 @@ __all__ = [
     "advice_log_odds",
     "analyze",
     "ask_first",
+    "ask_with",
     "attribute_to_other",
     "auroc",
     "brier_score",
@@ -141,6 +146,7 @@ __all__ = [
     "concatenate",
     "contrast",
     "expected_calibration_error",
+    "export_requests",
     "find_difference",
     "fit_choices",
     "fit_temperature",
@@ -158,6 +164,7 @@ __all__ = [
     "read_top_logprobs",
     "read_trials",
     "reliability",
+    "request_records",
     "results_of",
     "run",
     "simulate",

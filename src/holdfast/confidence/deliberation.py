@@ -2,13 +2,14 @@
 
 Steps that can be used alone: hide the earlier answer in the history (`mask_own_answer`), or say that it is another
 model's (`attribute_to_other`); weigh advice by its accuracy outside of the model (`fuse`). `Reconsider` asks without a
-history, calibrates and fuses.
+history, calibrates and fuses; `ask_with` lets it ask whoever answers the probe.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,13 +18,15 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from holdfast.confidence.observers import ideal
+from holdfast.confidence.responders.interface import Ask, Responder
+from holdfast.confidence.results import UnusableAnswers, refuse_little_mass
 from holdfast.confidence.trials import Advice, FloatArray
 from holdfast.errors import ArgumentError
 
 Message: TypeAlias = Mapping[str, Any]
 """A chat message: `role` and `content`, and what else it has."""
 
-Ask: TypeAlias = Callable[[list[dict[str, Any]]], float]
+AskLogOdds: TypeAlias = Callable[[list[dict[str, Any]]], float]
 """Log-odds that a model gives its first option after these messages."""
 
 MASK = "xx"
@@ -32,6 +35,9 @@ MASK = "xx"
 
 def mask_own_answer(messages: Sequence[Message], mask: str = MASK) -> list[dict[str, Any]]:
     """A history in which the model's earlier answers are hidden, and the next user turn says so.
+
+    For an application that keeps the conversation and asks for a second thought: what it sends is masked, what it
+    keeps and shows its user is not.
 
     Arguments:
         messages: of a chat; those of the role `assistant` are the model's.
@@ -81,6 +87,55 @@ def fuse(log_odds: ArrayLike, advice: ArrayLike, accuracy: ArrayLike, temperatur
     return ideal(np.asarray(log_odds, np.float64) / temperature, advice, accuracy)
 
 
+def ask_with(
+    responder: Responder,
+    labels: tuple[str, str] = ("A", "B"),
+    *,
+    options: tuple[str, str] | None = None,
+    accept_bounds: bool = False,
+) -> AskLogOdds:
+    """What `Reconsider` asks with, from a model in process or behind an endpoint.
+
+    Arguments:
+        responder: for example `HuggingFaceResponder` or `ChatResponder`.
+        labels: of the two options, as the prompts name them.
+        options: their texts, for a responder that scores texts in the place of labels; left out: the labels.
+        accept_bounds: take the least log-odds that an answer can have where a label is missing from the list of a
+            server. A mind that holds fast to such an answer may then be changed by too little advice.
+
+    Returns:
+        A function of messages that sends one request and returns the log-odds of the first label.
+
+    Errors:
+        ArgumentError: the responder gives bare choices, which have no log-odds. When asked: content is no text.
+        UnusableAnswers: when asked: the model refused, wants to write something other than a label, or only a bound
+            of a label is known.
+        HoldfastError: when asked: what the responder raises.
+    """
+    if responder.backend.source == "choices":
+        raise ArgumentError("responder", "one that tells log-odds", "bare choices")
+
+    def ask(messages: list[dict[str, Any]]) -> float:
+        for message in messages:
+            if not isinstance(message.get("content"), str):
+                raise ArgumentError("messages", "messages whose content is text", repr(message))
+        request = Ask("reconsider", tuple(messages), labels, options or labels)
+        with closing(responder.answer([request])) as answers:
+            answer = next(answers)
+        if answer.problem:
+            raise UnusableAnswers(f"no answer to reconsider: {answer.problem}")
+        refuse_little_mass([answer])
+        if answer.missing and not accept_bounds:
+            names = ", ".join(labels[place] for place in answer.missing)
+            raise UnusableAnswers(
+                f"only a bound of {names} is known, since it is not among the tokens that the server lists: ask for "
+                "more of them, or accept bounds"
+            )
+        return answer.scores[0] - answer.scores[1]
+
+    return ask
+
+
 @dataclass(frozen=True)
 class Reconsidered:
     """An answer after advice.
@@ -115,12 +170,12 @@ class Reconsider:
     """Ask without a history, calibrate, and weigh advice outside of the model.
 
     Arguments:
-        ask: messages in, log-odds of option 0 against option 1 out.
+        ask: messages in, log-odds of option 0 against option 1 out; see `ask_with`.
         temperature: of the model.
         labels: of the two options, as the prompts name them.
     """
 
-    ask: Ask
+    ask: AskLogOdds
     temperature: float = 1.0
     labels: tuple[str, str] = ("A", "B")
 

@@ -6,12 +6,13 @@ any later time: a second reading cannot say something else.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from holdfast.bar import Bar
 from holdfast.confidence.plan import Condition, Plan
-from holdfast.confidence.requests import Request, first_requests, second_requests
+from holdfast.confidence.requests import Request, duplicate_requests, first_requests, second_requests
 from holdfast.confidence.responders.interface import Answer, Ask, Responder
 from holdfast.confidence.results import Results, Units, refuse_little_mass, results_of
 from holdfast.confidence.store import Record, Run, Store
@@ -49,7 +50,8 @@ def run(
         known = store.answers()
         asker = _Asker(responder, record, known, plan.design.cells, bar)
         asker.ask(first_requests(this))
-        asker.ask(second_requests(this, Units.read(this, known).choice))
+        duplicates = (again for _, again in duplicate_requests(this))
+        asker.ask(_spread(duplicates, second_requests(this, Units.read(this, known).choice), plan))
     tell(f"{asker.sent:,} requests were answered now, {asker.kept:,} before")
     return results_of(store, this.id)
 
@@ -118,6 +120,16 @@ class _Asker:
                         refuse_little_mass(early)
         if waiting:
             raise HoldfastError(f"the responder left {len(waiting)} requests without an answer")
+
+
+def _spread(duplicates: Iterator[Request], second: Iterable[Request], plan: Plan) -> Iterator[Request]:
+    """Stage 2 with duplicates in between, about as far from each other everywhere."""
+    apart = max((plan.requests - plan.first_requests - plan.duplicates) // max(plan.duplicates, 1), 1)
+    for number, request in enumerate(second):
+        if number % apart == 0:
+            yield from itertools.islice(duplicates, 1)
+        yield request
+    yield from duplicates
 
 
 def _other_wordings(this: Run, store: Store) -> Iterator[str]:

@@ -19,6 +19,11 @@ PLACEHOLDER = -9000.0
 """Some back ends write -9999 for what they do not know; no model gives a token so little."""
 
 
+ROUNDING = 1e-4
+"""How far the probabilities of a list may be from what they are together: log-probabilities of four digits are off by
+5e-5, and so is their weighted sum."""
+
+
 class NoLogprobs(HoldfastError):
     """The back end returned no log-probabilities that mean anything."""
 
@@ -52,8 +57,8 @@ def read_top_logprobs(tokens: Iterable[tuple[str, float]], labels: Sequence[str]
             or in its case count for it, unless two labels differ in case alone.
 
     Returns:
-        The reading. The probability of a label that is missing is at most that of the least likely token returned,
-        which stands in its place.
+        The reading. The probability of a label that is missing is at most that of the least likely token returned, and
+        at most what all of them leave of 1, rounding included; the smaller one stands in its place.
 
     Errors:
         NoLogprobs: no tokens, placeholders such as -9999, or zeros only, which more than one token cannot have.
@@ -80,11 +85,22 @@ def read_top_logprobs(tokens: Iterable[tuple[str, float]], labels: Sequence[str]
         word = word if by_case else word.casefold()
         if word in keys:
             spelled[keys.index(word)].append(value)
-    bound = min(value for _, value in usable)
+    bound = _bound([value for _, value in usable])
     missing = tuple(k for k, values in enumerate(spelled) if not values)
     scores = np.array([logsumexp(values) if values else bound for values in spelled])
     mass = float(sum(math.exp(value) for values in spelled for value in values))
     return OptionReading(scores, min(mass, 1.0), missing)
+
+
+def _bound(values: Sequence[float]) -> float:
+    """The largest log-probability that a token can have which is not in a list.
+
+    Arguments:
+        values: log-probabilities of the list.
+    """
+    left = 1 - math.fsum(map(math.exp, values))
+    # More than 1 is no distribution, so that what is left of it means nothing.
+    return min(values) if left < -ROUNDING else min(min(values), math.log(max(left, 0.0) + ROUNDING))
 
 
 def read_logits(logits: FloatArray, label_tokens: Sequence[IntArray | Sequence[int]]) -> OptionReading:

@@ -373,6 +373,11 @@ def _tokens(answer: Answer, labels: str, mass: float) -> list[tuple[str, float]]
 
     What labels leave is spread over other words.
     """
+    unseen = [math.exp(answer.scores[place]) for place in answer.missing]
+    if unseen:
+        # A label that is missing has its share beside what is listed, as large as that of the last token: with the
+        # labels alone both fit into 1.
+        mass = 1 / (1 + min(unseen))
     scores = [score + math.log(mass) for score in answer.scores]
     tokens = [
         (space + labels[place], score + math.log(share))
@@ -380,13 +385,14 @@ def _tokens(answer: Answer, labels: str, mass: float) -> list[tuple[str, float]]
         if place not in answer.missing
         for space, share in (("", 1 - WITH_SPACE), (" ", WITH_SPACE))
     ]
-    left = 1 - math.fsum(map(math.exp, scores))
-    for word in OTHER_WORDS if left > 0 else ():
-        left /= 2
-        tokens.append((word, math.log(left)))
-    if answer.missing:
-        bound = min(scores[place] for place in answer.missing)
+    if unseen:
+        bound = math.log(mass * min(unseen))
         tokens = [(token, value) for token, value in tokens if value > bound] + [("...", bound)]
+    else:
+        left = 1 - math.fsum(map(math.exp, scores))
+        for word in OTHER_WORDS if left > 0 else ():
+            left /= 2
+            tokens.append((word, math.log(left)))
     return sorted(tokens, key=lambda token: -token[1])
 
 

@@ -15,7 +15,7 @@ from holdfast.confidence.observers import ACCURACIES
 from holdfast.confidence.questions import Question, check_questions
 from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt
 from holdfast.confidence.trials import ADVICE, AS_LISTED, DISPLAYS, REVERSED, Advice, Display
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 from holdfast.llm import Message
 
 BYTES_A_TOKEN = 3.5
@@ -114,6 +114,7 @@ class PlanCost:
         prompt_tokens: about how many go in.
         completion_tokens: about how many come out.
         cost: of the tokens; `None`: no price was given.
+        duplicates: requests of stage 1 that are sent once more; exact.
     """
 
     first: int
@@ -121,17 +122,20 @@ class PlanCost:
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
+    duplicates: int = 0
 
     @property
     def requests(self) -> int:
-        """Of both stages."""
-        return self.first + self.second
+        """Of both stages, and duplicates."""
+        return self.first + self.second + self.duplicates
 
     def __str__(self) -> str:
         """Return it in a line."""
         tokens = f"about {self.prompt_tokens:,} prompt tokens and {self.completion_tokens:,} completion tokens"
         cost = "" if self.cost is None else f", about {self.cost:,.2f} at the price given"
-        return f"{self.requests:,} requests ({self.first:,} in stage 1, {self.second:,} in stage 2), {tokens}{cost}"
+        stages = f"{self.first:,} in stage 1, {self.second:,} in stage 2"
+        stages += f", {self.duplicates:,} once more" if self.duplicates else ""
+        return f"{self.requests:,} requests ({stages}), {tokens}{cost}"
 
 
 @dataclass(frozen=True)
@@ -141,16 +145,20 @@ class Plan:
     Arguments:
         questions: what is asked, different from each other.
         design: the conditions of each.
+        duplicates: requests of stage 1 that are sent once more, to measure by how much answers to equal prompts differ;
+            see `holdfast.confidence.duplicates`.
 
     Errors:
-        ArgumentError: the questions cannot be asked.
+        ArgumentError: the questions cannot be asked, or the number of duplicates is none.
     """
 
     questions: tuple[Question, ...]
     design: TrialDesign = PILOT
+    duplicates: int = 0
 
     def __post_init__(self) -> None:
         check_questions(self.questions)
+        count_of("Plan.duplicates", self.duplicates, 0)
 
     @property
     def first_requests(self) -> int:
@@ -159,8 +167,8 @@ class Plan:
 
     @property
     def requests(self) -> int:
-        """Of both stages."""
-        return self.first_requests * (1 + len(self.design.cells))
+        """Of both stages, and duplicates."""
+        return self.first_requests * (1 + len(self.design.cells)) + self.duplicates
 
     def estimate(
         self, price: tuple[float, float] | None = None, completion_tokens: int = 1, samples: int = 1
@@ -172,22 +180,22 @@ class Plan:
             completion_tokens: of each answer.
             samples: requests for each reading, where answers are drawn and counted.
         """
-        design, size = self.design, 0.0
+        design, size, size_1 = self.design, 0.0, 0.0
         for template in design.templates:
             # Beside the question a prompt has the same length for all of them, but for the letter of a choice.
             question = self.questions[0]
             order = tuple(range(len(question.options)))
             prompts = [first_prompt(question, order, template)]
             prompts += [prompt_of(question, order, template, cell, 0) for cell in design.cells]
-            rest = sum(_tokens(prompt) for prompt in prompts) - len(prompts) * _length(question)
-            size += len(design.orders) * (
-                rest * len(self.questions) + len(prompts) * sum(_length(question) for question in self.questions)
-            )
-        size *= samples
-        first, both = self.first_requests * samples, self.requests * samples
-        completion = both * completion_tokens
+            lengths = sum(_length(question) for question in self.questions)
+            beside = [_tokens(prompt) - _length(question) for prompt in prompts]
+            size += len(design.orders) * (sum(beside) * len(self.questions) + len(prompts) * lengths)
+            size_1 += len(design.orders) * (beside[0] * len(self.questions) + lengths)
+        first, twice, every = (count * samples for count in (self.first_requests, self.duplicates, self.requests))
+        size = samples * (size + size_1 * self.duplicates / self.first_requests)
+        completion = every * completion_tokens
         cost = None if price is None else (size * price[0] + completion * price[1]) / 1e6
-        return PlanCost(first, both - first, round(size), completion, cost)
+        return PlanCost(first, every - first - twice, round(size), completion, cost, twice)
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON, the words of all templates included."""

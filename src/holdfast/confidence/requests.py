@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.confidence.plan import Condition, prompt_of
@@ -27,6 +28,7 @@ class Request:
         cell: number of the condition of stage 2; -1: stage 1.
         key: in the store.
         messages: the conversation.
+        duplicate: how often it was sent before.
     """
 
     question: Question
@@ -36,6 +38,7 @@ class Request:
     cell: int
     key: str
     messages: list[Message]
+    duplicate: int = 0
 
     def ask(self) -> Ask:
         """What the responder gets."""
@@ -47,6 +50,8 @@ class Request:
         """Words for people who read the store."""
         stage: dict[str, Any] = {"stage": 1} if self.cell < 0 else {"stage": 2, **vars(cells[self.cell])}
         order = "reversed" if self.reversed_ else "as listed"
+        if self.duplicate:
+            stage["duplicate"] = self.duplicate
         return {"question": self.question.id, "template": self.template.label, "order": order, **stage}
 
 
@@ -70,6 +75,16 @@ def second_requests(this: Run, choice: IntArray) -> Iterator[Request]:
             for number, cell in enumerate(this.plan.design.cells):
                 messages = prompt_of(question, order, template, cell, chosen)
                 yield Request(question, template, reversed_, unit, number, keys.of(messages), messages)
+
+
+def duplicate_requests(this: Run) -> Iterator[tuple[Request, Request]]:
+    """Requests of stage 1 and their duplicates: the first ones, and these again where more are wanted than there are.
+
+    The duplicates of a pilot serve a larger run of the same questions too.
+    """
+    for number, first in enumerate(itertools.islice(itertools.cycle(first_requests(this)), this.plan.duplicates)):
+        duplicate = number // this.plan.first_requests + 1
+        yield first, replace(first, key=f"{first.key}-{duplicate}", duplicate=duplicate)
 
 
 def _places(this: Run) -> Iterator[tuple[Question, Template, bool, int, Keys]]:

@@ -6,19 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.confidence.duplicates import RepeatNoise, repeat_noise
 from holdfast.confidence.plan import Plan, advised_option
-from holdfast.confidence.requests import Request, first_requests, second_requests
+from holdfast.confidence.requests import Request, duplicate_requests, first_requests, second_requests
 from holdfast.confidence.responders.interface import NOT_FINITE, Answer
 from holdfast.confidence.store import Run, Store
 from holdfast.confidence.trials import BoolArray, FloatArray, IntArray, Readings, Trials
 from holdfast.errors import HoldfastError
 
-LEAST_MASS, GOOD_MASS = 0.5, 0.9
-"""Share of probability on the labels below which answers are not used, and below which there is a warning."""
+LEAST_MASS = 0.5
+"""Share of probability on the labels below which answers are not used."""
 
 MOST_INVALID = 0.01
 """Share of ties, and of scores that are no numbers, beyond which nothing is concluded."""
@@ -42,7 +44,9 @@ class Results:
         problems: readings without use, by reason.
         undecided: questions without a choice in stage 1, each template counted.
         mass: mean share of probability on the labels; NaN: not known.
-        warnings: what to know before believing any number, in sentences.
+        noise: by how much answers to equal prompts differ; `None`: not measured.
+        warnings: what to know of the run before believing any number, in sentences. What trials show by themselves,
+            such as little mass, is left to `holdfast.confidence.analyze`.
     """
 
     run: Run
@@ -51,6 +55,7 @@ class Results:
     problems: Mapping[str, int]
     undecided: int
     mass: float
+    noise: RepeatNoise | None
     warnings: tuple[str, ...]
 
     @property
@@ -119,13 +124,17 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
     problems = units.table.problems + second.problems
     masses = [answer.mass for answer in (*units.table.read, *second.read) if not math.isnan(answer.mass)]
     mass = float(np.mean(masses)) if masses else math.nan
+    again = [(answers.get(first.key), answers.get(twice.key)) for first, twice in duplicate_requests(this)]
+    of_use = [(first, twice) for first, twice in again if _is_of_use(first) and _is_of_use(twice)]
     results = Results(
         run=this,
         trials=trials,
-        answered=units.table.answered + second.answered,
+        answered=units.table.answered + second.answered + sum(twice is not None for _, twice in again),
         problems=dict(problems),
         undecided=int((units.asked & (units.reason != "")).sum()),
         mass=mass,
+        # Bare choices have no log-odds that could differ.
+        noise=None if this.backend.source == "choices" else repeat_noise(of_use),
         warnings=(),
     )
     models = _models((*units.table.read, *second.read))
@@ -204,6 +213,10 @@ class _Table:
         return Readings(self.scores[rows], self.mass[rows], self.censored[rows])
 
 
+def _is_of_use(answer: Answer | None) -> TypeGuard[Answer]:
+    return answer is not None and not answer.problem and not answer.mass < LEAST_MASS
+
+
 def refuse_little_mass(answers: Iterable[Answer]) -> None:
     """Stop where the model wants to write something other than a label.
 
@@ -241,20 +254,11 @@ def _refuse_invalid(this: Run, units: Units, second: _Table) -> None:
 
 
 def _warnings(results: Results, models: set[str]) -> Iterator[str]:
-    if results.mass < GOOD_MASS:
-        yield f"the labels hold {results.mass:.0%} of the probability on average: some answers begin in another way"
-    if results.problems:
-        words = ", ".join(f"{count} {problem}" for problem, count in sorted(results.problems.items()))
-        yield f"readings without use: {words}; contrasts leave out the questions they belong to"
-    if results.undecided:
-        yield f"{results.undecided} questions have no choice in stage 1 and are left out"
     missing = results.run.plan.requests - results.answered
     if not results.complete:
         yield f"{missing:,} of {results.run.plan.requests:,} requests have no answer yet"
     if len(models) > 1:
         yield f"the server changed its model during the run: {', '.join(sorted(models))}"
-    if len(results.run.plan.design.orders) < 2:
-        yield "options were shown in one order only: a preference for a place is not taken out"
 
 
 def _models(answers: Iterable[Answer]) -> set[str]:

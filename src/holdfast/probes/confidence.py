@@ -6,19 +6,33 @@ later what a store holds, without asking anybody.
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.confidence import Analysis, Plan, Question, Responder, Results, Run, Store, analyze, run
+from holdfast.confidence import Analysis, Plan, Question, RepeatNoise, Responder, Results, Store, analyze, run
 from holdfast.confidence.analysis import WIDTH
+from holdfast.confidence.duplicates import duplicates_for, noise_of_contrasts
 from holdfast.confidence.intervals import RESAMPLES
 from holdfast.confidence.store import described
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LARGE = 0.5
+"""Share of an interval's width that noise of equal prompts may make by itself before there is a warning: more than a
+quarter of the variance is then the server's."""
+
+NOISY = {
+    "choice_bias": "choice bias",
+    "ownership_bias": "ownership bias",
+    "weight_same": "weight of agreement",
+    "weight_opposite": "weight of contradiction",
+}
+"""Estimates whose intervals are compared with that noise."""
 
 TERMS = {
     "log-odds": "ln(p / (1 - p)): 0 is a coin toss, +1 is 73%, +2 is 88%; evidence adds up in them",
@@ -45,11 +59,13 @@ class ConfidenceReport:
         analysis: of the trials.
         asked: what was asked of whom, in a line.
         warnings: about the run itself, in sentences; those about the numbers are in `analysis.warnings`.
+        noise: by how much log-odds of equal prompts differ; `None`: not measured.
     """
 
     analysis: Analysis
     asked: str
     warnings: tuple[str, ...] = ()
+    noise: RepeatNoise | None = None
 
     @property
     def verdict(self) -> str:
@@ -63,7 +79,8 @@ class ConfidenceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON: what is not finite becomes `None`."""
-        about = {"verdict": self.verdict, "asked": self.asked, "run_warnings": list(self.warnings)}
+        noise = None if self.noise is None else dataclasses.asdict(self.noise)
+        about = {"verdict": self.verdict, "asked": self.asked, "run_warnings": list(self.warnings), "noise": noise}
         return {**about, **self.analysis.to_dict()}
 
     def plot(self, ax: Axes) -> None:
@@ -105,7 +122,8 @@ def probe_confidence(
         responder: the model: `holdfast.confidence.responders.huggingface.HuggingFaceResponder` in process,
             `ChatResponder`, `SystemOneResponder` or `SampledResponder` behind an endpoint, `SimulatedResponder` to try
             the probe on an observer with known biases.
-        plan: what is asked; of questions alone the pilot design is made, 38 requests a question.
+        plan: what is asked; of questions alone the pilot design is made, 38 requests a question, with 20 duplicates
+            where they say something (`holdfast.confidence.duplicates`).
         store: file where answers are kept.
         tell: called with lines for the user: what it will take, before the first request, and what was reused.
         progress: show a bar with the time left, where there is a terminal.
@@ -120,7 +138,7 @@ def probe_confidence(
 
     Source: arXiv 2507.03120, and doi 10.1038/s42256-026-01217-9; the contrasts in log-odds are ours.
     """
-    whole = plan if isinstance(plan, Plan) else Plan(tuple(plan))
+    whole = plan if isinstance(plan, Plan) else Plan(tuple(plan), duplicates=duplicates_for(responder.backend))
     kept = store if isinstance(store, Store) else Store(store)
     samples = max(responder.backend.samples, 1)
     tell(f"{whole.estimate(price, samples=samples)}; answers are kept in {kept.path}")
@@ -140,8 +158,33 @@ def report_of_results(results: Results, *, resamples: int = RESAMPLES, seed: int
         ArgumentError: nothing in them can be analysed.
     """
     analysis = analyze(results.trials, resamples=resamples, seed=seed)
-    return ConfidenceReport(analysis, _asked(results.run, results.answered), results.warnings)
+    warnings = (*results.warnings, *_of_noise(results, analysis))
+    return ConfidenceReport(analysis, _asked(results), warnings, results.noise)
 
 
-def _asked(this: Run, answered: int) -> str:
-    return f"Run {this.id}: {described(this)}; {answered:,} of {this.plan.requests:,} readings."
+def _asked(results: Results) -> str:
+    this, noise = results.run, results.noise
+    if noise is not None:
+        floor = f"; equal prompts differ by {noise.deviation:.2g} log-odds (standard deviation of {noise.duplicates})"
+    else:
+        floor = "; equal prompts have equal answers" if this.backend.deterministic else ""
+    return f"Run {this.id}: {described(this)}; {results.answered:,} of {this.plan.requests:,} readings{floor}."
+
+
+def _of_noise(results: Results, analysis: Analysis) -> Iterator[str]:
+    """Whether the noise of equal prompts is large beside the intervals."""
+    if results.noise is None or not results.noise.deviation:
+        return
+    widths = noise_of_contrasts(results.trials, results.noise.deviation)
+    large = []
+    for name, words in NOISY.items():
+        estimate = getattr(analysis, name)
+        width = (estimate.high - estimate.low) / 2
+        if estimate.known and widths[name] > LARGE * width:
+            large.append(f"{words} is known to ±{width:.2g}, of which noise alone makes ±{widths[name]:.2g}")
+    if large:
+        yield (
+            f"answers to equal prompts differ by {results.noise.deviation:.2g} log-odds, which is large beside the "
+            f"intervals: {'; '.join(large)}. Ask fewer at a time, or a server whose answers do not depend on what "
+            "else it is asked"
+        )

@@ -90,6 +90,9 @@ class ConfidenceProbe(LocalFlags, EndpointFlags, ReportOptions):
     """Stated accuracies of the adviser: 0.5 to 1 by tenths, or 0.6 0.9 for a pilot, unless given."""
     wordings: tuple[Literal["plain", "review", "form"], ...] = ("plain",)
     """Paraphrases of the prompts; each asks everything once more."""
+    duplicates: int | None = None
+    """Prompts of stage 1 that are asked once more, to see by how much answers to equal prompts differ: 20 unless given
+    where a model tells log-probabilities, 0 for others; 0: none."""
     form: Literal["chat", "flat"] | None = None
     """chat: the earlier answer in a turn of the assistant. flat: all in one message. By default chat where the model
     can be asked so."""
@@ -161,6 +164,9 @@ def _check(options: ConfidenceProbe) -> None:
                 raise ArgumentError(name, f"{who}, which alone has such an option", given[0])
     if options.set and options.observer is None:
         raise ArgumentError("--set", "an --observer that has parameters", given[0])
+    _duplicates(options)
+    if options.duplicates and _draws(options):
+        raise ArgumentError("--duplicates", "log-probabilities, whose noise is not known", "--backend sampled")
     if options.explain and options.json:
         raise ArgumentError("--explain", "a report for people", "--json")
     if options.target_accuracy is not None:
@@ -196,12 +202,26 @@ def _plan(options: ConfidenceProbe, questions: list[Question], form: Literal["ch
         accuracies=options.accuracies or base.accuracies,
         templates=tuple(replace(TEMPLATES[name], form=form) for name in options.wordings),
     )
-    return Plan(tuple(questions), design)
+    return Plan(tuple(questions), design, _duplicates(options))
+
+
+def _duplicates(options: ConfidenceProbe) -> int:
+    """As many as wanted, or as are worth sending."""
+    from holdfast.confidence.duplicates import DUPLICATES
+
+    if options.duplicates is not None:
+        return count_of("--duplicates", options.duplicates, 0)
+    return 0 if options.observer is not None or _draws(options) else DUPLICATES
+
+
+def _draws(options: ConfidenceProbe) -> bool:
+    """Whether answers are drawn at random."""
+    return options.model is not None and options.backend == "sampled"
 
 
 def _samples(options: ConfidenceProbe) -> int:
     """Requests for each reading."""
-    return options.samples if options.model is not None and options.backend == "sampled" else 1
+    return options.samples if _draws(options) else 1
 
 
 def _tell_cost(options: ConfidenceProbe, plan: Plan) -> None:
@@ -209,7 +229,8 @@ def _tell_cost(options: ConfidenceProbe, plan: Plan) -> None:
     cost = plan.estimate(options.price, samples=_samples(options))
     before = 0 if options.target_accuracy is None else _requests_for_difficulty(options)
     if options.json:
-        known = {"requests": cost.requests, "first": cost.first, "second": cost.second, "before": before}
+        known = {"requests": cost.requests, "first": cost.first, "second": cost.second}
+        known |= {"duplicates": cost.duplicates, "before": before}
         tokens = {"prompt_tokens": cost.prompt_tokens, "completion_tokens": cost.completion_tokens, "cost": cost.cost}
         say(jsonlib.dumps({**known, **tokens}, indent=1))
         return

@@ -30,6 +30,8 @@ class Backend:
         params: of the requests: whatever changes an answer, as JSON holds it.
         source: where scores come from.
         samples: answers drawn for each reading, where they are shares of samples.
+        deterministic: equal prompts have exactly equal answers, whatever is asked beside them. A model is not, in
+            process neither: the order of its sums, and with it their rounding, depends on what else is in a batch.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Backend:
     params: Mapping[str, Any] = field(default_factory=dict)
     source: Source = "logprobs"
     samples: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class SimulatedResponder:
     @property
     def backend(self) -> Backend:
         """Its parameters, as those of a model."""
-        return Backend("observer", "simulated", params={**asdict(self.observer), "seed": self.seed})
+        params = {**asdict(self.observer), "seed": self.seed}
+        return Backend("observer", "simulated", params=params, deterministic=True)
 
     def answer(self, asks: Iterable[Ask]) -> Generator[Answer, None, None]:
         """Answer one prompt after the other."""
