@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import Layout
@@ -187,6 +188,29 @@ def test_mixed_precision_may_be_switched_between_two_pieces(name, limit):
                 output, state = module(piece, state)
             outputs.append(output.float())
         assert (torch.cat(outputs, 1) - whole).norm() < 0.1 * whole.norm()
+
+
+class Quantised(nn.Module):
+    """A projection with weights of 8 bits, as libraries that quantise keep them."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.scale = linear.weight.detach().abs().max() / 127
+        self.weight = nn.Parameter((linear.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x):
+        return x @ (self.weight * self.scale).to(x.dtype).T
+
+
+@NAMES
+@pytest.mark.parametrize("limit", [None, 40])
+def test_quantised_weights_are_no_dtype_for_a_state(name, limit):
+    module, x = mixer(name).float(), numbers(2, 19, DIM).float()
+    module.in_proj, module.out_proj = Quantised(module.in_proj), Quantised(module.out_proj)
+    with torch.no_grad():
+        pieces, _ = in_pieces(module, x, [7, 8, 13], module.init_state(2, limit=limit))
+        torch.testing.assert_close(pieces, module(x)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(in_pieces(module, x, [7, 8, 13])[0], pieces, rtol=1e-4, atol=1e-4)
 
 
 @NAMES

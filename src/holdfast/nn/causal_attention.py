@@ -127,7 +127,9 @@ class CausalAttention(nn.Module):
         weight = self.out_proj.weight
         seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
         slots = limit or 0 if self.window is None else self.window - 1 if limit is not None else 0
-        entry = weight.new_zeros(batch, self.kv_heads, slots, self.head_dim).detach()
+        # Quantised weights are whole numbers, which keys are not.
+        dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
+        entry = torch.zeros(batch, self.kv_heads, slots, self.head_dim, dtype=dtype, device=weight.device)
         if self.window is None:
             cache = Slots(entry, entry.clone(), fixed=limit is not None, appended=[0])
             return AttentionState(seen=seen, limit=limit, cache=cache)

@@ -92,7 +92,7 @@ class GatedRNN(nn.Module):
 
     def init_state(self, batch: int, *, limit: int | None = None) -> GatedRNNState:
         """The state before the first token; see `RAT.init_state`."""
-        weight = self.out_proj.weight
+        weight = self.gate_bias  # those of projections may be quantised
         wide = torch.promote_types(weight.dtype, torch.float32)
         return GatedRNNState(
             seen=torch.zeros(batch, dtype=torch.long, device=weight.device),
@@ -112,7 +112,7 @@ class GatedRNN(nn.Module):
             before.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
             if before.running.shape[1] != self.dim:
                 raise ArgumentError("state", f"a state of width {self.dim}", f"one of {before.running.shape[1]}")
-            check_precision(before.running.dtype, self.out_proj.weight.dtype)
+            check_precision(before.running.dtype, self.gate_bias.dtype)
         if x.shape[1] == 0:
             return x, self.init_state(len(x)) if state is None else before
         x = x if layout is None else layout.cleared(x)

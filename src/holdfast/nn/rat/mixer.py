@@ -96,7 +96,7 @@ class RAT(nn.Module):
             ArgumentError: a limit that is no whole number from 0 on.
         """
         limit = limit_of(limit)
-        weight = self.out_proj.weight
+        weight = self.gate_bias  # those of projections may be quantised
         wide = torch.promote_types(weight.dtype, torch.float32)
         slots = 0 if limit is None else limit // self.chunk_size
         entry = weight.new_zeros(batch, self.heads, slots, self.head_dim).detach()
@@ -131,7 +131,7 @@ class RAT(nn.Module):
         check_input(x, self.dim, layout)
         if state is None:
             batch = len(x) if layout is None else len(layout.lengths)
-            continued = replace(self.init_state(batch), closed=self._no_slots(x, batch))
+            continued = self.init_state(batch)
         else:
             continued = self._checked(state, x, layout)
         if x.shape[1] == 0:
@@ -146,19 +146,14 @@ class RAT(nn.Module):
         if layout is not None:
             query, key, value = (layout.unpack(part) for part in (query, key, value))
             gate, lengths = layout.unpack(gate, 1.0), layout.lengths
+        if state is None:  # in the dtype that the projections have on this input
+            nothing = value.new_zeros(len(value), self.heads, 0, self.head_dim)
+            continued = replace(continued, closed=Slots(nothing, nothing))
         with full_precision(x.device):
             mixed, after = self._mixed(query, key, value, gate, continued, lengths)
         if layout is not None:
             mixed, after = layout.pack(mixed), after.reorder(layout.last) if layout.packed else after
         return self.out_proj(torch.sigmoid(z) * mixed.flatten(2)), after
-
-    def _no_slots(self, x: Tensor, batch: int) -> Slots:
-        """Room for nothing yet, in the dtype that the projections have on this input."""
-        kind = x.device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if autocast else self.out_proj.weight.dtype
-        entry = torch.zeros(batch, self.heads, 0, self.head_dim, dtype=dtype, device=x.device)
-        return Slots(entry, entry)
 
     def _checked(self, given: State, x: Tensor, layout: Layout | None) -> RATState:
         """A state that this layer may continue."""
@@ -168,7 +163,7 @@ class RAT(nn.Module):
         theirs = (*state.running_key.shape[1:], state.chunk_size, state.rope_theta)
         if ours != theirs:
             raise ArgumentError("state", f"heads, head_dim, chunk_size, rope_theta of {ours}", f"of {theirs}")
-        check_precision(state.running_key.dtype, self.out_proj.weight.dtype)
+        check_precision(state.running_key.dtype, self.gate_bias.dtype)
         return state
 
     def _mixed(
