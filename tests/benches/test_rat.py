@@ -78,7 +78,7 @@ def test_the_headline_tells_aims_crossover_and_losses():
     assert "prefill wins over sdpa from 1024 tokens on" in words
     assert "prefill wins over gqa from 4096 tokens on" in words
     assert "decode wins over sdpa from 4096 tokens on (batch 32)" in words
-    assert "at none up to 512 tokens" in crossover(rows[:1], "prefill", "over_sdpa")
+    assert crossover(rows[:1], "prefill", "over_sdpa") == "prefill never wins over sdpa up to 512 tokens"
     assert summary([], []) == ("no time was measured", None)
     assert "aims" not in summary([row("prefill", 512, 2.0)], [])[0]
 

@@ -51,5 +51,5 @@ def test_blocks_computed_again_have_the_same_gradients():
 
 @pytest.mark.parametrize("mixers", [(), ("rat", "mamba")])
 def test_a_schedule_names_mixers(mixers):
-    with pytest.raises(ArgumentError, match="mixers: expected at least one of rat, attention, window, rnn"):
+    with pytest.raises(ArgumentError, match="mixers: expected a sequence of names among rat, attention, window, rnn"):
         BackboneConfig(mixers=mixers, dim=16, heads=4)

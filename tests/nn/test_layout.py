@@ -52,6 +52,12 @@ def test_documents_that_are_none_are_refused(bounds, message):
         Layout.of_documents(torch.tensor(bounds), 2, 5)
 
 
+@pytest.mark.parametrize("mask", [[[-torch.inf, 0.0, 0.0]], [[2, 0, 1]], [[torch.nan, 1.0, 1.0]]])
+def test_a_mask_that_is_added_to_logits_is_not_taken_for_one_of_live_tokens(mask):
+    with pytest.raises(ArgumentError, match="attention_mask: expected 1 where a token is live and 0 elsewhere, got"):
+        Layout.of_mask(torch.tensor(mask))
+
+
 @pytest.mark.parametrize("mask", [torch.ones(2, 3, 4), [[1, 0]], None])
 def test_a_mask_has_two_dimensions(mask):
     with pytest.raises(ArgumentError, match=r"attention_mask: expected a tensor with two dimensions \(batch, time\)"):

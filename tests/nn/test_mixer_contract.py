@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from holdfast.errors import ArgumentError
 from holdfast.nn import Layout
@@ -167,6 +168,52 @@ def test_no_token_is_a_length_too(name):
 
 
 @NAMES
+def test_no_row_is_a_batch_too(name):
+    module, x = mixer(name), numbers(0, 9, DIM)
+    output, state = module(x)
+    assert output.shape == x.shape
+    assert module(x, state)[0].shape == x.shape
+
+
+@NAMES
+@pytest.mark.parametrize("limit", [None, 40])
+def test_mixed_precision_may_be_switched_between_two_pieces(name, limit):
+    """In bfloat16 a number has 8 bits, and weights far from their start add up dozens of such roundings."""
+    module, x = mixer(name).float(), numbers(2, 19, DIM).float()
+    whole = module(x)[0]
+    for first in (True, False):
+        state, outputs = module.init_state(2, limit=limit), []
+        for number, piece in enumerate(x.split([7, 5, 1, 6], 1)):
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=first == (number % 2 == 0)):
+                output, state = module(piece, state)
+            outputs.append(output.float())
+        assert (torch.cat(outputs, 1) - whole).norm() < 0.1 * whole.norm()
+
+
+class Quantised(nn.Module):
+    """A projection with weights of 8 bits, as libraries that quantise keep them."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.scale = linear.weight.detach().abs().max() / 127
+        self.weight = nn.Parameter((linear.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x):
+        return x @ (self.weight * self.scale).to(x.dtype).T
+
+
+@NAMES
+@pytest.mark.parametrize("limit", [None, 40])
+def test_quantised_weights_are_no_dtype_for_a_state(name, limit):
+    module, x = mixer(name).float(), numbers(2, 19, DIM).float()
+    module.in_proj, module.out_proj = Quantised(module.in_proj), Quantised(module.out_proj)
+    with torch.no_grad():
+        pieces, _ = in_pieces(module, x, [7, 8, 13], module.init_state(2, limit=limit))
+        torch.testing.assert_close(pieces, module(x)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(in_pieces(module, x, [7, 8, 13])[0], pieces, rtol=1e-4, atol=1e-4)
+
+
+@NAMES
 def test_what_does_not_fit_is_refused_before_anything_is_written(name):
     module, x = mixer(name), numbers(2, 3, DIM)
     _, state = module(x)
@@ -174,6 +221,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(name):
         module(x[..., :-1])
     with pytest.raises(ArgumentError, match="state: expected 1 rows, as the input has, got a state of 2"):
         module(x[:1], state)
+    for mask in ([[0, 1, 1]], [[0], [0]], [[0, 1, 1, 1]] * 2):  # the first two would broadcast
+        with pytest.raises(ArgumentError, match=r"layout: expected that of \(2, 3\) tokens, got one of"):
+            module(x, None, Layout.of_mask(torch.tensor(mask)))
+    wide = state.mapped(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+    with pytest.raises(ArgumentError, match=r"state: expected a state in torch\.float64, got one in torch\.float32"):
+        module(x, wide)
+    with pytest.raises(ArgumentError, match="limit: expected a whole number of at least 0, got -1"):
+        module.init_state(2, limit=-1)
     other = mixer("rnn" if name != "rnn" else "rat")
     with pytest.raises(ArgumentError, match=r"state: expected \w+State or None, got \w+State"):
         module(x, other(x)[1])

@@ -13,13 +13,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from holdfast.errors import ArgumentError, HoldfastError
 
 OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+Target = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
+"""What a command is for, under the name that errors give it."""
 
 Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
 """Options of each command by its name, and what carries them out and returns the exit status."""
@@ -66,7 +69,7 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
     stream = io.StringIO()
     try:
         with contextlib.redirect_stderr(stream):
-            return tyro.cli(options, prog=program, args=list(words), default=default)
+            parsed = tyro.cli(options, prog=program, args=list(words), default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -80,6 +83,9 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
             text,
         )
         raise CommandLineError(f"{text.rstrip('.')}. See: {program} --help") from None
+    if isinstance(parsed, ReportOptions) and parsed.plot is not None:
+        check_plot(parsed.plot)
+    return parsed
 
 
 def choose(group: str, kind: str, title: str, commands: Commands, words: Sequence[str]) -> int:
@@ -122,6 +128,17 @@ def function_at(place: str) -> Callable[..., Any]:
     if not callable(function):
         raise ArgumentError("TARGET", f"a function {name} in {source}", "none")
     return function  # type: ignore[no-any-return]
+
+
+def check_plot(path: Path) -> None:
+    """Refuse a picture that could not be written, before anything is measured for it."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in known:
+        raise ArgumentError("--plot", "a path that ends in .png, .svg or .pdf", str(path))
+    if not path.parent.is_dir():
+        raise ArgumentError("--plot", "a path in a folder that is there", str(path))
 
 
 def write_plot(report: Any, path: Path) -> None:

@@ -54,7 +54,7 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if not self.mixers or not set(self.mixers) <= set(MIXERS):
-            raise ArgumentError("mixers", f"at least one of {', '.join(MIXERS)}", repr(self.mixers))
+            raise ArgumentError("mixers", f"a sequence of names among {', '.join(MIXERS)}", repr(self.mixers))
         count_of("expansion", self.expansion, least=1)
 
 

@@ -13,10 +13,10 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention import AttentionCall
 from holdfast.nn.attention.attention import attend
-from holdfast.nn.layout import Layout
-from holdfast.nn.normalisers import Normaliser, Plain
+from holdfast.nn.layout import Layout, check_input
+from holdfast.nn.normalisers import Normaliser, Plain, checked_normaliser
 from holdfast.nn.rotary import check_rope, rotated, turns
-from holdfast.nn.state import Slots, State, of_kind
+from holdfast.nn.state import Slots, State, check_precision, limit_of, of_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class CausalAttention(nn.Module):
         self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
         self.rope_theta = rope_theta
         self.window = None if window is None else count_of("window", window, least=1)
-        self.normaliser: Normaliser = Plain() if normaliser is None else normaliser
+        self.normaliser = checked_normaliser(normaliser)
         width = kv_heads * self.head_dim
         self.widths = (width, dim, width, dim) if output_gate else (width, dim, width)
         self.in_proj = nn.Linear(dim, sum(self.widths), bias=False)
@@ -117,12 +117,19 @@ class CausalAttention(nn.Module):
 
         Arguments:
             batch: number of rows.
-            limit: room for so many tokens in memory that is written in place; `None`: it grows.
+            limit: room for so many tokens in memory that is written in place, and so is not for training; `None`: it
+                grows.
+
+        Errors:
+            ArgumentError: a limit that is no whole number from 0 on.
         """
+        limit = limit_of(limit)
         weight = self.out_proj.weight
         seen = torch.zeros(batch, dtype=torch.long, device=weight.device)
         slots = limit or 0 if self.window is None else self.window - 1 if limit is not None else 0
-        entry = weight.new_zeros(batch, self.kv_heads, slots, self.head_dim).detach()
+        # Quantised weights are whole numbers, which keys are not.
+        dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
+        entry = torch.zeros(batch, self.kv_heads, slots, self.head_dim, dtype=dtype, device=weight.device)
         if self.window is None:
             cache = Slots(entry, entry.clone(), fixed=limit is not None, appended=[0])
             return AttentionState(seen=seen, limit=limit, cache=cache)
@@ -135,8 +142,7 @@ class CausalAttention(nn.Module):
         layout: Layout | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], AttentionState | WindowState]:
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
+        check_input(x, self.dim, layout)
         if state is None:
             before = self.init_state(len(x) if layout is None else len(layout.lengths))
         else:
@@ -150,7 +156,7 @@ class CausalAttention(nn.Module):
             parts = (layout.unpack(part) for part in parts)
         query, key, value = (part.transpose(1, 2) for part in parts)
         lengths = None if layout is None else layout.lengths
-        if query.shape[2] == 0:
+        if 0 in (query.shape[0], query.shape[2]):
             mixed, after = query, before
         else:
             if self.rope_theta is not None:
@@ -177,6 +183,7 @@ class CausalAttention(nn.Module):
         if (keys.shape[1], keys.shape[3]) != (self.kv_heads, self.head_dim):
             expected = f"{self.kv_heads} key heads of width {self.head_dim}"
             raise ArgumentError("state", expected, f"{keys.shape[1]} of width {keys.shape[3]}")
+        check_precision(torch.promote_types(keys.dtype, torch.float32), self.out_proj.weight.dtype)
         return state
 
     def _over_all(
@@ -193,7 +200,7 @@ class CausalAttention(nn.Module):
         after = replace(state, **counts, cache=cache)
         if state.longest == 0:  # padding stands behind: causality hides it
             return self._causal(query, key, value), after
-        keys, values = cache.keys[:, :, : cache.used], cache.values[:, :, : cache.used]
+        keys, values = cache.read(slice(cache.used), query.dtype)
         if number is None:
             return self._causal(query, keys, values), after
         last = state.seen[:, None] + torch.arange(query.shape[2], device=query.device)
@@ -214,7 +221,7 @@ class CausalAttention(nn.Module):
                 past = past.last(before, min(before + free, 2 * (past.used + tokens)))
             cache = past.append(key, value)
             seen = slice(max(0, cache.used - tokens - before), cache.used)
-            keys, values = cache.keys[:, :, seen], cache.values[:, :, seen]
+            keys, values = cache.read(seen, query.dtype)
         else:
             past = past.last(before)
             keys, values = (

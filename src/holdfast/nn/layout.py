@@ -42,7 +42,8 @@ class Layout:
         """Of an attention mask; `None` where all tokens are live.
 
         Arguments:
-            mask: batch x time, True or 1 where a token is live.
+            mask: batch x time, True or 1 where a token is live, False or 0 elsewhere. One that is added to logits, 0
+                where a token is live, is another thing, and refused.
 
         Errors:
             ArgumentError: it is no such tensor.
@@ -50,8 +51,14 @@ class Layout:
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             got = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
             raise ArgumentError("attention_mask", "a tensor with two dimensions (batch, time)", got)
-        live = mask.bool()
-        return None if bool(live.all()) else cls._of(live, torch.zeros_like(live), packed=False)
+        live = mask == 1
+        neither = ~(live | (mask == 0))
+        whole, wrong = torch.stack([live.all(), neither.any()]).tolist()  # an accelerator is waited for once
+        if wrong:
+            raise ArgumentError(
+                "attention_mask", "1 where a token is live and 0 elsewhere", str(mask[neither][0].item())
+            )
+        return None if whole else cls._of(live, torch.zeros_like(live), packed=False)
 
     @classmethod
     def of_documents(cls, cu_seqlens: Any, batch: int, time: int) -> Layout:
@@ -134,3 +141,24 @@ class Layout:
         if self.longest == 0:
             return x.new_zeros(*self.live.shape, *x.shape[2:])
         return self.cleared(x.flatten(0, 1)[self.place])
+
+
+def check_input(x: Any, dim: int, layout: Any) -> None:
+    """Refuse what a mixer cannot read; a layout of another batch could broadcast.
+
+    Arguments:
+        x: the input, of shape (batch, time, dim).
+        dim: its width.
+        layout: that of its tokens, or `None`.
+
+    Errors:
+        ArgumentError: the input has another shape, or the layout is none, or that of another batch.
+    """
+    if x.ndim != 3 or x.shape[-1] != dim:
+        raise ArgumentError("x", f"shape (batch, time, {dim})", f"shape {tuple(x.shape)}")
+    if layout is None:
+        return
+    if not isinstance(layout, Layout):
+        raise ArgumentError("layout", "a Layout, as Layout.of_mask makes it, or None", type(layout).__name__)
+    if layout.live.shape != x.shape[:2]:
+        raise ArgumentError("layout", f"that of {tuple(x.shape[:2])} tokens", f"one of {tuple(layout.live.shape)}")

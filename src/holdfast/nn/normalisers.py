@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -344,6 +345,19 @@ class Sparsemax(Entmax):
     """Entmax with alpha = 2: the Euclidean projection onto the simplex."""
 
     alpha: float = field(default=2.0, init=False)
+
+
+def checked_normaliser(given: Any) -> Normaliser:
+    """A normaliser as it is; the softmax for `None`.
+
+    Errors:
+        ArgumentError: it is something else, such as a name.
+    """
+    if given is None:
+        return Plain()
+    if not isinstance(given, Normaliser):
+        raise ArgumentError("normaliser", "a Normaliser, such as Adaptive(), or None", repr(given))
+    return given
 
 
 NORMALISERS: dict[str, type[Normaliser]] = {

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 
 S = TypeVar("S", bound="State")
 T = TypeVar("T")
@@ -60,7 +60,14 @@ class State:
         return replace(self, **changed)
 
     def reorder(self: S, index: Int[Tensor, " rows"]) -> S:
-        """The state of some rows, in any order and any number of times, as beam search chooses them."""
+        """The state of some rows, in any order and any number of times, as beam search chooses them.
+
+        Errors:
+            ArgumentError: the index is no tensor of whole numbers.
+        """
+        if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype not in (torch.int64, torch.int32):
+            got = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else repr(index)
+            raise ArgumentError("index", "a tensor of row numbers, int64 and of one dimension", got)
         return self.mapped(lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
     def detach(self: S) -> S:
@@ -134,6 +141,30 @@ def of_kind(state: Any, kind: type[T]) -> T:
     return state
 
 
+def check_precision(kept: torch.dtype, weight: torch.dtype) -> None:
+    """Refuse a state in another precision than a layer computes in, float32 or that of its weights if it is better.
+
+    Arguments:
+        kept: dtype of what the state keeps.
+        weight: dtype of the layer's weights.
+
+    Errors:
+        ArgumentError: they differ.
+    """
+    wide = torch.promote_types(weight, torch.float32)
+    if kept != wide:
+        raise ArgumentError("state", f"a state in {wide}", f"one in {kept}")
+
+
+def limit_of(limit: int | None) -> int | None:
+    """A number of tokens that a state has room for, or none.
+
+    Errors:
+        ArgumentError: it is no whole number from 0 on.
+    """
+    return None if limit is None else count_of("limit", limit)
+
+
 @dataclass(frozen=True)
 class Slots:
     """Keys and values in slots, to which more are appended; each row has a number of its own.
@@ -165,6 +196,10 @@ class Slots:
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Slots:
         """With both tensors changed; they are copied before anything is appended, since they may share memory."""
         return replace(self, keys=change(self.keys), values=change(self.values), appended=None, age=0)
+
+    def read(self, places: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of some slots. Mixed precision may have been switched since they were kept."""
+        return self.keys[:, :, places].to(dtype), self.values[:, :, places].to(dtype)
 
     def last(self, number: int, room: int = 0) -> Slots:
         """The last slots in use, at most so many.

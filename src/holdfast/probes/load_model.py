@@ -35,7 +35,7 @@ def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Mo
         ArgumentError: the model does not load, or the text has fewer than two tokens.
         MissingExtraError: transformers is not installed.
     """
-    model = _model(target)
+    model = _model(target, "file.py:name, module:name, or a transformers model")
     config: Any = model.config
     config = config.get_text_config()
     # A table of positions that ends has nothing for tokens behind it.
@@ -68,7 +68,7 @@ def load_model_and_texts(
         ArgumentError: the model does not load, or there are fewer than eight tokens.
         MissingExtraError: transformers is not installed.
     """
-    model = _model(target)
+    model = _model(target, "a transformers model: a folder or an id on the hub")
     config: Any = model.config
     encode, unit = _encoder(target, config.get_text_config().vocab_size)
     if text is not None:
@@ -102,23 +102,24 @@ def _standard_library(texts: int, size: int) -> list[bytes]:
     return contents
 
 
-def _model(target: str) -> torch.nn.Module:
-    """Load a model."""
+def _model(target: str, expected: str) -> torch.nn.Module:
+    """Load a model.
+
+    Arguments:
+        target: a folder, or an id on the hub.
+        expected: what the command takes, for people.
+    """
     transformers = require("transformers", "hf")
     import holdfast.models.language  # noqa: F401  (makes our own models known to transformers)
 
     if target.startswith((".", "/")) and not Path(target).is_dir():
-        raise ArgumentError(
-            "TARGET", "file.py:name, module:name, or a transformers model", f"{target}, which is no folder"
-        )
+        raise ArgumentError("TARGET", expected, f"{target}, which is no folder")
     try:
         config = transformers.AutoConfig.from_pretrained(target)
         model: torch.nn.Module = _auto_class(transformers, config).from_pretrained(target, config=config).eval()
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ArgumentError(
-            "TARGET", "file.py:name, module:name, or a transformers model", f"{target} ({first})"
-        ) from error
+        raise ArgumentError("TARGET", expected, f"{target} ({first})") from error
     return model
 
 

@@ -48,9 +48,9 @@ def test_every_normaliser_can_be_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixers": ["rat", "mamba"]}, "mixers: expected at least one of rat, attention, window, rnn, got"),
+        ({"mixers": ["rat", "mamba"]}, "mixers: expected a sequence of names among rat, attention, window, rnn, got"),
         ({"mixers": "rat"}, "mixers: expected a list of"),
-        ({"mixers": []}, "mixers: expected at least one of"),
+        ({"mixers": []}, "mixers: expected a sequence of names among"),
         ({"vocab_size": 0}, "vocab_size: expected a whole number of at least 1, got 0"),
         ({"hidden_size": 30}, "hidden_size: expected a multiple of the 4 heads, got 30"),
         ({"num_attention_heads": 0}, "num_attention_heads: expected a whole number of at least 1, got 0"),

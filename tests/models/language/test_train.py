@@ -417,7 +417,7 @@ def test_fsdp_on_a_cpu_is_refused(text: Path, tmp_path: Path, monkeypatch: pytes
         (("--device", "cuda"), "--device: expected cpu, since torch sees no GPU, got cuda"),
         (("--batch", "3", "--accumulate", "2"), "--batch: expected a multiple of 1 processes x --accumulate 2, got 3"),
         (("--mixers", "rat,,window"), "--mixers: expected names with commas between"),
-        (("--mixers", "rat,windows"), "--mixers: expected at least one of rat, attention, window, rnn"),
+        (("--mixers", "rat,windows"), "--mixers: expected a sequence of names among rat, attention, window, rnn"),
         (("--mixers", "rat*3"), "--layers: expected a multiple of the 3 in --mixers rat*3, got 4"),
         (("--dim", "30"), "--dim: expected a multiple of the 4 heads, got 30"),
         (("--steps", "5", "--minutes", "1"), "--steps: expected either this or --minutes, got both"),

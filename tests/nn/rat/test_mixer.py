@@ -182,7 +182,7 @@ def test_positions_far_beyond_any_table_are_exact():
         ({"value": numbers(1, 3, 16)}, "value: expected four dimensions"),
         ({"rope_theta": -1.0}, "rope_theta: expected a positive number or None, got -1.0"),
         ({"backend": "fastest"}, "backend: expected auto or one of .*, got fastest"),
-        ({"normaliser": "plain"}, "normaliser: expected a Normaliser or None, got 'plain'"),
+        ({"normaliser": "plain"}, "normaliser: expected a Normaliser, such as .*, or None, got 'plain'"),
         ({"gate": numbers(1, 3, 4, 4) + 2, "check": True}, r"gate: expected numbers in \[0, 1\]"),
     ],
 )
@@ -192,15 +192,14 @@ def test_what_does_not_fit_is_named(change, message):
     options.setdefault("gate", torch.zeros(1, 3, 4, 4))
     call = {name: options.pop(name) for name in ("query", "key", "value", "gate")}
     with pytest.raises(ArgumentError, match=message):
-        _unchecked(*call.values(), **options)
+        _unchecked(rat_attention, *call.values(), **options)
 
 
-def _unchecked(*tensors, **options):
-    """The function without the check of its shapes that the tests add, which would come first."""
-    function = rat_attention
+def _unchecked(function, *arguments, **options):
+    """A call without the check of shapes that the tests add, which would come first."""
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
-    return function(*tensors, **options)
+    return function(*arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -209,11 +208,26 @@ def _unchecked(*tensors, **options):
         ({"dim": 10, "heads": 4}, "dim: expected a multiple of the 4 heads, got 10"),
         ({"dim": 16, "heads": 4, "qk_groups": 3}, "qk_groups: expected a divisor of the 4 heads, got 3"),
         ({"dim": 12, "heads": 4}, "rope_theta: expected None, where a head has an odd number of channels"),
+        ({"dim": 16, "heads": 4, "normaliser": "adaptive"}, "normaliser: expected a Normaliser, .*, got 'adaptive'"),
+        ({"dim": 16, "heads": 4, "backend": "fastest"}, "backend: expected auto or one of .*, got fastest"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(arguments, message):
     with pytest.raises(ArgumentError, match=message):
-        RAT(**arguments)
+        _unchecked(RAT.__init__, RAT.__new__(RAT), **arguments)
+
+
+@pytest.mark.parametrize("index", [[1, 0], torch.tensor([True, False]), torch.tensor([[1, 0]])])
+def test_rows_are_chosen_by_a_tensor_of_numbers(index):
+    _, state = mixer("rat")(numbers(2, 5, 24))
+    with pytest.raises(ArgumentError, match="index: expected a tensor of row numbers"):
+        _unchecked(type(state).reorder, state, index)
+
+
+def test_a_state_of_another_width_is_refused():
+    x = numbers(1, 5, 24)
+    with pytest.raises(ArgumentError, match="state: expected a state of width 24, got one of 12"):
+        mixer("rnn")(x, GatedRNN(12).double().init_state(1))
 
 
 def test_a_state_of_another_layer_is_refused():
@@ -221,5 +235,5 @@ def test_a_state_of_another_layer_is_refused():
     _, state = mixer("rat")(x)
     with pytest.raises(ArgumentError, match=r"heads, head_dim, chunk_size, rope_theta of \(4, 6, 3, 10000.0\)"):
         mixer("rat-adaptive")(x, state)
-    with pytest.raises(ArgumentError, match=r"a running state in torch\.float32, got one in torch\.float64"):
+    with pytest.raises(ArgumentError, match=r"a state in torch\.float32, got one in torch\.float64"):
         mixer("rat").float()(x.float(), state)

@@ -129,9 +129,12 @@ def crossover(rows: Sequence[Row], subject: str, column: str) -> str:
             if speed_up < 1:
                 break
             wins = tokens
-        where = f"from {wins} tokens on" if wins is not None else f"at none up to {by_length[-1][0]} tokens"
-        phrases.append(f"{where}{f' (batch {batch})' if batch > 1 else ''}")
-    return f"{subject} wins over {column.removeprefix('over_')} {', '.join(phrases)}" if phrases else ""
+        peer, which = column.removeprefix("over_"), f" (batch {batch})" if batch > 1 else ""
+        if wins is None:
+            phrases.append(f"{subject} never wins over {peer} up to {by_length[-1][0]} tokens{which}")
+        else:
+            phrases.append(f"{subject} wins over {peer} from {wins} tokens on{which}")
+    return "; ".join(phrases)
 
 
 def summary(

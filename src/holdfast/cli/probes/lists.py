@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-import tyro
-
-from holdfast.cli.parsing import FAILED, OK, ReportOptions, function_at, say
+from holdfast.cli.parsing import FAILED, OK, ReportOptions, Target, function_at, say
 from holdfast.errors import ArgumentError, count_of
 
 
@@ -15,7 +13,7 @@ from holdfast.errors import ArgumentError, count_of
 class ListsProbe(ReportOptions):
     """Measure, without labels, at which lengths a function on lists stops following its rule."""
 
-    target: tyro.conf.Positional[str]
+    target: Target
     """A function from a list to a list, as file.py:name or module:name."""
     lengths: tuple[int, ...] = (3, 6, 12, 24)
     """Elements of the random lists."""

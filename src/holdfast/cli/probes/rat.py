@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from holdfast.cli.parsing import OK, ReportOptions, say
+from holdfast.cli.parsing import OK, ReportOptions, Target, say
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ PARTS = ("locality", "cache", "chunks", "positions")
 class RATProbe(ReportOptions):
     """Measure what attention costs your language model as texts grow, and what RAT could change."""
 
-    target: tyro.conf.Positional[str]
+    target: Target
     """A causal language model of transformers, by path or hub id."""
     text: Path | None = None
     """A text file to predict; by default the standard library's source."""

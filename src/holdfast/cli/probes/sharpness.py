@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from holdfast.cli.parsing import FAILED, OK, ReportOptions, function_at
+from holdfast.cli.parsing import FAILED, OK, ReportOptions, Target, function_at
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ SIZES = (16, 64, 256, 1024, 4096)
 class SharpnessProbe(ReportOptions):
     """Measure how attention disperses as inputs grow, on your own model."""
 
-    target: tyro.conf.Positional[str]
+    target: Target
     """A transformers model, by path or hub id; or a function that maps a size n to attention logits (rows, n) or
     (heads, rows, n), as file.py:name or module:name."""
     text: Path | None = None

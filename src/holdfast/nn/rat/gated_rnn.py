@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import full_precision
-from holdfast.nn.layout import Layout
-from holdfast.nn.state import State, of_kind
+from holdfast.nn.layout import Layout, check_input
+from holdfast.nn.state import State, check_precision, limit_of, of_kind
 
 
 def gated_scan(
@@ -92,11 +92,11 @@ class GatedRNN(nn.Module):
 
     def init_state(self, batch: int, *, limit: int | None = None) -> GatedRNNState:
         """The state before the first token; see `RAT.init_state`."""
-        weight = self.out_proj.weight
+        weight = self.gate_bias  # those of projections may be quantised
         wide = torch.promote_types(weight.dtype, torch.float32)
         return GatedRNNState(
             seen=torch.zeros(batch, dtype=torch.long, device=weight.device),
-            limit=limit,
+            limit=limit_of(limit),
             running=torch.zeros(batch, self.dim, dtype=wide, device=weight.device),
         )
 
@@ -104,13 +104,15 @@ class GatedRNN(nn.Module):
         self, x: Float[Tensor, "batch time dim"], state: State | None = None, layout: Layout | None = None
     ) -> tuple[Float[Tensor, "batch time dim"], GatedRNNState]:
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
+        check_input(x, self.dim, layout)
         if state is None:
             before = self.init_state(len(x) if layout is None else len(layout.lengths))
         else:
             before = of_kind(state, GatedRNNState)
             before.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
+            if before.running.shape[1] != self.dim:
+                raise ArgumentError("state", f"a state of width {self.dim}", f"one of {before.running.shape[1]}")
+            check_precision(before.running.dtype, self.gate_bias.dtype)
         if x.shape[1] == 0:
             return x, self.init_state(len(x)) if state is None else before
         x = x if layout is None else layout.cleared(x)

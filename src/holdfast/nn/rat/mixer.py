@@ -12,13 +12,13 @@ from torch.nn.functional import pad
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import full_precision
-from holdfast.nn.layout import Layout
-from holdfast.nn.normalisers import Normaliser, Plain
+from holdfast.nn.layout import Layout, check_input
+from holdfast.nn.normalisers import Normaliser, checked_normaliser
 from holdfast.nn.rat.call import ChunkCall
-from holdfast.nn.rat.rat_attention import Backend, computed
+from holdfast.nn.rat.rat_attention import Backend, check_backend, computed
 from holdfast.nn.rat.state import RATState
 from holdfast.nn.rotary import check_rope
-from holdfast.nn.state import Slots, State, of_kind
+from holdfast.nn.state import Slots, State, check_precision, limit_of, of_kind
 
 
 class RAT(nn.Module):
@@ -64,9 +64,10 @@ class RAT(nn.Module):
         if heads % groups:
             raise ArgumentError("qk_groups", f"a divisor of the {heads} heads", groups)
         check_rope(rope_theta, dim // heads)
+        check_backend(backend)
         self.dim, self.heads, self.groups, self.head_dim = dim, heads, groups, dim // heads
         self.chunk_size, self.rope_theta, self.backend = chunk_size, rope_theta, backend
-        self.normaliser: Normaliser = Plain() if normaliser is None else normaliser
+        self.normaliser = checked_normaliser(normaliser)
         self.in_proj = nn.Linear(dim, 3 * dim + 2 * groups * self.head_dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         self.gate_bias = nn.Parameter(torch.empty(dim))
@@ -88,10 +89,14 @@ class RAT(nn.Module):
 
         Arguments:
             batch: number of rows.
-            limit: room for so many tokens in memory that is written in place, as a step under a CUDA graph needs it;
-                `None`: it grows.
+            limit: room for so many tokens in memory that is written in place, as a step under a CUDA graph needs it,
+                and so is not for training; `None`: it grows.
+
+        Errors:
+            ArgumentError: a limit that is no whole number from 0 on.
         """
-        weight = self.out_proj.weight
+        limit = limit_of(limit)
+        weight = self.gate_bias  # those of projections may be quantised
         wide = torch.promote_types(weight.dtype, torch.float32)
         slots = 0 if limit is None else limit // self.chunk_size
         entry = weight.new_zeros(batch, self.heads, slots, self.head_dim).detach()
@@ -121,13 +126,12 @@ class RAT(nn.Module):
             of each row's last document).
 
         Errors:
-            ArgumentError: shapes that do not fit, or a state of another layer, batch or device.
+            ArgumentError: shapes that do not fit, or a state of another layer, batch, device or precision.
         """
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ArgumentError("x", f"shape (batch, time, {self.dim})", f"shape {tuple(x.shape)}")
+        check_input(x, self.dim, layout)
         if state is None:
             batch = len(x) if layout is None else len(layout.lengths)
-            continued = replace(self.init_state(batch), closed=self._no_slots(x, batch))
+            continued = self.init_state(batch)
         else:
             continued = self._checked(state, x, layout)
         if x.shape[1] == 0:
@@ -142,19 +146,14 @@ class RAT(nn.Module):
         if layout is not None:
             query, key, value = (layout.unpack(part) for part in (query, key, value))
             gate, lengths = layout.unpack(gate, 1.0), layout.lengths
+        if state is None:  # in the dtype that the projections have on this input
+            nothing = value.new_zeros(len(value), self.heads, 0, self.head_dim)
+            continued = replace(continued, closed=Slots(nothing, nothing))
         with full_precision(x.device):
             mixed, after = self._mixed(query, key, value, gate, continued, lengths)
         if layout is not None:
             mixed, after = layout.pack(mixed), after.reorder(layout.last) if layout.packed else after
         return self.out_proj(torch.sigmoid(z) * mixed.flatten(2)), after
-
-    def _no_slots(self, x: Tensor, batch: int) -> Slots:
-        """Room for nothing yet, in the dtype that the projections have on this input."""
-        kind = x.device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if autocast else self.out_proj.weight.dtype
-        entry = torch.zeros(batch, self.heads, 0, self.head_dim, dtype=dtype, device=x.device)
-        return Slots(entry, entry)
 
     def _checked(self, given: State, x: Tensor, layout: Layout | None) -> RATState:
         """A state that this layer may continue."""
@@ -164,9 +163,7 @@ class RAT(nn.Module):
         theirs = (*state.running_key.shape[1:], state.chunk_size, state.rope_theta)
         if ours != theirs:
             raise ArgumentError("state", f"heads, head_dim, chunk_size, rope_theta of {ours}", f"of {theirs}")
-        wide = torch.promote_types(self.out_proj.weight.dtype, torch.float32)
-        if state.running_key.dtype != wide:
-            raise ArgumentError("state", f"a running state in {wide}", f"one in {state.running_key.dtype}")
+        check_precision(state.running_key.dtype, self.gate_bias.dtype)
         return state
 
     def _mixed(
@@ -174,7 +171,7 @@ class RAT(nn.Module):
     ) -> tuple[Float[Tensor, "sequences longest heads dim"], RATState]:
         """The core's output and the state after it, of sequences that continue a state."""
         tokens = value.shape[1]
-        if tokens == 0:
+        if 0 in (tokens, len(value)):
             return value, state
         # One token changes the open chunk only; more may begin new ones, and must begin where a chunk does.
         shift = tokens > 1 and state.longest > 0

@@ -14,7 +14,7 @@ from torch import Tensor
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import DTYPES, full_precision
 from holdfast.nn.attention.triton.host import VARIABLE
-from holdfast.nn.normalisers import Normaliser, Plain
+from holdfast.nn.normalisers import Normaliser, checked_normaliser
 from holdfast.nn.rat import blocked, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall
 from holdfast.nn.rat.triton import host as triton
@@ -110,8 +110,6 @@ def checked(
     if scale is not None and not isinstance(scale, Real | torch.SymFloat):
         raise ArgumentError("scale", "a number", repr(scale))
     check_rope(rope_theta, dim)
-    if normaliser is not None and not isinstance(normaliser, Normaliser):
-        raise ArgumentError("normaliser", "a Normaliser or None", repr(normaliser))
     return ChunkCall(
         query=query,
         key=key,
@@ -120,12 +118,18 @@ def checked(
         chunk_size=chunk_size,
         scale=cast("float", dim**-0.5 if scale is None else scale),
         rope_theta=rope_theta,
-        normaliser=Plain() if normaliser is None else normaliser,
+        normaliser=checked_normaliser(normaliser),
     )
 
 
 BACKENDS: dict[str, ModuleType] = {"triton": triton, "torch": blocked, "reference": reference}
 """By name, the fastest first; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
+
+
+def check_backend(backend: Any) -> None:
+    """Refuse a name that is no backend's."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
 
 
 def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
@@ -134,8 +138,7 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     Errors:
         ArgumentError: there is no such backend, or it does not take the call.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ArgumentError("backend", f"auto or one of {', '.join(BACKENDS)}", backend)
+    check_backend(backend)
     for name in _unasked() if backend == "auto" else [backend]:
         module = BACKENDS[name]
         reason: str | None = module.refusal(call)

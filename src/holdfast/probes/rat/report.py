@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from holdfast.probes.report import explained, jsonable, percent, shown, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+WIDTH = 80
+"""Columns of a report."""
 
 SHOWN = 12
 """Layers that a table shows."""
@@ -153,7 +157,7 @@ class RATReport:
 
     def __str__(self) -> str:
         """Return the sentence and a table for each part."""
-        lines = [self.verdict]
+        lines = textwrap.wrap(self.verdict, WIDTH)
         writers: tuple[tuple[Any, Callable[[Any], list[str]]], ...] = (
             (self.cache, _cache_lines),
             (self.latency, _latency_lines),
