@@ -1,6 +1,6 @@
 """The layout of Figure 4 of the publication: changes of mind at the left, changes of confidence at the right.
 
-What is drawn are rows of the curves `cells` and `updates` of one arm of one part, means over its seeds.
+What is drawn are rows of the curves `cells` and `updates` of some trials, means over them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 Where = tuple[str, str]
 """A display and a kind of advice."""
 
+Labels = Mapping[str, str]
+"""Part, and what else tells the trials that are drawn."""
 
-def draw_changes(part: str, arm: str, results: Results, axes: Axes) -> list[Record]:
+
+def draw_changes(labels: Labels, results: Results, axes: Axes) -> list[Record]:
     """Left panel: shares of changed minds by advice and display, and those of an ideal observer."""
     from holdfast.confidence.figures import bars_of_changes
 
-    shares = _over_seeds(results, part, arm, "change_of_mind")
-    ideal = _over_seeds(results, part, arm, "ideal_change_of_mind")
+    shares = _over_seeds(results, labels, "change_of_mind")
+    ideal = _over_seeds(results, labels, "ideal_change_of_mind")
     if shares:
         heights = {where: _reach(share, 100.0) for where, share in shares.items()}
         bars_of_changes(axes, heights, {where: 100.0 * share.mean for where, share in ideal.items()})
@@ -32,24 +35,24 @@ def draw_changes(part: str, arm: str, results: Results, axes: Axes) -> list[Reco
     return [{**_row(where, share), "ideal": ideal[where].mean} for where, share in shares.items()]
 
 
-def draw_confidence(part: str, arm: str, results: Results, axes: Axes) -> list[Record]:
+def draw_confidence(labels: Labels, results: Results, axes: Axes) -> list[Record]:
     """Right panel: changes of the probability of the first answer by advice and display."""
     from holdfast.confidence.figures import bars_of_confidence
 
-    changes = _over_seeds(results, part, arm, "probability_change")
+    changes = _over_seeds(results, labels, "probability_change")
     if changes:
         bars_of_confidence(axes, {where: _reach(change) for where, change in changes.items()})
     axes.set_ylabel("change of confidence in the first answer")
     return [_row(where, change) for where, change in changes.items()]
 
 
-def draw_updates(part: str, arm: str, results: Results, axes: Axes) -> list[Record]:
+def draw_updates(labels: Labels, results: Results, axes: Axes) -> list[Record]:
     """Observed against ideal changes of log-odds by advice and stated accuracy."""
     from holdfast.confidence import Estimate, Update
     from holdfast.confidence.figures import lines_of_updates
 
     values: dict[tuple[str, float, float], list[float]] = {}
-    for row in results.curve("updates", part=part, arm=arm):
+    for row in results.curve("updates", **labels):
         where = str(row["advice"]), float(row["accuracy"] or 0.0), float(row["ideal"] or 0.0)
         values.setdefault(where, []).append(float(row["observed"] or 0.0))
     means = {where: seed_mean(observed) for where, observed in sorted(values.items())}
@@ -66,10 +69,10 @@ def draw_updates(part: str, arm: str, results: Results, axes: Axes) -> list[Reco
     ]
 
 
-def _over_seeds(results: Results, part: str, arm: str, column: str) -> Mapping[Where, SeedMean]:
+def _over_seeds(results: Results, labels: Labels, column: str) -> Mapping[Where, SeedMean]:
     """Means over seeds of a column of the cells over all accuracies, by display and advice."""
     values: dict[Where, list[float]] = {}
-    for row in results.curve("cells", part=part, arm=arm):
+    for row in results.curve("cells", **labels):
         if row["accuracy"] is None:
             where = str(row["display"]), str(row["advice"])
             values.setdefault(where, []).append(float(row[column] or 0.0))

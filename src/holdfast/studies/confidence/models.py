@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.lab import Claim, Evidence, Outcome, Part, Results, Trial, all_of, unusable
+from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, unusable
 from holdfast.lab.verdict import failed_seeds
 from holdfast.studies.confidence.curves import curves_of
+from holdfast.studies.confidence.four import draw_changes, draw_confidence, draw_updates
 
 if TYPE_CHECKING:
     from holdfast.confidence import Analysis, Estimate, Responder, Trials
@@ -287,4 +288,28 @@ CLAIMS = (
     ),
 )
 
-part = Part("models", trials, run, claims=CLAIMS)
+part = Part(
+    "models",
+    trials,
+    run,
+    claims=CLAIMS,
+    figures=(
+        Figure(
+            "models-changes",
+            "Share of changed minds of your models, means over them, in the layout of the paper's Figure 4 (left). "
+            "Dashes: an ideal observer with the same first answers.",
+            partial(draw_changes, {"part": "models"}),
+        ),
+        Figure(
+            "models-confidence",
+            "Change of their confidence in the first answer, in the layout of the paper's Figure 4 (right).",
+            partial(draw_confidence, {"part": "models"}),
+        ),
+        Figure(
+            "models-updates",
+            "Change of log-odds, as reported, that advice of each stated accuracy makes in your models, against what "
+            "it is worth.",
+            partial(draw_updates, {"part": "models"}),
+        ),
+    ),
+)

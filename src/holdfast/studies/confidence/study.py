@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.lab import Config, Study
-from holdfast.studies.confidence import fusion, models, observers, served, traps
+from holdfast.studies.confidence import emergence, fusion, models, observers, served, trained, traps
+from holdfast.studies.confidence.emergence import EmergenceConfig
 from holdfast.studies.confidence.fusion import FusionConfig
 from holdfast.studies.confidence.models import ModelsConfig
 from holdfast.studies.confidence.observers import ObserversConfig
 from holdfast.studies.confidence.paper import PAPER
 from holdfast.studies.confidence.served import ServedConfig
+from holdfast.studies.confidence.trained import TrainedConfig
 from holdfast.studies.confidence.traps import TrapsConfig
 
 
@@ -28,6 +30,8 @@ class ConfidenceStudyConfig(Config):
         observers: simulated observers whose parameters are estimated.
         traps: readings that mislead.
         served: an observer behind a server.
+        trained: language models that are trained on observers.
+        emergence: language models that are trained on unbiased authors.
         fusion: advice that is weighed outside of the model.
         models: language models of your own.
         model_seeds: how many seeds, from the first on, train models and ask servers, which takes longest.
@@ -36,6 +40,8 @@ class ConfidenceStudyConfig(Config):
     observers: ObserversConfig = field(default_factory=ObserversConfig)
     traps: TrapsConfig = field(default_factory=TrapsConfig)
     served: ServedConfig = field(default_factory=ServedConfig)
+    trained: TrainedConfig = field(default_factory=TrainedConfig)
+    emergence: EmergenceConfig = field(default_factory=EmergenceConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     model_seeds: int = 3
@@ -49,14 +55,19 @@ SCALES = {
         observers=ObserversConfig(questions=60),
         traps=TrapsConfig(questions=60),
         served=ServedConfig(questions=12),
+        trained=trained.QUICK,
+        emergence=emergence.QUICK,
         fusion=FusionConfig(cases=20_000),
         model_seeds=1,
     ),
     "laptop": ConfidenceStudyConfig(seeds=60, first_seed=100),
-    "gpu": ConfidenceStudyConfig(seeds=60, first_seed=100),
+    "gpu": ConfidenceStudyConfig(seeds=60, first_seed=100, trained=trained.GPU, emergence=emergence.GPU, model_seeds=5),
     "paper": ConfidenceStudyConfig(
         seeds=60,
         first_seed=100,
+        trained=trained.GPU,
+        emergence=emergence.GPU,
+        model_seeds=5,
         models=ModelsConfig(models=("google/gemma-3-12b-it",), gpu=1.0),
     ),
 }
@@ -66,7 +77,15 @@ study = Study(
     question="How stubborn is a language model and how easily swayed, and does the probe that tells find what is "
     "there?",
     scales=SCALES,
-    parts=[observers.part, traps.part, served.part, fusion.part, models.part],
+    parts=[
+        models.part,
+        trained.part,
+        emergence.part,
+        observers.part,
+        traps.part,
+        served.part,
+        fusion.part,
+    ],
     paper=PAPER,
     cost={
         "quick": "about 1 minute on 2 CPU cores",

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, equivalent, exact, mean_of, progress
 from holdfast.lab.figures import GREY, draw_over_seeds, legend
 from holdfast.lab.results import Values
+from holdfast.studies.confidence.curves import curves_of
 from holdfast.studies.confidence.four import draw_changes, draw_confidence, draw_updates
 from holdfast.studies.confidence.language_model import Recipe, train, untrained, word_tokenizer
+from holdfast.studies.confidence.paper import OURS
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float
     from matplotlib.axes import Axes
 
-    from holdfast.confidence import Analysis, Plan, Responder, SimulatedResponder, Store, Trials
+    from holdfast.confidence import Plan, Responder, SimulatedResponder, Store, Trials
     from holdfast.lab import Record
     from holdfast.llm import Message
 
@@ -137,7 +139,7 @@ def run(trial: Trial[TrainedConfig]) -> Outcome:
         **endpoint,
         "parameters": sum(tensor.numel() for tensor in model.parameters()),
     }
-    return Outcome([record], {"learning": curve, "cells": cells_of(analysis), "updates": updates_of(analysis)})
+    return Outcome([record], {"learning": curve, **curves_of(analysis)})
 
 
 def plan_of(config: TrainedConfig, seed: int) -> Plan:
@@ -232,37 +234,6 @@ def accuracy_of(trials: Trials) -> float:
     return float(first_answers(trials)[1].mean())
 
 
-def cells_of(analysis: Analysis) -> list[Record]:
-    """Rows of the cells, those over all accuracies with `None` for it."""
-    return [
-        {
-            "display": cell.display,
-            "advice": cell.advice,
-            "accuracy": cell.accuracy,
-            "trials": cell.trials,
-            "change_of_mind": cell.change_of_mind.value,
-            "ideal_change_of_mind": cell.ideal_change_of_mind,
-            "probability_change": cell.probability_change,
-        }
-        for cell in analysis.cells
-    ]
-
-
-def updates_of(analysis: Analysis) -> list[Record]:
-    """Rows of observed and ideal changes of log-odds."""
-    return [
-        {
-            "advice": update.advice,
-            "accuracy": update.accuracy,
-            "observed": update.observed.value,
-            "low": update.observed.low,
-            "high": update.observed.high,
-            "ideal": update.ideal,
-        }
-        for update in analysis.updates
-    ]
-
-
 def _both(results: Results, arm: str, parameter: str) -> tuple[Values, Values]:
     """An estimate and the truth by seed."""
     of_arm = {"part": "trained", "arm": arm}
@@ -300,14 +271,12 @@ def _same_through_endpoint(results: Results) -> Evidence:
     )
 
 
-NOT_IN_THE_PAPER = "no such test in the paper"
-
 CLAIMS = (
     Claim(
         "trained-bias",
         "In a language model that was trained with a choice bias of 1 the probe finds that bias, within 0.15.",
         partial(_recovered, "bias"),
-        paper=NOT_IN_THE_PAPER,
+        paper=OURS,
         family="trained",
         headline=True,
         scale="laptop",
@@ -317,7 +286,7 @@ CLAIMS = (
         "Of agreeing advice, which it was trained to weigh at 0.8 of its worth, the probe finds that weight, within "
         "0.15.",
         partial(_recovered, "weight_same"),
-        paper=NOT_IN_THE_PAPER,
+        paper=OURS,
         family="trained",
         scale="laptop",
     ),
@@ -326,9 +295,8 @@ CLAIMS = (
         "Of contradicting advice, which it was trained to weigh at 2 times its worth, the probe finds that weight, "
         "within 25 %.",
         partial(_recovered, "weight_opposite"),
-        paper=NOT_IN_THE_PAPER,
+        paper=OURS,
         family="trained",
-        headline=True,
         scale="laptop",
     ),
     Claim(
@@ -337,9 +305,8 @@ CLAIMS = (
         "within 0.15 of 0 and 1, weight of contradicting advice within 25 % of 1; the largest deviation in units of "
         "these margins is below 1).",
         _unbiased,
-        paper=NOT_IN_THE_PAPER,
+        paper=OURS,
         family="trained",
-        headline=True,
         scale="laptop",
     ),
     Claim(
@@ -347,7 +314,7 @@ CLAIMS = (
         "Read through an HTTP endpoint, the same models give the same log-odds and estimates as in process, within "
         "0.001.",
         _same_through_endpoint,
-        paper=NOT_IN_THE_PAPER,
+        paper=OURS,
         scale="laptop",
     ),
 )
@@ -428,19 +395,19 @@ part = Part(
             "trained-changes",
             f"Share of changed minds by advice and display, in the layout of the paper's Figure 4 (left). {OF_BOTH} "
             "Dashes: an ideal observer with the same first answers.",
-            partial(draw_changes, "trained", "both"),
+            partial(draw_changes, {"part": "trained", "arm": "both"}),
         ),
         Figure(
             "trained-confidence",
             "Change of the probability of the first answer by advice and display, in the layout of the paper's Figure "
             f"4 (right). {OF_BOTH}",
-            partial(draw_confidence, "trained", "both"),
+            partial(draw_confidence, {"part": "trained", "arm": "both"}),
         ),
         Figure(
             "trained-updates",
             "Change of log-odds that advice of each stated accuracy makes, against what it is worth. On the broken "
             f"line: an ideal observer. {OF_BOTH}",
-            partial(draw_updates, "trained", "both"),
+            partial(draw_updates, {"part": "trained", "arm": "both"}),
         ),
         Figure(
             "trained-recovery",
