@@ -149,7 +149,7 @@ class Plan:
             see `holdfast.confidence.duplicates`.
 
     Errors:
-        ArgumentError: the questions cannot be asked, or the number of duplicates is none.
+        ArgumentError: the questions cannot be asked, or duplicates are no whole number.
     """
 
     questions: tuple[Question, ...]
