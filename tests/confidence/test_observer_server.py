@@ -30,9 +30,17 @@ from holdfast.confidence.observer_server import (
 )
 from holdfast.confidence.observers import PRESETS, Observer
 from holdfast.confidence.plan import Plan, TrialDesign
-from holdfast.confidence.responders import ChatResponder, SimulatedResponder, SystemOneResponder, simulated_questions
+from holdfast.confidence.responders import (
+    Answer,
+    Ask,
+    ChatResponder,
+    SimulatedResponder,
+    SystemOneResponder,
+    simulated_questions,
+)
 from holdfast.confidence.store import Store
 from holdfast.confidence.templates import PLAIN, first_prompt, second_prompt
+from holdfast.errors import ArgumentError
 from holdfast.llm import Endpoint, EndpointError
 from tests.command_line import ask as command
 
@@ -141,6 +149,60 @@ def test_a_clipped_observer_is_censored_where_it_is(store):
     assert_same(trials, exact)
     assert np.array_equal(trials.stage_2.censored, exact.stage_2.censored)
     assert exact.stage_2.censored.any()
+
+
+def test_a_model_in_process_answers_through_the_server_with_its_own_probabilities(store):
+    pytest.importorskip("transformers")
+    from holdfast.confidence.responders.huggingface import HuggingFaceResponder
+    from tests.confidence.tiny import llama, tokenizer
+
+    model = HuggingFaceResponder(llama(), tokenizer())
+    asks = [
+        Ask(str(place), tuple(first_prompt(question, question.order(place % 2 == 1), PLAIN)), ("A", "B"), ("", ""))
+        for place, question in enumerate(latitude_questions(4))
+    ]
+    server = ObserverServer(model, mass=1.0)
+    with serving(server) as base_url:
+        there = {answer.key: answer for answer in ChatResponder(endpoint(base_url)).answer(asks)}
+    assert server.seen.statuses == {200: 4}
+    for ask in asks:
+        (here,) = model.answer([ask])
+        assert not there[ask.key].missing
+        # Logarithms of parts of a probability, and their sum again.
+        assert there[ask.key].scores == pytest.approx(here.scores, rel=0, abs=1e-12)
+        assert there[ask.key].mass == pytest.approx(here.mass, rel=1e-9)
+        assert here.mass < 0.5, "no constant of the server"
+
+
+@pytest.mark.parametrize("mass", [0.0, 1.5])
+def test_a_share_that_labels_cannot_have(mass):
+    with pytest.raises(ArgumentError, match="mass"):
+        ObserverServer(BOTH, mass=mass)
+
+
+def test_labels_that_hold_everything_leave_nothing_to_other_words(store):
+    with serving(ObserverServer(BOTH, mass=1.0)) as base_url:
+        results = run(PLAN, ChatResponder(endpoint(base_url)), store, progress=False)
+    assert results.mass == pytest.approx(1.0)
+    assert_same(results.trials, in_process(store))
+
+
+def test_an_answer_without_a_reading_is_refused():
+    class Broken:
+        """Its numbers are none."""
+
+        backend = BOTH.backend
+
+        def answer(self, asks):
+            for ask in asks:
+                yield Answer(ask.key, problem="not finite")
+
+    ask = Ask("one", tuple(first_prompt(PLAN.questions[0], (0, 1), PLAIN)), ("A", "B"), ("red", "black"))
+    with (
+        serving(ObserverServer(Broken())) as base_url,
+        pytest.raises(EndpointError, match="no reading: not finite"),
+    ):
+        list(ChatResponder(endpoint(base_url, attempts=1)).answer([ask]))
 
 
 # What gets in the way.

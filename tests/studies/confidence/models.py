@@ -23,7 +23,7 @@ class ModelsConfig(Config):
     model_seeds: int = 1
 
 
-RECIPE = Recipe(layers=1, dim=16, heads=2, steps=40, batch=4, warmup=1, learning_rate=1e-2, curve_every=2)
+RECIPE = Recipe(layers=1, dim=16, heads=2, steps=100, batch=8, warmup=5, learning_rate=1e-2, curve_every=10)
 """Enough to write labels and nothing else; the probe refuses less."""
 TOY = ModelsConfig(
     seeds=2,

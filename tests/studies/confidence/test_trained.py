@@ -100,7 +100,7 @@ def test_records(results):
         assert row["endpoint_readings"] == 2 * 2 * 13
         assert 0 < row["mass"] <= 1
     (learning, cells, updates) = (results.curve(name, arm="both") for name in ("learning", "cells", "updates"))
-    assert [point["step"] for point in learning] == list(range(2, 41, 2))
+    assert [point["step"] for point in learning] == list(range(10, 101, 10))
     assert {(row["display"], row["advice"]) for row in cells if row["accuracy"] is None} == {
         (display, advice) for display in ("shown", "hidden") for advice in ("same", "opposite", "neutral")
     }
