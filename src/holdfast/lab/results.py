@@ -229,6 +229,8 @@ class Results:
         """Rows of the records or of a curve that carry the labels, each with its trial."""
         self._check_complete(labels)
         for trial, outcome in _inside(self.outcomes):
+            if not _could_have(trial, labels):
+                continue
             for row in outcome.records if curve is None else outcome.curves.get(curve, ()):
                 labelled = _labelled(trial, row)
                 if all(name in labelled and labelled[name] == value for name, value in labels.items()):
