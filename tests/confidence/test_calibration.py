@@ -17,7 +17,7 @@ from holdfast.confidence import (
     fit_temperature,
     reliability,
 )
-from holdfast.confidence.calibration import resampled_temperatures
+from holdfast.confidence.calibration import fit_score_temperature, resampled_temperatures
 from holdfast.errors import ArgumentError
 
 
@@ -53,12 +53,32 @@ def test_resampled_temperatures_are_those_of_the_resamples() -> None:
     correct = rng.random(400) < expit(log_odds)
     drawn = rng.integers(0, 400, (50, 400))
     weights = np.stack([np.bincount(rows, minlength=400) for rows in drawn]) / 400
-    quick = resampled_temperatures(log_odds, correct, fit_temperature(log_odds, correct), weights)
+    scores, choice = np.stack([log_odds, np.zeros(400)], axis=1), np.zeros(400, np.int64)
+    quick = resampled_temperatures(scores, choice, correct, fit_temperature(log_odds, correct), weights)
     exact = np.array([fit_temperature(log_odds[rows], correct[rows]) for rows in drawn])
     assert np.std(np.log(exact)) > 0.03
     assert np.abs(np.log(quick / exact)).max() < 0.25 * np.abs(np.log(exact / exact.mean())).max()
-    equal = resampled_temperatures(log_odds, correct, fit_temperature(log_odds, correct), np.ones((1, 400)) / 400)
+    same = np.ones((1, 400)) / 400
+    equal = resampled_temperatures(scores, choice, correct, fit_temperature(log_odds, correct), same)
     assert equal == pytest.approx(fit_temperature(log_odds, correct), rel=1e-8)
+
+
+def test_scores_of_more_options_have_the_temperature_that_they_were_multiplied_by() -> None:
+    """Log-odds against all others are not in proportion to 1 / T: of three equal rivals they keep ln 3."""
+    rng = np.random.default_rng(2)
+    scores = np.sort(rng.normal(0, 1.5, (4000, 4)), axis=1)[:, ::-1].copy()
+    scores[:1000, 3] = np.nan
+    shares = np.exp(np.where(np.isnan(scores), -np.inf, scores))
+    correct = rng.random(4000) < shares[:, 0] / shares.sum(axis=1)
+    choice = np.zeros(4000, np.int64)
+    fitted = fit_score_temperature(scores, choice, correct)
+    assert fitted == pytest.approx(1.0, abs=0.08)
+    for factor in (0.4, 2.5):
+        assert fit_score_temperature(factor * scores, choice, correct) == pytest.approx(factor * fitted, rel=1e-9)
+        again = resampled_temperatures(factor * scores, choice, correct, factor * fitted, np.ones((1, 4000)))
+        assert again == pytest.approx(factor * fitted, rel=1e-6)
+    assert fit_score_temperature(scores, choice, np.ones(4000)) == 0
+    assert fit_score_temperature(scores, choice, np.zeros(4000)) == math.inf
 
 
 @pytest.mark.parametrize("bins", [5, 10])

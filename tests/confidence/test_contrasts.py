@@ -58,7 +58,7 @@ def test_recovery_and_coverage() -> None:
         )
         weights = question_weights(200, 800, seed)
         for name, truth in TRUTH.items():
-            entry = interval(contrasts.mean(name), weights @ contrasts.values[name])
+            entry = interval(contrasts.mean(name), weights @ contrasts.values[name], 200)
             means[name].append(entry.value)
             covered[name] += entry.low <= truth <= entry.high
     for name, truth in TRUTH.items():
@@ -168,7 +168,8 @@ def test_holm_by_hand() -> None:
 
 
 def test_p_values_are_those_of_student() -> None:
-    again = np.array([-1.0, 1.0]) / np.sqrt(2)
+    """Resamples of n values spread by sqrt((n - 1) / n) of the standard error."""
+    again = np.array([-1.0, 1.0]) * np.sqrt(10 / 11) / np.sqrt(2)
     assert p_value(2.0, again, 0.0, 11) == pytest.approx(0.0734, abs=1e-4)
     assert p_value(0.0, np.zeros(3), 0.0, 11) == 1.0
     assert p_value(1.0, np.zeros(3), 0.0, 11) == 0.0

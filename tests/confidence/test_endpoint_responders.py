@@ -302,7 +302,9 @@ def test_samples_are_counted():
     answer = sampled(["A"] * 19 + ["B"])
     assert answer.scores[0] == pytest.approx(math.log(19.5 / 21))
     assert answer.scores[0] - answer.scores[1] == pytest.approx(2.564949, abs=1e-6)
-    assert (answer.mass, answer.attempts) == (1.0, 20)
+    assert (answer.mass, answer.attempts, answer.missing) == (1.0, 20, ())
+    never = sampled(["A"] * 4)
+    assert never.missing == (1,), "an option that never came has a bound for a share"
 
 
 def test_samples_without_an_option_are_missing_mass():

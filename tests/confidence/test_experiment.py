@@ -330,12 +330,41 @@ def test_answers_survive_the_file(store):
         attempts=2,
         errors=("429",),
     )
-    for answer in (reading, Answer("k"), Answer("k", (0.0, -1.0), 0.0), Answer("k", problem="refusal")):
+    for answer in (reading, Answer("k", (0.0, -1.0), 0.0), Answer("k", problem="refusal")):
         again = Answer.of_record("k", json.loads(json.dumps(answer.to_record())))
         assert again.to_record() == answer.to_record()
         assert again.scores == answer.scores
         assert again.problem == answer.problem
         assert np.array_equal(again.mass, answer.mass, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"scores": [-0.1, math.nan]},
+        {"scores": [-0.1, -2.5], "problem": "refusal"},
+        {"scores": [-0.1, -2.5], "mass": 7},
+        {"scores": [-0.1, -2.5], "missing": [2]},
+        {"scores": [-0.1, -2.5], "missing": [math.inf]},
+        {"scores": [-0.1, -2.5], "tokens": [["A"]]},
+        {"scores": [-0.1, -2.5], "raw": 5},
+        {"scores": 5},
+        7,
+    ],
+)
+def test_a_record_that_is_no_answer_is_asked_for_again(record, store):
+    plan = Plan(tuple(simulated_questions(6)), SMALL)
+    run(plan, Counting(), store, progress=False)
+    before = columns(trials_of(store))
+    lines = store.path.read_text().splitlines()
+    lines[5] = json.dumps({"key": json.loads(lines[5])["key"], "answer": record})
+    store.path.write_text("\n".join([*lines, '{"key": 5, "answer": {}}']) + "\n")
+    again = Counting()
+    results = run(plan, again, Store(store.path), progress=False)
+    assert len(again.asked) == 1
+    assert results.complete
+    assert columns(results.trials) == before
 
 
 def test_refusals_are_kept_counted_and_left_out(store):

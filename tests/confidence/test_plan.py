@@ -92,6 +92,7 @@ def test_a_plan_survives_json():
         {"advice": ("same", "same")},
         {"accuracies": (70,)},
         {"accuracies": (0.0,)},
+        {"accuracies": (0.6, 0.6000000001)},
         {"orders": (2,)},
         {"templates": ()},
         {"neutral": "none"},

@@ -64,7 +64,15 @@ def test_all_problems_are_named_at_once(tmp_path):
     assert said.endswith("and 1 more")
 
 
-@pytest.mark.parametrize("questions", [[], [Question("a", "?", ("1",))]])
+@pytest.mark.parametrize(
+    "questions",
+    [
+        [],
+        [Question("a", "?", ("1",))],
+        # Each would ask in one order what the other asks in the other one.
+        [Question("a", "?", ("1", "2")), Question("b", "?", ("2", "1"))],
+    ],
+)
 def test_what_cannot_be_asked_is_refused(questions):
     with pytest.raises(ArgumentError, match="questions that can be asked"):
         check_questions(questions)

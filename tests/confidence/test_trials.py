@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from holdfast.confidence import Readings, Trials, concatenate, read_trials, simulate, write_trials
+from holdfast.confidence import Observer, Readings, Trials, analyze, concatenate, read_trials, simulate, write_trials
 from holdfast.confidence.contrasts import position
 from holdfast.confidence.trials import lead, log_odds
 from holdfast.errors import ArgumentError
@@ -155,3 +157,60 @@ def simulate_few() -> Trials:
     from holdfast.confidence import Observer
 
     return simulate(Observer(), 4, accuracies=(0.6, 0.9))
+
+
+@pytest.mark.parametrize("name", ["choice", "answer", "options"])
+def test_rows_of_one_question_agree_on_it(name: str) -> None:
+    """A contrast of trials that were made from different first choices would mix log-odds of different options."""
+    trials = simulate(Observer(), 3, accuracies=(0.6, 0.9))
+    wide = {
+        stage: Readings(*(getattr(getattr(trials, stage), column) for column in ("scores", "mass", "censored")))
+        for stage in ("stage_1", "stage_2")
+    }
+    values = getattr(trials, name).copy()
+    neutral = np.flatnonzero((trials.advice == "neutral") & (trials.question == 1))[0]
+    if name == "options":
+        wide = {stage: _padded(readings) for stage, readings in wide.items()}
+        values[neutral] = 3
+        for stage in wide.values():
+            stage.scores[neutral, :, 2] = -3.0
+    else:
+        values[neutral] = 1 - values[neutral]
+    with pytest.raises(ArgumentError, match=f"{name} differs between the rows of a question"):
+        dataclasses.replace(trials, **wide, **{name: values})
+
+
+def _padded(readings: Readings) -> Readings:
+    scores = np.pad(readings.scores, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
+    return Readings(scores, readings.mass, readings.censored)
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (0, "[" * 100_000),
+        (0, "5"),
+        (1, '{"column": "options", "shape": [1], "values": [1e400]}'),
+        (1, '{"column": "options", "shape": [1], "values": [10000000000000000000000]}'),
+        (1, '{"column": "question"}'),
+    ],
+)
+def test_damaged_trials_are_one_line(place: int, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    write_trials(simulate(Observer(), 2), path)
+    lines = path.read_text().splitlines()
+    if place:
+        lines = [text for text in lines if json.loads(line)["column"] not in text[:30]]
+    lines.insert(place, line)
+    path.write_text("\n".join(lines))
+    with pytest.raises(ArgumentError, match="trials as write_trials writes them"):
+        read_trials(path)
+    with pytest.raises(ArgumentError, match="trials as write_trials writes them"):
+        read_trials(tmp_path)
+
+
+def test_seeds_are_whole_numbers() -> None:
+    with pytest.raises(ArgumentError, match="seed: expected a whole number"):
+        simulate(Observer(), 2, seed=-1)
+    with pytest.raises(ArgumentError, match="seed: expected a whole number"):
+        analyze(simulate(Observer(), 2), seed=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -18,7 +19,10 @@ from holdfast.errors import ArgumentError
 from holdfast.llm import AnswerFile
 
 
-@pytest.mark.parametrize("damage", [b'{"key": "half', b"\x00\xff\xfe", b"[1]\n", b"null\n", b'{"key": "x"}\n', b"\n\n"])
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"key": "half', b"\x00\xff\xfe", b"[1]\n", b"null\n", b'{"key": "x"}\n', b'{"key": 5, "answer": {}}\n', b"\n\n"],
+)
 def test_a_damaged_line_costs_that_line(damage, tmp_path):
     path = tmp_path / "answers.jsonl"
     file = AnswerFile(path)
@@ -27,6 +31,16 @@ def test_a_damaged_line_costs_that_line(damage, tmp_path):
         raw.write(damage)
     AnswerFile(path).append({"key": "b", "answer": [2]})
     assert AnswerFile(path).read() == file.read() == {"a": [1], "b": [2]}
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_has_no_end_is_no_file(kind, tmp_path):
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    with pytest.raises(ArgumentError, match="not a regular file"):
+        AnswerFile(path).read()
 
 
 def test_a_line_that_is_still_being_written_is_read_once_it_is_whole(tmp_path):

@@ -98,7 +98,8 @@ def test_items_are_taken_when_their_turn_comes():
         with pytest.raises(ValueError, match="five"):
             listen()
         assert len(taken) <= 7, "those before it, it, and one beside it"
-        assert sorted(answered) == [number for number in taken if number != 5], "what was under way has come"
+        begun = [number for number in taken if number != 5][: server.requests]
+        assert sorted(answered) == begun, "what was under way has come; what was only taken is given up"
 
 
 def test_what_is_not_used_yet_counts_as_under_way():
@@ -239,3 +240,13 @@ def test_answers_without_log_probabilities_have_none(logprobs):
     answer = completion_of({"choices": [choice], "model": None})
     assert answer.logprobs == ()
     assert (answer.model, answer.fingerprint, answer.finish_reason) == ("", "", "")
+
+
+def test_who_has_no_turn_within_the_deadline_does_not_wait_for_it():
+    """At one request in ten seconds the second has no turn within one: it ends at once, and nothing is sent."""
+    with ChatServer() as server:
+        model = endpoint(server, requests_per_minute=6, deadline_s=1.0, concurrency=1)
+        assert model.complete(question(1)).text == "[1, 2]"
+        with pytest.raises(EndpointError, match=r"no turn to ask .* within deadline_s of 1 s"):
+            model.complete(question(2))
+        assert (server.requests, model.usage.requests) == (1, 1)

@@ -15,6 +15,7 @@ import pytest
 from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.llm import AnswerFile, BudgetSpent, Completion, Endpoint, EndpointError, Line, Message
 from holdfast.llm.pace import TokenBucket
+from holdfast.llm.retries import retry_after
 from tests.llm.chat_server import KEY, ChatServer, Reply
 
 pytest.importorskip("aiohttp")
@@ -172,6 +173,21 @@ def test_the_server_says_how_long_to_wait(monkeypatch):
     assert 27 <= date <= 30.5
     assert 0 <= none <= 2
     assert 0 <= past <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("date", "until", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:40 GMT", 3),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun Nov  6 08:49:40 1994", 3),
+        ("Fri, 06 Nov 2093 08:49:37 GMT", "Fri, 06 Nov 2093 08:49:30 GMT", 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:40 -0000", 3),
+        ("not a date", "Sun, 06 Nov 1994 08:49:40 GMT", 0),
+    ],
+)
+def test_a_date_to_wait_for_is_one_of_the_servers_clock(date, until, seconds):
+    """Its clock may be years from that of this machine, and the old form of dates names no zone."""
+    assert retry_after({"date": date, "retry-after": until}) == seconds
 
 
 def test_a_server_that_asks_for_a_long_wait_is_taken_to_be_closed():

@@ -18,6 +18,7 @@ from holdfast.confidence.contrasts import COLUMNS, Contrasts, Grid, contrast
 from holdfast.confidence.diagnostics import (
     ALL_ESTIMATES,
     CALIBRATED,
+    FAR_CENSORED,
     Caution,
     ProbabilityAsymmetry,
     far_from_limit,
@@ -27,8 +28,9 @@ from holdfast.confidence.diagnostics import (
     probability_asymmetry,
     reliability_of_readings,
     saturation_limit,
+    share_censored,
 )
-from holdfast.confidence.estimates import ABSOLUTE, Estimates, estimate, first_answers, ratio_of_weights
+from holdfast.confidence.estimates import ABSOLUTE, Estimates, estimate, first_answers
 from holdfast.confidence.intervals import RESAMPLES, Estimate, question_weights, refused
 from holdfast.confidence.trials import Source, Trials
 from holdfast.confidence.verdicts import IDEAL, Verdict, judge, summary, wald_p_values
@@ -68,7 +70,8 @@ class Analysis:
         intercept_opposite: fall of log-odds on any contradiction, whatever the accuracy; ideal: 0.
         ratio: weight of contradicting over that of agreeing advice; ideal: 1.
         position_bias: leaning towards the option that is shown first, in log-odds; ideal: 0.
-        calibrated: biases and weights in log-odds that mean what they say: weights of 1 are ideal.
+        calibrated: biases and weights in log-odds that mean what they say: weights of 1 are ideal. Where readings are
+            censored, weights are from questions far from the limit alone, and refused where there are none.
         temperature: that reported log-odds are divided by for it, the noise of readings taken out.
         censored_share: the largest share of trials with a reading that is only a bound, over the cells that weights
             come from.
@@ -182,12 +185,18 @@ def analyze(trials: Trials, *, resamples: int = RESAMPLES, seed: int = 0) -> Ana
     else:
         contrasts = contrast(trials)
         estimates = estimate(trials, contrasts, resamples, seed)
-        unsaturated = _unsaturated(trials, resamples, seed)
+        far = _far(trials, resamples, seed)
+        unsaturated = None if far is None else far.ratio
         cautions += look_at_estimates(trials, contrasts, estimates, table, unsaturated)
         reported, calibrated, temperature = dict(estimates.reported), estimates.calibrated, estimates.temperature
-        updates, spread, p_values = _updates(contrasts, estimates), _template_spread(trials), estimates.p_values
+        updates, spread, p_values = _updates(contrasts, estimates), _template_spread(trials), dict(estimates.p_values)
+        if far is not None:
+            calibrated |= {name: far.judged[name] for name in calibrated if name in JUDGED_FAR}
+            p_values |= {name: far.p_values[name] for name in JUDGED_FAR}
         reported, calibrated = _refuse(reported, calibrated, cautions)
         judged_by = {name: (calibrated if "weight" in name else reported)[name] for name in IDEAL}
+        if far is not None and reported["ratio"].known:
+            judged_by["ratio"] = far.judged["ratio"]
     refusal = next((caution.text for caution in cautions if caution.refuses == ALL_ESTIMATES), "")
     if refusal:
         judged_by = dict.fromkeys(IDEAL, refused(refusal))
@@ -241,19 +250,52 @@ def _calibration(trials: Trials, seed: int) -> Calibration | None:
     return calibrate(trials.initial_log_odds[rows], correct, trials.question_code[rows], seed)
 
 
-def _unsaturated(trials: Trials, resamples: int, seed: int) -> Estimate | None:
-    """Ratio of the weights from questions far from where readings are censored; `None` where none are."""
+JUDGED_FAR = ("weight_same", "weight_opposite", "ratio")
+"""What a limit of readings bends."""
+
+
+@dataclass(frozen=True)
+class Far:
+    """What questions far from where readings are censored say.
+
+    Arguments:
+        ratio: of the weights.
+        judged: weights on calibrated log-odds, and their ratio, as verdicts may use them: refused where readings of
+            these questions come to the limit too.
+        p_values: of the same.
+    """
+
+    ratio: Estimate
+    judged: dict[str, Estimate]
+    p_values: dict[str, float]
+
+    @classmethod
+    def refused(cls, reason: str, ratio: Estimate | None = None) -> Far:
+        """No verdicts, and why."""
+        nothing = refused(reason)
+        return cls(ratio or nothing, dict.fromkeys(JUDGED_FAR, nothing), dict.fromkeys(JUDGED_FAR, math.nan))
+
+
+def _far(trials: Trials, resamples: int, seed: int) -> Far | None:
+    """Weights from questions far from where readings are censored; `None` where none are.
+
+    The weight of agreement meets the limit before that of contradiction, which makes weights too small and their ratio
+    too large: an ideal observer would be found fault with.
+    """
     limit = saturation_limit(trials)
     if math.isinf(limit):
         return None
-    keep = far_from_limit(trials, limit)
-    grid = Grid.of(trials)
     near = np.zeros(trials.questions, bool)
-    near[trials.question_code[~keep]] = True
-    if near[grid.question].all() or not grid.complete.any():
-        return refused("no question is far from the limit")
-    far = ~near[trials.question_code]
-    return ratio_of_weights(contrast(trials, far), resamples, seed)
+    near[trials.question_code[~far_from_limit(trials, limit)]] = True
+    keep = ~near[trials.question_code]
+    grid = Grid.of(trials)
+    if not (grid.complete & ~near[grid.question]).any():
+        return Far.refused("no question is far from the limit of readings")
+    estimates = estimate(trials, contrast(trials, keep), resamples, seed)
+    ratio = estimates.reported["ratio"]
+    if share_censored(trials.where(keep)) > FAR_CENSORED:
+        return Far.refused("readings come to their limit even where they begin far from it", ratio)
+    return Far(ratio, {**estimates.calibrated, "ratio": ratio}, estimates.p_values)
 
 
 def _updates(contrasts: Contrasts, estimates: Estimates) -> tuple[Update, ...]:

@@ -10,11 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, log_expit, softmax
 from scipy.stats import rankdata
 
 from holdfast.confidence.trials import BoolArray, FloatArray, IntArray
-from holdfast.errors import ArgumentError
+from holdfast.confidence.trials import log_odds as log_odds_of
+from holdfast.errors import ArgumentError, count_of
+
+LONGEST_STEP = 3.0
+"""Of ln T: a resample without a temperature, as one of right answers alone, would go on for ever."""
+
+LONGEST_SEARCH = 7.0
+"""Of ln T, from 0 either way: beyond a thousand, confidence says nothing."""
 
 BINS = 10
 """Bins of a reliability diagram, as is usual."""
@@ -52,13 +59,49 @@ def fit_temperature(log_odds: FloatArray, correct: BoolArray | FloatArray) -> fl
     return math.exp(-float(brentq(rise, low, high, xtol=1e-12)))
 
 
+def fit_score_temperature(scores: FloatArray, choice: IntArray, correct: BoolArray | FloatArray) -> float:
+    """Temperature T of softmax(scores / T) that makes it likeliest which choices were right.
+
+    For two options this is `fit_temperature` of the log-odds. For more the log-odds of the chosen option against all
+    others are not in proportion to 1 / T, but what advice adds to a score is.
+
+    Arguments:
+        scores: (n, options) logits or log-probabilities, NaN at options that do not exist.
+        choice: (n) option that was chosen, the one with the highest score.
+        correct: (n) whether it is right.
+
+    Returns:
+        T; infinite where scores say nothing about being right, 0 where they are never wrong.
+    """
+    if scores.shape[1] == 2:
+        return fit_temperature(_tempered(scores, choice, 1.0)[0], correct)
+    outcomes = np.asarray(correct, np.float64)
+
+    def rise(log_temperature: float) -> float:
+        """Derivative of the log-likelihood in ln T."""
+        log_odds, slope = _tempered(scores, choice, math.exp(log_temperature))
+        return float(slope @ (expit(log_odds) - outcomes))
+
+    # The likelihood may have several peaks in principle: the highest of a grid is where the root is looked for.
+    grid = np.linspace(-LONGEST_SEARCH, LONGEST_SEARCH, 40)
+    likelihood = []
+    for log_temperature in grid:
+        log_odds, _ = _tempered(scores, choice, math.exp(log_temperature))
+        likelihood.append(outcomes @ log_expit(log_odds) + (1 - outcomes) @ log_expit(-log_odds))
+    place = int(np.argmax(likelihood))
+    if place in (0, len(grid) - 1):
+        return math.inf if place else 0.0
+    return math.exp(float(brentq(rise, grid[place - 1], grid[place + 1], xtol=1e-12)))
+
+
 def resampled_temperatures(
-    log_odds: FloatArray, correct: BoolArray | FloatArray, temperature: float, weights: FloatArray
+    scores: FloatArray, choice: IntArray, correct: BoolArray | FloatArray, temperature: float, weights: FloatArray
 ) -> FloatArray:
     """What the temperature would be with cases weighted otherwise: one Newton step in ln T from the fitted one.
 
     Arguments:
-        log_odds: (n) as it was fitted to.
+        scores: (n, options) as it was fitted to.
+        choice: (n) likewise.
         correct: (n) likewise.
         temperature: fitted with equal weights, finite and positive.
         weights: (resamples, n) weights of the cases.
@@ -66,12 +109,14 @@ def resampled_temperatures(
     Returns:
         (resamples) temperatures.
     """
+    log_odds, slope = _tempered(scores, choice, temperature)
     values, outcomes = _checked(log_odds, correct)
-    signed = np.where(outcomes > 0, values, -values) / temperature
+    signed, slope = np.where(outcomes > 0, values, -values), np.where(outcomes > 0, slope, -slope)
     wrong = expit(-signed)
-    rise = weights @ (wrong * signed)
-    curvature = weights @ (wrong * (1 - wrong) * signed**2)
-    return np.asarray(temperature * np.exp(-rise / np.maximum(curvature, 1e-12)))
+    rise = weights @ (wrong * slope)
+    curvature = weights @ (wrong * (1 - wrong) * slope**2)
+    step = -rise / np.maximum(curvature, 1e-12)
+    return np.asarray(temperature * np.exp(np.clip(step, -LONGEST_STEP, LONGEST_STEP)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +226,7 @@ def calibrate(log_odds: FloatArray, correct: BoolArray | FloatArray, question: I
     """
     values, outcomes = _checked(log_odds, correct)
     codes, place = np.unique(question, return_inverse=True)
-    half = (np.random.default_rng(seed).permutation(len(codes)) % 2)[place]
+    half = (np.random.default_rng(count_of("seed", seed)).permutation(len(codes)) % 2)[place]
     scaled = np.full_like(values, np.nan)
     for part in (0, 1):
         if (half == part).any() and (half != part).any():
@@ -204,6 +249,17 @@ def calibrate(log_odds: FloatArray, correct: BoolArray | FloatArray, question: I
         diagram=diagram,
         diagram_after=diagram_after,
     )
+
+
+def _tempered(scores: FloatArray, choice: IntArray, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """(n) Log-odds of the chosen option with scores divided by T, and minus their derivative in ln T."""
+    scaled = scores / temperature
+    values = log_odds_of(scaled, choice)
+    chosen = np.take_along_axis(scaled, choice[:, None], axis=1)[:, 0]
+    others = np.where(np.isnan(scaled), -np.inf, scaled)
+    np.put_along_axis(others, choice[:, None], -np.inf, axis=1)
+    mean = (softmax(others, axis=1) * np.where(np.isfinite(others), others, 0.0)).sum(axis=1)
+    return values, np.asarray(chosen - mean)
 
 
 def _checked(values: FloatArray, correct: BoolArray | FloatArray) -> tuple[FloatArray, FloatArray]:

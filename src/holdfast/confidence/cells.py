@@ -11,8 +11,18 @@ import numpy as np
 from scipy.special import expit
 
 from holdfast.confidence.intervals import Estimate, interval
-from holdfast.confidence.observers import SIGN, advice_log_odds
-from holdfast.confidence.trials import ADVICE, DISPLAYS, Advice, BoolArray, Display, FloatArray, Trials
+from holdfast.confidence.observers import with_advice
+from holdfast.confidence.trials import (
+    ADVICE,
+    DISPLAYS,
+    Advice,
+    BoolArray,
+    Display,
+    FloatArray,
+    Trials,
+    lead,
+    log_odds,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Cell:
         probability_change: mean of p1 - p0 of the option chosen first.
         probability_error: its standard error over trials.
         log_odds_change: mean of L1 - L0.
-        ideal_log_odds_change: mean of what the advice is worth.
+        ideal_log_odds_change: mean of what the advice adds to the log-odds of an ideal observer.
         censored: share of trials with a reading that is only a bound.
         ties: trials in which no option led.
     """
@@ -77,16 +87,15 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
     initial, final = trials.initial_log_odds, trials.final_log_odds
     if trials.source == "choices":
         initial = final = np.full(len(trials), np.nan)
-    sign = np.array([SIGN[name] for name in ADVICE])[(trials.advice[:, None] == np.array(ADVICE)).argmax(axis=1)]
-    worth = np.where(sign == 0, 0.0, sign * advice_log_odds(trials.accuracy, trials.options))
-    after = initial + worth
-    ideal_change = np.where(np.isnan(after), np.nan, (after < 0) + 0.5 * (np.abs(after) < 1e-12))
+    scores = with_advice(trials) if trials.source != "choices" else np.full_like(trials.stage_1.mean_scores, np.nan)
+    margin = lead(scores, trials.choice)
+    ideal_change = np.where(np.isnan(margin), np.nan, (margin < -1e-12) + 0.5 * (np.abs(margin) <= 1e-12))
     columns = {
         "change": trials.change_of_mind,
         "ideal": ideal_change,
         "probability": expit(final) - expit(initial),
         "log_odds": final - initial,
-        "worth": worth,
+        "worth": log_odds(scores, trials.choice) - initial,
         "censored": trials.stage_2.censored.any(axis=1).astype(np.float64),
         "tie": (trials.change_of_mind == 0.5).astype(np.float64),
     }
@@ -99,7 +108,9 @@ def cell_table(trials: Trials, weights: FloatArray) -> tuple[Cell, ...]:
         if rows.any():
             masks[where] = rows
     again = _resampled_means(trials, list(masks.values()), trials.change_of_mind, weights)
-    return tuple(_cell(where, rows, columns, again[:, k]) for k, (where, rows) in enumerate(masks.items()))
+    return tuple(
+        _cell(where, rows, columns, again[:, k], trials.questions) for k, (where, rows) in enumerate(masks.items())
+    )
 
 
 def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
@@ -121,10 +132,10 @@ def change_of_mind(trials: Trials, weights: FloatArray) -> ChangeOfMind | None:
     usable = math.isfinite(odds) and bool(np.isfinite(odds_again).all())
     nothing = Estimate(math.nan, math.nan, math.nan, "no mind or every mind changed in some resample")
     return ChangeOfMind(
-        interval(shown, shown_again),
-        interval(hidden, hidden_again),
-        interval(hidden - shown, hidden_again - shown_again),
-        interval(odds, odds_again) if usable else nothing,
+        _share(shown, shown_again, trials.questions),
+        _share(hidden, hidden_again, trials.questions),
+        interval(hidden - shown, hidden_again - shown_again, trials.questions),
+        interval(odds, odds_again, trials.questions) if usable else nothing,
     )
 
 
@@ -136,11 +147,18 @@ def _resampled_means(trials: Trials, masks: Sequence[BoolArray], values: FloatAr
     return np.asarray((weights @ totals) / np.maximum(weights @ numbers, 1e-12))
 
 
+def _share(value: float, again: FloatArray, questions: int) -> Estimate:
+    """A share with an interval of possible shares."""
+    entry = interval(value, again, questions)
+    return Estimate(value, max(entry.low, 0.0), min(entry.high, 1.0))
+
+
 def _cell(
     where: tuple[Display, Advice, float | None],
     rows: BoolArray,
     columns: dict[str, FloatArray],
     change_again: FloatArray,
+    questions: int,
 ) -> Cell:
     """One row of the table."""
     count = int(rows.sum())
@@ -149,7 +167,7 @@ def _cell(
     return Cell(
         *where,
         trials=count,
-        change_of_mind=interval(mean["change"], change_again),
+        change_of_mind=_share(mean["change"], change_again, questions),
         standard_error=spread["change"] / math.sqrt(count),
         ideal_change_of_mind=mean["ideal"],
         probability_change=mean["probability"],

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp
 
 from holdfast.confidence.intervals import Estimate, refused
-from holdfast.confidence.observers import advice_log_odds
+from holdfast.confidence.observers import CERTAIN, advice_log_odds
 from holdfast.confidence.trials import FloatArray, IntArray, Trials
 from holdfast.errors import ArgumentError, count_of
 
@@ -83,13 +83,13 @@ class ChoiceModel:
 def choice_design(trials: Trials) -> Design:
     """Regressors of the model, from valid trials.
 
-    Advisers who are said to be always right are left out: no finite worth is theirs. Columns are numbers from the
-    start: a minus sign in front of a column of truth values would be a negation.
+    Advisers who are said to be nearly always right, beyond `CERTAIN`, are left out: what they are worth is cut off.
+    Columns are numbers from the start: a minus sign in front of a column of truth values would be a negation.
 
     Errors:
         ArgumentError: no valid trial, or an answer that is known to be the other one is shown as its own.
     """
-    rows = trials.valid & (trials.display != "shown_flipped") & ~(trials.accuracy == 1)
+    rows = trials.valid & (trials.display != "shown_flipped") & ~(trials.accuracy > CERTAIN)
     if not rows.any():
         raise ArgumentError("trials", "a valid trial with an adviser who can be wrong", "none")
     chosen = trials.where(np.asarray(rows))

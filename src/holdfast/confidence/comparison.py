@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdfast.confidence.observers import advice_log_odds
+from holdfast.confidence.observers import CERTAIN, advice_log_odds
 from holdfast.confidence.trials import FloatArray, IntArray, Trials
 from holdfast.errors import ArgumentError, count_of
 
@@ -77,7 +77,7 @@ def compare(trials: Trials, temperature: float = 1.0, folds: int = FOLDS, seed: 
     """Fit and cross-validate all models.
 
     Arguments:
-        trials: of questions of two options, with log-odds. Advisers who are always right are left out.
+        trials: of questions of two options, with log-odds. Advisers beyond `CERTAIN` are left out.
         temperature: that log-odds are divided by, so that weights of 1 are ideal.
         folds: parts that questions are split into.
         seed: of the split.
@@ -87,7 +87,7 @@ def compare(trials: Trials, temperature: float = 1.0, folds: int = FOLDS, seed: 
     """
     if trials.source == "choices" or (trials.options > 2).any():
         raise ArgumentError("trials", "log-odds of questions of two options", "bare choices or more options")
-    rows = trials.valid & (trials.display != "shown_flipped") & ~(trials.accuracy == 1)
+    rows = trials.valid & (trials.display != "shown_flipped") & ~(trials.accuracy > CERTAIN)
     chosen = trials.where(np.asarray(rows))
     if chosen.questions < count_of("folds", folds, 2):
         raise ArgumentError("trials", f"at least {folds} questions", chosen.questions)
@@ -99,7 +99,7 @@ def compare(trials: Trials, temperature: float = 1.0, folds: int = FOLDS, seed: 
     freedom = np.bincount(chosen.question_code) - np.bincount(
         np.unique(np.column_stack([chosen.question_code, unit]), axis=0)[:, 0]
     )
-    fold = np.random.default_rng(seed).permutation(chosen.questions) % folds
+    fold = np.random.default_rng(count_of("seed", seed)).permutation(chosen.questions) % folds
     losses, bics = {}, {}
     for name, used in MODELS.items():
         places = [k for k, column in enumerate(COLUMNS) if column in used and columns[:, k].any()]

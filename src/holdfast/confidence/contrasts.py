@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdfast.confidence.observers import advice_log_odds
+from holdfast.confidence.observers import CERTAIN, advice_log_odds
 from holdfast.confidence.trials import (
     ADVICE,
     AS_LISTED,
@@ -132,8 +132,9 @@ COLUMNS = {
 
 
 def informative(worth: FloatArray, accuracies: FloatArray) -> BoolArray:
-    """(accuracies) Those that slopes are fitted to: advice that is worth something, from advisers who can be wrong."""
-    return np.asarray((accuracies < 1) & (np.abs(worth) > 1e-9).all(axis=0))
+    """(accuracies) Those that slopes are fitted to: advice that is worth something, and no more than `CERTAIN`, beyond
+    which the worth that is counted is not the one that was stated."""
+    return np.asarray((accuracies <= CERTAIN) & (np.abs(worth) > 1e-9).all(axis=0))
 
 
 def contrast(trials: Trials, keep: BoolArray | None = None) -> Contrasts:

@@ -12,16 +12,19 @@ import numpy as np
 from scipy.special import expit
 
 from holdfast.confidence.calibration import Calibration
-from holdfast.confidence.cells import Cell
+from holdfast.confidence.cells import Cell, cell_table
 from holdfast.confidence.comparison import pooled_regression
 from holdfast.confidence.contrasts import Contrasts, Grid
 from holdfast.confidence.estimates import Estimates
 from holdfast.confidence.intervals import Estimate
-from holdfast.confidence.observers import advice_log_odds
-from holdfast.confidence.trials import AS_LISTED, REVERSED, BoolArray, Trials
+from holdfast.confidence.observers import CERTAIN, with_advice
+from holdfast.confidence.trials import AS_LISTED, REVERSED, BoolArray, Trials, log_odds
 
 CENSORED_LIMIT = 0.2
 """Share of censored trials in a cell from which no ratio of weights is given."""
+
+FAR_CENSORED = 0.02
+"""Share of censored trials in a cell of questions far from the limit from which no verdict on weights is given."""
 
 MASS_WARNING, MASS_LIMIT = 0.9, 0.5
 """Probability on the options: below the first it is said, below the second nothing is estimated."""
@@ -77,13 +80,12 @@ def probability_asymmetry(trials: Trials) -> ProbabilityAsymmetry | None:
     """Both ratios; `None` where the design lacks agreeing or contradicting advice."""
     display = "hidden" if (trials.display == "hidden").any() else "shown"
     moves: list[tuple[float, float]] = []
-    for side, sign in (("opposite", -1.0), ("same", 1.0)):
-        rows = trials.valid & (trials.display == display) & (trials.advice == side) & (trials.accuracy < 1)
+    for side in ("opposite", "same"):
+        rows = trials.valid & (trials.display == display) & (trials.advice == side) & (trials.accuracy <= CERTAIN)
         if not rows.any():
             return None
         before = expit(trials.initial_log_odds[rows])
-        worth = advice_log_odds(trials.accuracy[rows], trials.options[rows])
-        after = expit(trials.initial_log_odds[rows] + sign * worth)
+        after = expit(log_odds(with_advice(trials)[rows], trials.choice[rows]))
         observed = float(np.mean(expit(trials.final_log_odds[rows]) - before))
         moves.append((abs(observed), abs(float(np.mean(after - before)))))
     (observed, ideal), (observed_same, ideal_same) = moves
@@ -185,10 +187,11 @@ def look_at_estimates(
 
 def saturation_limit(trials: Trials) -> float:
     """Log-odds at which censored readings begin; infinite where there are none."""
-    rows = trials.valid[:, None] & trials.stage_2.censored
+    scores = trials.stage_2.scores
+    rows = trials.valid[:, None] & trials.stage_2.censored & ~np.isnan(scores).all(axis=2)
     if not rows.any():
         return math.inf
-    scores = trials.stage_2.scores[rows]
+    scores = scores[rows]
     ranked = np.sort(np.where(np.isnan(scores), -np.inf, scores), axis=1)
     return float(np.quantile(ranked[:, -1] - ranked[:, -2], 0.05))
 
@@ -199,9 +202,14 @@ def most_censored(table: tuple[Cell, ...]) -> Cell:
     used = [
         cell
         for cell in table
-        if cell.display in ("shown", "hidden") and cell.accuracy is not None and cell.accuracy not in (0.5, 1.0)
+        if cell.display in ("shown", "hidden") and cell.accuracy not in (None, 0.5) and cell.accuracy <= CERTAIN
     ]
     return max(used or table, key=lambda cell: cell.censored)
+
+
+def share_censored(trials: Trials) -> float:
+    """The largest share of trials with a censored reading, over the cells that weights come from."""
+    return most_censored(cell_table(trials, np.full((1, trials.questions), 1 / trials.questions))).censored
 
 
 def far_from_limit(trials: Trials, limit: float) -> BoolArray:
@@ -258,8 +266,9 @@ def _censored(table: tuple[Cell, ...], unsaturated: Estimate | None) -> list[Cau
     text = f"up to {worst.censored:.0%} of trials in a cell ({where}) have a reading that is only a bound"
     if unsaturated is not None and unsaturated.known:
         text += f"; the ratio of weights far from the limit is {unsaturated}"
+    text += "; verdicts on weights come from questions far from it alone, where there are enough"
     if worst.censored <= CENSORED_LIMIT:
-        return [Caution("censored", f"{text}; that makes the ratio of weights too large, and both too small")]
+        return [Caution("censored", f"{text}; over all the ratio of weights is too large, and both are too small")]
     text += "; ask for more top log-probabilities, or harder questions"
     return [Caution("censored", text, ("ratio",))]
 

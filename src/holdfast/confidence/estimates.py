@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdfast.confidence.calibration import fit_temperature, resampled_temperatures
-from holdfast.confidence.contrasts import Contrasts, position
+from holdfast.confidence.calibration import fit_score_temperature, resampled_temperatures
+from holdfast.confidence.contrasts import Contrasts
 from holdfast.confidence.intervals import Estimate, interval, p_value, question_weights, refused
-from holdfast.confidence.trials import FloatArray, IntArray, Trials, log_odds
+from holdfast.confidence.trials import FloatArray, IntArray, Trials
 
 ABSOLUTE = ("choice_bias", "ownership_bias", "weight_same", "weight_opposite", "intercept_opposite")
 """Estimates that are in log-odds, which calibration changes."""
@@ -60,36 +60,28 @@ def estimate(trials: Trials, contrasts: Contrasts, resamples: int, seed: int) ->
     weights = question_weights(contrasts.questions, resamples, seed)
     means = {name: float(values.mean()) for name, values in contrasts.values.items()}
     again = dict(zip(means, (weights @ np.stack(list(contrasts.values.values()), axis=1)).T, strict=True))
-    reported = {name: _interval(means[name], again[name]) for name in means}
-    reported["ratio"] = _ratio(means, again, reported["weight_same"])
+    questions = contrasts.questions
+    reported = {name: _interval(means[name], again[name], questions) for name in means}
+    reported["ratio"] = _ratio(means, again, reported["weight_same"], questions)
     temperature, temperatures = _temperature(trials, contrasts.question, weights)
     calibrated = dict.fromkeys(ABSOLUTE, refused(temperature.reason))
     if temperature.known:
         calibrated = {
-            name: interval(means[name] / temperature.value, again[name] / temperatures)
+            name: interval(means[name] / temperature.value, again[name] / temperatures, questions)
             if reported[name].known
             else reported[name]
             for name in ABSOLUTE
         }
-    p_values = {name: _p(means[name], again[name], contrasts.questions) for name in ("choice_bias", "ownership_bias")}
+    p_values = {name: _p(means[name], again[name], questions) for name in ("choice_bias", "ownership_bias")}
     for name in ("weight_opposite", "weight_same"):
-        p_values[name] = _p(*_departure(means[name], again[name], temperature.value, temperatures), contrasts.questions)
+        p_values[name] = _p(*_departure(means[name], again[name], temperature.value, temperatures), questions)
     difference = means["weight_opposite"] - means["weight_same"] if reported["ratio"].known else math.nan
-    p_values["ratio"] = _p(difference, again["weight_opposite"] - again["weight_same"], contrasts.questions)
+    p_values["ratio"] = _p(difference, again["weight_opposite"] - again["weight_same"], questions)
     updates = tuple(
-        tuple(_interval(float(values.mean()), weights @ values) for values in contrasts.updates[:, place].T)
+        tuple(_interval(float(values.mean()), weights @ values, questions) for values in contrasts.updates[:, place].T)
         for place in (0, 1)
     )
     return Estimates(reported, calibrated, temperature, p_values, (updates[0], updates[1]))
-
-
-def ratio_of_weights(contrasts: Contrasts, resamples: int, seed: int) -> Estimate:
-    """Ratio of the weights alone."""
-    weights = question_weights(contrasts.questions, resamples, seed)
-    names = ("weight_same", "weight_opposite")
-    means = {name: contrasts.mean(name) for name in names}
-    again = {name: weights @ contrasts.values[name] for name in names}
-    return _ratio(means, again, _interval(means["weight_same"], again["weight_same"]))
 
 
 def first_answers(trials: Trials) -> tuple[IntArray, FloatArray]:
@@ -108,40 +100,51 @@ def _temperature(trials: Trials, question: IntArray, weights: FloatArray) -> tup
     rows, correct = rows[inside], correct[inside]
     if not len(rows):
         return refused("no answer key"), nothing
-    means = trials.initial_log_odds[rows]
-    case_weights = weights[:, np.searchsorted(question, trials.question_code[rows])]
-    temperature = fit_temperature(means, correct)
-    if not 0 < temperature < math.inf:
-        return refused("first answers are all right, or confidence says nothing about being right"), nothing
-    temperatures = resampled_temperatures(means, correct, temperature, case_weights)
     single = _single_order(trials, rows)
     if single is None:
-        return interval(temperature, temperatures), temperatures
+        return refused("one order alone: a leaning to a place, and noise, look like overconfidence"), nothing
+    means, choice = trials.stage_1.mean_scores[rows], trials.choice[rows]
+    case_weights = weights[:, np.searchsorted(question, trials.question_code[rows])]
+    temperature = fit_score_temperature(means, choice, correct)
+    if not 0 < temperature < math.inf:
+        return refused("first answers are all right, or confidence says nothing about being right"), nothing
+    temperatures = resampled_temperatures(means, choice, correct, temperature, case_weights)
     orders = single.shape[1]
-    twice = single.ravel(), np.repeat(correct, orders), np.repeat(case_weights, orders, axis=1) / orders
-    noisy = fit_temperature(twice[0], twice[1])
+    twice = single.reshape(-1, single.shape[2]), np.repeat(choice, orders), np.repeat(correct, orders)
+    noisy = fit_score_temperature(*twice)
     if not noisy < NOISIEST * temperature:
         return refused("readings of the two orders have too little in common: average more wordings"), nothing
-    again = 2 * temperatures - resampled_temperatures(twice[0], twice[1], noisy, twice[2])
+    again = 2 * temperatures - resampled_temperatures(*twice, noisy, np.repeat(case_weights, orders, axis=1) / orders)
     temperature = 2 * temperature - noisy
     # A resample of few questions may go further back than there is to go.
     again = np.maximum(again, temperature / 10)
-    return interval(temperature, again), again
+    return interval(temperature, again, len(question)), again
 
 
 def _single_order(trials: Trials, rows: IntArray) -> FloatArray | None:
-    """(rows, orders) Log-odds of the chosen option in each order, places made up for; `None` without both orders."""
-    leaning = position(trials)[rows]
-    scores = trials.stage_1.scores[rows]
-    if np.isnan(leaning).any() or (trials.options[rows] > 2).any():
+    """(rows, orders, options) Scores in each order, without what places add to them on average; `None` without both
+    orders."""
+    scores, options = trials.stage_1.scores[rows], trials.options[rows]
+    if scores.shape[1] < 2 or np.isnan(scores).all(axis=2).any():
         return None
-    toward_first = np.where(trials.choice[rows] == 0, 1.0, -1.0) * leaning.mean()
-    both = np.repeat(trials.choice[rows][:, None], 2, axis=1)
-    return np.asarray(log_odds(scores, both) - np.stack([toward_first, -toward_first], axis=1))
+    exists = np.arange(scores.shape[2]) < options[:, None]
+    mean = np.where(exists[:, None], scores, 0.0).sum(axis=2) / options[:, None]
+    centred = scores - mean[:, :, None]
+    moved = centred - centred.mean(axis=1, keepdims=True)
+    place = np.broadcast_to(np.arange(scores.shape[2]), exists.shape)
+    # As listed, and the other way round.
+    places = np.stack([place, options[:, None] - 1 - place], axis=1)
+    # Questions with as many options have the same places.
+    there = np.broadcast_to(exists[:, None], scores.shape)
+    group = np.broadcast_to(options[:, None, None] * scores.shape[2], scores.shape)[there] + places[there]
+    added = np.bincount(group, moved[there]) / np.maximum(np.bincount(group), 1)
+    cleared = scores.copy()
+    cleared[there] -= added[group]
+    return np.asarray(cleared)
 
 
-def _interval(value: float, again: FloatArray) -> Estimate:
-    return refused("the design does not tell") if math.isnan(value) else interval(value, again)
+def _interval(value: float, again: FloatArray, questions: int) -> Estimate:
+    return refused("the design does not tell") if math.isnan(value) else interval(value, again, questions)
 
 
 def _p(value: float, again: FloatArray, questions: int) -> float:
@@ -160,10 +163,13 @@ def _departure(
     return weight - temperature, again - temperatures
 
 
-def _ratio(means: dict[str, float], again: dict[str, FloatArray], same: Estimate) -> Estimate:
+def _ratio(means: dict[str, float], again: dict[str, FloatArray], same: Estimate, questions: int) -> Estimate:
     """Weight of contradiction over that of agreement, where the latter is clearly positive."""
     if not same.known or math.isnan(means["weight_opposite"]):
         return refused("the design does not tell")
     if same.low <= 0:
         return refused("the weight of agreeing advice is not clearly above 0")
-    return interval(means["weight_opposite"] / means["weight_same"], again["weight_opposite"] / again["weight_same"])
+    positive = again["weight_same"] > 0
+    ratios = np.full(len(positive), math.inf)
+    np.divide(again["weight_opposite"], again["weight_same"], out=ratios, where=positive)
+    return interval(means["weight_opposite"] / means["weight_same"], ratios, questions)

@@ -74,14 +74,27 @@ def ideal(log_odds: ArrayLike, advice: ArrayLike, accuracy: ArrayLike) -> FloatA
         Log-odds of the same option; it should be given up where they are negative.
 
     Errors:
-        ArgumentError: unknown advice, or an accuracy outside (0, 1].
+        ArgumentError: unknown advice, an accuracy that is needed and outside (0, 1], or log-odds that are no number.
     """
     words = np.asarray(advice)
+    if np.isnan(np.asarray(log_odds, np.float64)).any():
+        raise ArgumentError("log_odds", "numbers", "NaN")
     if not np.isin(words, ADVICE).all():
         raise ArgumentError("advice", f"one of {', '.join(ADVICE)}", repr(words[~np.isin(words, ADVICE)].flat[0]))
     sign = np.select([words == "same", words == "opposite"], [SIGN["same"], SIGN["opposite"]], SIGN["neutral"])
-    worth = np.where(sign == 0, 0.0, advice_log_odds(accuracy))
-    return np.asarray(np.asarray(log_odds, np.float64) + sign * worth)
+    needed = np.where(sign == 0, 0.5, accuracy)
+    if np.isnan(needed).any():
+        raise ArgumentError("accuracy", "shares above 0 and up to 1", "NaN")
+    return np.asarray(np.asarray(log_odds, np.float64) + sign * advice_log_odds(needed))
+
+
+def with_advice(trials: Trials) -> FloatArray:
+    """(trials, options) Scores of stage 1 as an ideal observer changes them: advice adds to those of what it names."""
+    scores = trials.stage_1.mean_scores.copy()
+    advised = trials.advised >= 0
+    worth = advice_log_odds(trials.accuracy[advised], trials.options[advised])
+    scores[advised, trials.advised[advised]] += worth
+    return scores
 
 
 @dataclass(frozen=True)
@@ -197,7 +210,7 @@ def simulate(
         templates: wordings, which differ in nothing but the draws of noise.
     """
     count_of("questions", questions, 1)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(count_of("seed", seed))
     evidence, answer = draw_evidence(rng, questions)
     shape = (questions, count_of("templates", templates, 1), len(displays), len(advice), len(accuracies))
     place, template, row_display, row_advice, row_accuracy = (axis.ravel() for axis in np.indices(shape))

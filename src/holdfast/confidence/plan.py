@@ -13,7 +13,7 @@ import cattrs
 
 from holdfast.confidence.observers import ACCURACIES
 from holdfast.confidence.questions import Question, check_questions
-from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt
+from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt, stated
 from holdfast.confidence.trials import ADVICE, AS_LISTED, DISPLAYS, REVERSED, Advice, Display
 from holdfast.errors import ArgumentError, count_of
 from holdfast.llm import Message
@@ -81,6 +81,8 @@ class TrialDesign:
         object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
         if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
             raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
+        if len(set(map(stated, self.accuracies))) < len(self.accuracies):
+            raise ArgumentError("TrialDesign.accuracies", "shares that read differently", repr(self.accuracies))
         if self.neutral not in ("masked", "absent"):
             raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
 

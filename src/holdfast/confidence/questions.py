@@ -41,6 +41,11 @@ class Question:
         """Hash of what is asked, the answer left out."""
         return hashlib.sha256(json.dumps([self.text, self.options]).encode()).hexdigest()[:16]
 
+    @property
+    def turned(self) -> Question:
+        """The same with its options the other way round, the answer left out."""
+        return Question(self.id, self.text, self.options[::-1])
+
     def order(self, reversed_: bool) -> tuple[int, ...]:
         """Option at each place: as listed, or the other way round."""
         places = range(len(self.options))
@@ -68,7 +73,8 @@ def problems_of(questions: Sequence[Question]) -> list[str]:
     first: dict[str, str] = {}
     for question in questions:
         problems += [f"{question.id!r}: {problem}" for problem in _problems_of_one(question)]
-        other = first.setdefault(question.content, question.id)
+        # With its options the other way round it is the same question in the other order.
+        other = first.setdefault(min(question.content, question.turned.content), question.id)
         if other != question.id:
             problems.append(f"{question.id!r} asks the same as {other!r}")
     return problems

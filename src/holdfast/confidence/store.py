@@ -96,7 +96,7 @@ class Store:
             if not key.startswith(RUN):
                 try:
                     answers[key] = Answer.of_record(key, record)
-                except (ValueError, TypeError, LookupError, AttributeError):
+                except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
                     continue  # not one of ours: it is asked for again
         return answers
 

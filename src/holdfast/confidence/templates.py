@@ -193,7 +193,7 @@ def second_prompt(
     lines = [said]
     if accuracy is not None:
         letter = template.mask if advised is None else LETTERS[order.index(advised)]
-        lines.append(template.advice.format(accuracy=f"{100 * accuracy:.6g}", letter=letter))
+        lines.append(template.advice.format(accuracy=stated(accuracy), letter=letter))
     own = answer if display in ("shown", "shown_flipped") else template.mask
     turns = [
         ("user", _asked(question, order)),
@@ -201,6 +201,11 @@ def second_prompt(
         ("user", "\n".join([*lines, template.final])),
     ]
     return _conversation(template, turns)
+
+
+def stated(accuracy: float) -> str:
+    """An accuracy as prompts state it: in percent."""
+    return f"{100 * accuracy:.6g}"
 
 
 def _asked(question: Question, order: Sequence[int]) -> str:

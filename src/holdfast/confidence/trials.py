@@ -311,6 +311,16 @@ def _value_problems(trials: Trials) -> list[str]:
     if (trials.source == "sampled") != (trials.samples > 0):
         problems.append(f"samples is {trials.samples} where the source is {trials.source}")
     if len(trials) and not problems:
+        unit = trials.question_code * (int(trials.template_code.max()) + 1) + trials.template_code
+        for name, of, what in (
+            ("choice", unit, "a question in one wording"),
+            ("answer", trials.question_code, "a question"),
+            ("options", trials.question_code, "a question"),
+        ):
+            # Contrasts of trials whose first choices differ would be between log-odds of different options.
+            mixed = len(np.unique(np.stack([of, getattr(trials, name)]), axis=1)[0]) - len(np.unique(of))
+            if mixed:
+                problems.append(f"{name} differs between the rows of {what}, {mixed} times")
         key = np.rec.fromarrays(
             [trials.question_code, trials.template_code, trials.display, trials.advice, np.nan_to_num(trials.accuracy)]
         )

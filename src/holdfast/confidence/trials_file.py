@@ -46,7 +46,7 @@ def read_trials(path: Path | str) -> Trials:
     """Read what `write_trials` wrote.
 
     Errors:
-        ArgumentError: it is no such file, a line is damaged, or the columns do not fit each other.
+        ArgumentError: it cannot be read, is no such file, a line is damaged, or the columns do not fit each other.
     """
     wrong = "trials as write_trials writes them"
     try:
@@ -57,7 +57,7 @@ def read_trials(path: Path | str) -> Trials:
         return _trials(head, raw)
     except ArgumentError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ArgumentError("path", wrong, f"{path}: {error!r}") from error
 
 

@@ -75,7 +75,9 @@ class AnswerFile:
                 for line in whole.splitlines():
                     try:
                         record = json.loads(line)
-                        self._answers[record["key"]] = record["answer"]
+                        key, answer = record["key"], record["answer"]
+                        if isinstance(key, str):  # others are not ours
+                            self._answers[key] = answer
                     except (ValueError, LookupError, TypeError, RecursionError):
                         continue
             return dict(self._answers)
@@ -125,6 +127,8 @@ class AnswerFile:
             self._sync(file)
 
     def _news(self) -> bytes:
+        if self.path.exists() and not self.path.is_file():
+            raise OSError("not a regular file: it may have no end")
         with self.path.open("rb") as file:
             if file.seek(0, os.SEEK_END) < self._read_to:
                 self._read_to = 0  # it was made anew

@@ -114,7 +114,10 @@ class AsyncEndpoint:
         async def attempt() -> Result:
             number = next(attempts)
             async with self._slots:
-                await self._wait(settings.pace.take())
+                pause = settings.pace.take()
+                if time.monotonic() + pause >= end:
+                    raise EndpointError(f"no turn to ask {settings.url} within deadline_s of {settings.deadline_s:g} s")
+                await self._wait(pause)
                 settings.account.start(retry=number > 0, repair=repair and number == 0)
                 reply = await self._send(body, min(settings.timeout_s, end - time.monotonic()))
             return self._read(reply, read, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from holdfast.llm.completion import words_of
@@ -33,16 +34,28 @@ def refusal_of(reply: Reply, url: str, hide: Callable[[str], str]) -> EndpointEr
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait: it gives a number, or a date."""
+    """Seconds that a server asks to wait: it gives a number, or a date.
+
+    A date is one of the server's clock, which the answer shows too (`Date`): that of this machine may go wrong.
+    """
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
+        then, now = _time_of(value), _time_of(headers.get("date", ""))
+        if then is None:
             return None
+        seconds = then - (time.time() if now is None else now)
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _time_of(date: str) -> float | None:
+    """Seconds since 1970 of a date in HTTP, which is in Greenwich time whether it says so or not."""
+    try:
+        moment = email.utils.parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def retrying(

@@ -14,6 +14,9 @@ from holdfast.confidence.extraction import OptionReading
 from holdfast.confidence.trials import Source
 from holdfast.llm import Message
 
+MOST_MASS = 1.001
+"""Shares of tokens that were rounded each may come to a little more than 1."""
+
 NOT_FINITE = "not finite"
 """The problem of an answer whose scores are infinite or no numbers, as those of half precision can be."""
 
@@ -109,21 +112,28 @@ class Answer:
         """An answer from what `to_record` made of it.
 
         Errors:
-            ValueError, TypeError, LookupError: it is something else.
+            ValueError, TypeError, LookupError, AttributeError, OverflowError: it is something else.
         """
         get = record.get
-        return cls(
+        answer = cls(
             key,
             tuple(map(float, get("scores", ()))),
             float(get("mass", math.nan)),
             tuple(map(int, get("missing", ()))),
             str(get("problem", "")),
-            tuple(map(tuple, get("tokens", ()))),
-            get("raw", {}),
+            tuple((str(text), float(value)) for text, value in get("tokens", ())),
+            dict(get("raw", {})),
             float(get("seconds", 0.0)),
             int(get("attempts", 1)),
             tuple(get("errors", ())),
         )
+        if bool(answer.scores) == bool(answer.problem) or not all(map(math.isfinite, answer.scores)):
+            raise ValueError("neither a reading nor a problem")
+        if not (math.isnan(answer.mass) or 0 <= answer.mass <= MOST_MASS):
+            raise ValueError("a mass that is no share")
+        if not all(0 <= place < len(answer.scores) for place in answer.missing):
+            raise ValueError("a label that is not there is missing")
+        return answer
 
 
 @runtime_checkable
