@@ -227,6 +227,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run", TOY, "--scale", "gpu"), "--scale: expected a scale that toy has (quick, laptop), got gpu"),
         (("run", TOY, "--seeds", "many"), "--seeds: expected INT, got 'many'"),
         (("run", TOY, "--seeds", "0"), "--seeds: expected at least 1, got 0"),
+        (("probe", "confidence", "--model", "m", "--price", "1"), "--price: expected FLOAT FLOAT, got '1'"),
         (("run", TOY, "--workers", "0"), "--workers: expected at least 1, got 0"),
         (("run", TOY, "--config.sleep-s", "long"), "--config.sleep-s"),
         (("run", TOY, "--config.nope", "1"), "--config.nope"),

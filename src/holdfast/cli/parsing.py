@@ -78,8 +78,8 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
         text = " ".join(" ".join(line.strip("│ ") for line in message).split())
         # An optional value fails once for each type it could have; the flag and the word are what helps.
         text = re.sub(
-            r"Error parsing (\S+): no type matching (?:\{None\}\|)?(\S+) could .*? from \['(.*?)'\].*",
-            r"\1: expected \2, got '\3'",
+            r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
+            r"\1: expected \2, got \3",
             text,
         )
         raise CommandLineError(f"{text.rstrip('.')}. See: {program} --help") from None

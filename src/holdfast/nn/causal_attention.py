@@ -144,11 +144,11 @@ class CausalAttention(nn.Module):
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
         check_input(x, self.dim, layout)
         if state is None:
-            before = self.init_state(len(x) if layout is None else len(layout.lengths))
+            before = self.init_state(x.shape[0] if layout is None else layout.lengths.shape[0])
         else:
             before = self._checked(state, x, layout)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else before
+            return x, self.init_state(x.shape[0]) if state is None else before
         x = x if layout is None else layout.cleared(x)
         value, query, key, *gate = self.in_proj(x).split(self.widths, -1)
         parts = (part.unflatten(-1, (-1, self.head_dim)) for part in (query, key, value))
@@ -277,7 +277,7 @@ class CausalAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Float[Tensor, "sequences heads 1 dim"]:
         """One query, whose heads stand as queries of the key head that they share: no key is repeated."""
-        folded = query.reshape(len(query), self.kv_heads, -1, self.head_dim)
+        folded = query.reshape(query.shape[0], self.kv_heads, -1, self.head_dim)
         return scaled_dot_product_attention(folded, key, value, attn_mask=mask).reshape(query.shape)
 
     def _masked(
@@ -350,7 +350,7 @@ def windowed(
             value[:, part].flatten(0, 1),
             attn_mask=mask,
             enable_gqa=query.shape[2] != key.shape[2],
-        ).unflatten(0, (len(query), -1))
+        ).unflatten(0, (query.shape[0], -1))
         for part, mask in ((slice(0, 1), band & (slot >= free)), (slice(1, None), band))
         if part.start < blocks
     ]

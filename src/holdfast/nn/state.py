@@ -36,7 +36,7 @@ class State:
     @property
     def batch(self) -> int:
         """Number of rows."""
-        return len(self.seen)
+        return self.seen.shape[0]
 
     @property
     def nbytes(self) -> int:
@@ -111,8 +111,8 @@ class State:
         """
         if packed:
             raise ArgumentError("state", "None where documents are packed, each of which begins anew", "a state")
-        if self.batch != len(x):
-            raise ArgumentError("state", f"{len(x)} rows, as the input has", f"a state of {self.batch}")
+        if self.batch != x.shape[0]:
+            raise ArgumentError("state", f"{x.shape[0]} rows, as the input has", f"a state of {self.batch}")
         if self.seen.device != x.device:
             raise ArgumentError("state", f"a state on {x.device}, where the input is", f"one on {self.seen.device}")
         if self.limit is not None and self.longest + tokens > self.limit:

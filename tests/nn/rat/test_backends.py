@@ -337,7 +337,7 @@ def test_one_token_makes_no_copy_of_the_past(monkeypatch):
 
 TRACED = """
 import torch
-from holdfast.nn import Plain, rat_attention
+from holdfast.nn import RAT, Plain, rat_attention
 from holdfast.nn.rat import blocked
 from holdfast.nn.rat.call import ChunkCall, Past
 
@@ -365,10 +365,24 @@ with torch.no_grad():
     inputs = [*heads(1, 2), *(torch.randn(2, 4, 3, 4, dtype=torch.float64) for _ in range(2)), heads(1, 4)[0][:, 0]]
     once = torch.compile(step, backend="eager", fullgraph=True)
     torch.testing.assert_close(once(*inputs), step(*inputs), atol=1e-12, rtol=1e-12)
+
+class Output(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = RAT(16, 4, chunk_size=4).double()
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+layer, any_size = Output(), torch.export.Dim.AUTO
+with torch.no_grad():
+    inputs = torch.randn(2, 9, 16, dtype=torch.float64), torch.randn(5, 50, 16, dtype=torch.float64)
+    program = torch.export.export(layer, inputs[:1], dynamic_shapes=({0: any_size, 1: any_size},)).module()
+    torch.testing.assert_close(program(inputs[1]), layer(inputs[1]), atol=1e-12, rtol=1e-12)
 """
 
 
-def test_compiled_functions():
+def test_compiled_and_exported_functions():
     """In an interpreter without run-time checks of shapes, which compilers cannot follow."""
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TRACED], capture_output=True, text=True, check=False, timeout=200

@@ -106,7 +106,7 @@ class GatedRNN(nn.Module):
         """Mix all tokens, or continue a state by any number of them; see `RAT.forward`."""
         check_input(x, self.dim, layout)
         if state is None:
-            before = self.init_state(len(x) if layout is None else len(layout.lengths))
+            before = self.init_state(x.shape[0] if layout is None else layout.lengths.shape[0])
         else:
             before = of_kind(state, GatedRNNState)
             before.check(x, tokens=x.shape[1], packed=layout is not None and layout.packed)
@@ -114,7 +114,7 @@ class GatedRNN(nn.Module):
                 raise ArgumentError("state", f"a state of width {self.dim}", f"one of {before.running.shape[1]}")
             check_precision(before.running.dtype, self.gate_bias.dtype)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else before
+            return x, self.init_state(x.shape[0]) if state is None else before
         x = x if layout is None else layout.cleared(x)
         z, value, gate = self.in_proj(x).chunk(3, -1)
         wide = before.running.dtype

@@ -130,12 +130,12 @@ class RAT(nn.Module):
         """
         check_input(x, self.dim, layout)
         if state is None:
-            batch = len(x) if layout is None else len(layout.lengths)
+            batch = x.shape[0] if layout is None else layout.lengths.shape[0]
             continued = self.init_state(batch)
         else:
             continued = self._checked(state, x, layout)
         if x.shape[1] == 0:
-            return x, self.init_state(len(x)) if state is None else continued
+            return x, self.init_state(x.shape[0]) if state is None else continued
         x = x if layout is None else layout.cleared(x)
         width = self.groups * self.head_dim
         z, value, gate, query, key = self.in_proj(x).split([self.dim] * 3 + [width] * 2, -1)
@@ -147,7 +147,7 @@ class RAT(nn.Module):
             query, key, value = (layout.unpack(part) for part in (query, key, value))
             gate, lengths = layout.unpack(gate, 1.0), layout.lengths
         if state is None:  # in the dtype that the projections have on this input
-            nothing = value.new_zeros(len(value), self.heads, 0, self.head_dim)
+            nothing = value.new_zeros(value.shape[0], self.heads, 0, self.head_dim)
             continued = replace(continued, closed=Slots(nothing, nothing))
         with full_precision(x.device):
             mixed, after = self._mixed(query, key, value, gate, continued, lengths)
@@ -171,7 +171,7 @@ class RAT(nn.Module):
     ) -> tuple[Float[Tensor, "sequences longest heads dim"], RATState]:
         """The core's output and the state after it, of sequences that continue a state."""
         tokens = value.shape[1]
-        if 0 in (tokens, len(value)):
+        if 0 in (tokens, value.shape[0]):
             return value, state
         # One token changes the open chunk only; more may begin new ones, and must begin where a chunk does.
         shift = tokens > 1 and state.longest > 0

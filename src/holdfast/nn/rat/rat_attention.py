@@ -68,7 +68,7 @@ def rat_attention(
     call = checked(query, key, value, gate, chunk_size, scale, rope_theta, normaliser)
     if check and not bool(((gate >= 0) & (gate <= 1)).all()):
         raise ArgumentError("gate", "numbers in [0, 1]", "others, or NaN")
-    if call.time == 0 or len(value) == 0:
+    if call.time == 0 or value.shape[0] == 0:
         return value + 0 * (query.sum() + key.sum() + gate.sum())
     with full_precision(value.device):
         return computed(call, backend).output
