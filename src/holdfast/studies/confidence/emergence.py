@@ -60,11 +60,14 @@ class EmergenceConfig:
     questions: int = 30
     authors: int = 64
     template: str = "plain"
-    recipe: Recipe = field(default_factory=lambda: Recipe(steps=400))
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=400, learning_rate=2e-3))
 
 
 QUICK = EmergenceConfig(
-    correlations=(0.0, 0.8), questions=8, authors=16, recipe=Recipe(steps=40, warmup=5, curve_every=5)
+    correlations=(0.0, 0.8),
+    questions=8,
+    authors=16,
+    recipe=Recipe(steps=40, warmup=5, learning_rate=3e-3, curve_every=5),
 )
 GPU = EmergenceConfig(
     correlations=(0.0, 0.25, 0.5, 0.8, 0.95),

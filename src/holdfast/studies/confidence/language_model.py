@@ -57,9 +57,9 @@ class Recipe:
     layers: int = 2
     dim: int = 96
     heads: int = 8
-    steps: int = 1500
+    steps: int = 1600
     batch: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -73,7 +73,10 @@ class TrainedConfig:
 
 
 QUICK = TrainedConfig(
-    questions=8, accuracies=(0.6, 0.9), endpoint_questions=2, recipe=Recipe(steps=40, batch=32, warmup=5, curve_every=5)
+    questions=8,
+    accuracies=(0.6, 0.9),
+    endpoint_questions=2,
+    recipe=Recipe(steps=40, warmup=5, learning_rate=3e-3, curve_every=5),
 )
 GPU = TrainedConfig(
     questions=1000,
