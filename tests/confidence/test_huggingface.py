@@ -200,3 +200,30 @@ def test_a_model_is_loaded_from_a_folder(tmp_path):
         assert one.scores == pytest.approx(other.scores, abs=1e-6)
     with pytest.raises(ArgumentError, match="a causal language model"):
         HuggingFaceResponder.load(tmp_path / "none")
+
+
+def test_what_the_model_cannot_read_is_one_line():
+    ask = Ask("k", ({"role": "user", "content": "x" * 1100},), ("A", "B"), ("1", "2"))
+    with pytest.raises(ArgumentError, match="prompts: expected at most 1024 tokens"):
+        list(HuggingFaceResponder(gpt2(), tokenizer()).answer([ask]))
+    rotary = llama()
+    rotary.config.max_position_embeddings = 64
+    assert list(HuggingFaceResponder(rotary, tokenizer()).answer([ask])), "it has no table of places"
+    with pytest.raises(ArgumentError, match="tokenizer: expected the tokenizer of the model, which has 50 tokens"):
+        list(HuggingFaceResponder(llama(vocabulary=50), tokenizer()).answer([ask]))
+    empty = dataclasses.replace(ask, messages=({"role": "user", "content": ""},))
+    with pytest.raises(ArgumentError, match="prompts: expected at least one token"):
+        list(HuggingFaceResponder(llama(), tokenizer(chat=False)).answer([empty]))
+
+
+def test_a_model_that_does_not_load_is_one_line(tmp_path):
+    llama().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ArgumentError, match="device: expected a device"):
+        HuggingFaceResponder.load(tmp_path, device="abacus")
+    with pytest.raises(ArgumentError, match="model: expected a causal language model"):
+        HuggingFaceResponder.load(tmp_path, dtype="float99")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ArgumentError, match="model: expected a causal language model"):
+        HuggingFaceResponder.load(tmp_path)

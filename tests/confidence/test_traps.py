@@ -243,6 +243,20 @@ def test_ties_and_few_questions_are_said() -> None:
     assert "12 questions" in cautions(analysis)["few_questions"]
 
 
+@pytest.mark.parametrize(("right", "name"), [(0.5, "at_chance"), (1.0, "at_ceiling"), (0.75, "")])
+def test_sets_of_bare_choices_that_tell_nothing(right: float, name: str) -> None:
+    """Answers are known, and so is how often the choices are right, without any confidence."""
+    trials = simulate(PAPER_LIKE, 40)
+    correct = trials.question % 4 < 4 * right
+    bare = {
+        stage: dataclasses.replace(readings, scores=(readings.scores > np.log(0.5)).astype(float))
+        for stage, readings in (("stage_1", trials.stage_1), ("stage_2", trials.stage_2))
+    }
+    answer = np.where(correct, trials.choice, 1 - trials.choice)
+    said = cautions(analyze(dataclasses.replace(trials, **bare, answer=answer, source="choices"), resamples=FEW))
+    assert [word for word in ("at_chance", "at_ceiling", "no_answers") if word in said] == ([name] if name else [])
+
+
 def test_sampled_confidences_are_said() -> None:
     trials = dataclasses.replace(simulate(PAPER_LIKE, 40), source="sampled", samples=20)
     assert "20 answers" in cautions(analyze(trials, resamples=FEW))["sampled"]

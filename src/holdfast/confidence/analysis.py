@@ -173,7 +173,7 @@ def analyze(trials: Trials, *, resamples: int = RESAMPLES, seed: int = 0) -> Ana
     table = cell_table(trials, weights)
     bare = trials.source == "choices"
     calibration = None if bare else _calibration(trials, seed)
-    cautions = look_at_readings(trials, calibration)
+    cautions = look_at_readings(trials)
     reported = dict.fromkeys((*COLUMNS, "ratio"), refused("bare choices: see the model of choices"))
     calibrated = dict.fromkeys(ABSOLUTE, refused("bare choices have no unit of log-odds"))
     temperature, unsaturated, choices, contrasts = refused("bare choices"), None, None, None

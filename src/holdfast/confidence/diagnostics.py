@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from holdfast.confidence.calibration import Calibration
 from holdfast.confidence.cells import Cell, cell_table
 from holdfast.confidence.comparison import pooled_regression
 from holdfast.confidence.contrasts import Contrasts, Grid
-from holdfast.confidence.estimates import Estimates
+from holdfast.confidence.estimates import Estimates, first_answers
 from holdfast.confidence.intervals import Estimate
 from holdfast.confidence.observers import CERTAIN, with_advice
 from holdfast.confidence.trials import AS_LISTED, REVERSED, BoolArray, Trials, log_odds
@@ -106,7 +105,7 @@ def reliability_of_readings(trials: Trials) -> float:
     return float(np.corrcoef(listed[both], turned[both])[0, 1])
 
 
-def look_at_readings(trials: Trials, calibration: Calibration | None) -> list[Caution]:
+def look_at_readings(trials: Trials) -> list[Caution]:
     """Cautions about what was read, whatever is estimated from it."""
     cautions = [*_invalid(trials), *_mass(trials)]
     if trials.source == "sampled":
@@ -130,26 +129,27 @@ def look_at_readings(trials: Trials, calibration: Calibration | None) -> list[Ca
     ties = int((trials.change_of_mind[trials.valid] == 0.5).sum())
     if ties:
         cautions.append(Caution("ties", f"in {ties} trials no option led: they count as half a change of mind"))
-    if calibration is None:
+    _, correct = first_answers(trials)
+    if not len(correct):
         cautions.append(
             Caution("no_answers", "no answer key: log-odds cannot be calibrated, weights not called right", CALIBRATED)
         )
         return cautions
-    chance = float(np.mean(1 / trials.options[trials.valid]))
-    if calibration.accuracy <= chance:
+    chance, accuracy = float(np.mean(1 / trials.options[trials.valid])), float(correct.mean())
+    if accuracy <= chance:
         cautions.append(
             Caution(
                 "at_chance",
-                f"first answers are right in {calibration.accuracy:.0%}, no better than guessing: the set is "
+                f"first answers are right in {accuracy:.0%}, no better than guessing: the set is "
                 "uninformative; choose easier questions (a larger difference between the options)",
                 CALIBRATED,
             )
         )
-    if calibration.accuracy >= CEILING:
+    if accuracy >= CEILING:
         cautions.append(
             Caution(
                 "at_ceiling",
-                f"first answers are right in {calibration.accuracy:.0%}: the set is uninformative, there is no room "
+                f"first answers are right in {accuracy:.0%}: the set is uninformative, there is no room "
                 "for changes of mind; choose harder questions (a smaller difference between the options)",
                 CALIBRATED,
             )

@@ -20,6 +20,7 @@ from holdfast.confidence.responders.interface import Answer, Backend
 from holdfast.confidence.templates import Template
 from holdfast.errors import ArgumentError
 from holdfast.llm import AnswerFile, Message
+from holdfast.llm.answer_file import without_garbage_collection
 
 RUN = "run-"
 """Begins the keys of runs."""
@@ -92,12 +93,13 @@ class Store:
             ArgumentError: the file cannot be read.
         """
         answers = {}
-        for key, record in self._file.read().items():
-            if not key.startswith(RUN):
-                try:
-                    answers[key] = Answer.of_record(key, record)
-                except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
-                    continue  # not one of ours: it is asked for again
+        with without_garbage_collection():
+            for key, record in self._file.read().items():
+                if not key.startswith(RUN):
+                    try:
+                        answers[key] = Answer.of_record(key, record)
+                    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+                        continue  # not one of ours: it is asked for again
         return answers
 
     def runs(self) -> dict[str, Run]:

@@ -71,7 +71,7 @@ class AnswerFile:
             # What follows the last line break may still be on its way.
             whole = lines[: lines.rfind(b"\n") + 1]
             self._read_to += len(whole)
-            with _without_garbage_collection():
+            with without_garbage_collection():
                 for line in whole.splitlines():
                     try:
                         record = json.loads(line)
@@ -179,7 +179,7 @@ class AnswerFile:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Look for no garbage while many objects are made and all are kept: it would take twice as long as the rest."""
     enabled = gc.isenabled()
     gc.disable()

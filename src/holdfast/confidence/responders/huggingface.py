@@ -86,6 +86,7 @@ class HuggingFaceResponder:
         self._logits = LastLogits(model, batch_tokens, share_prefix)
         self._spellings: dict[tuple[tuple[str, ...], str], Spellings] = {}
         self._name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        self._most, self._vocabulary = _positions(model), model.get_input_embeddings().num_embeddings
         first = tokenizer("x")["input_ids"][:1]
         bos = tokenizer.bos_token_id
         self._begin = [bos] if bos is not None and first == [bos] and not self._chat else []
@@ -103,18 +104,25 @@ class HuggingFaceResponder:
             options: of the responder.
 
         Errors:
-            ArgumentError: the model does not load.
+            ArgumentError: the model does not load, or not onto the device.
             MissingExtraError: transformers is not installed.
         """
         transformers = require("transformers", "hf")
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(target)
             model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
-        except (OSError, ValueError, KeyError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ArgumentError("model", "a causal language model of transformers", f"{target} ({first})") from error
+        except Exception as error:  # transformers, safetensors and tokenizers have errors of their own for a bad file
+            raise ArgumentError(
+                "model", "a causal language model of transformers", f"{target} ({_first(error)})"
+            ) from error
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(place), tokenizer, name=options.pop("name", str(target)), **options)
+        try:
+            model = model.to(place)
+        except (AssertionError, RuntimeError) as error:  # torch has no error of its own for a device that is not there
+            raise ArgumentError(
+                "device", "a device that this machine has room on", f"{place} ({_first(error)})"
+            ) from error
+        return cls(model, tokenizer, name=options.pop("name", str(target)), **options)
 
     @property
     def backend(self) -> Backend:
@@ -128,7 +136,8 @@ class HuggingFaceResponder:
 
         Errors:
             ArgumentError: a conversation of several messages without a chat template, one that the chat template does
-                not take, or a label that cannot follow the prompt.
+                not take, a prompt that is empty, longer than the model reads or of tokens that it does not have, or a
+                label that cannot follow the prompt.
         """
         waiting = iter(asks)
         training = self._model.training
@@ -210,7 +219,16 @@ class HuggingFaceResponder:
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [[*self._begin, *tokens] for tokens in encoded]
+        prompts = [[*self._begin, *tokens] for tokens in encoded]
+        longest, highest = max(map(len, prompts)), max((max(tokens, default=0) for tokens in prompts), default=0)
+        if not all(prompts):
+            raise ArgumentError("prompts", "at least one token each", "none")
+        if self._most is not None and longest > self._most:
+            raise ArgumentError("prompts", f"at most {self._most} tokens, as many as the model reads", longest)
+        if highest >= self._vocabulary:
+            expected = f"the tokenizer of the model, which has {self._vocabulary} tokens"
+            raise ArgumentError("tokenizer", expected, f"one that makes token {highest}")
+        return prompts
 
     def _spelled(self, labels: tuple[str, ...], text: str) -> Spellings:
         """Spellings of the labels behind a text.
@@ -249,6 +267,22 @@ class HuggingFaceResponder:
                 "labels", "labels whose tokens can follow the prompt and differ from each other", problem
             )
         return Spellings(tuple(tuple(sorted(mine)) for mine in chosen))
+
+
+def _positions(model: Any) -> int | None:
+    """Places that a model has a table of; `None`: it has none, and computes any place."""
+    most: int | None = getattr(model.config, "max_position_embeddings", None)
+    tables = [part for part in model.modules() if isinstance(part, torch.nn.Embedding)]
+    # Some tables begin with a few places for padding.
+    table = most is not None and any(
+        most <= part.num_embeddings <= most + 8 for part in tables if part is not model.get_input_embeddings()
+    )
+    return most if table else None
+
+
+def _first(error: BaseException) -> str:
+    """The first line of an error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _begins(tokens: Sequence[int], prompt: Sequence[int]) -> bool:
