@@ -13,7 +13,7 @@ TOY = ConfidenceStudyConfig(
     seeds=1,
     observers=ObserversConfig(presets=("bayes", "both"), questions=20, ideal=2),
     traps=TrapsConfig(questions=20),
-    served=ServedConfig(ways=("systemone", "storm"), questions=3),
+    served=ServedConfig(ways=("systemone", "storm"), questions=7),
     fusion=FusionConfig(cases=500),
     models=ModelsConfig(count=12, accuracies=(0.6, 0.9)),
     model_seeds=1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from holdfast.lab import Claim, Evidence, Figure, Part, Results, Trial, all_of, mean_of, within
 from holdfast.lab.figures import GREY, legend, seed_mean
 from holdfast.lab.results import Values
+from holdfast.studies.confidence.curves import known
 from holdfast.studies.confidence.paper import OURS
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def run(trial: Trial[ObserversConfig]) -> list[Record]:
             {
                 "parameter": name,
                 "truth": truth[name],
-                "value": entry.value,
-                "low": entry.low,
-                "high": entry.high,
-                "error": entry.value - truth[name],
+                "value": known(entry.value),
+                "low": known(entry.low),
+                "high": known(entry.high),
+                "error": known(entry.value - truth[name]),
                 "covered": float(entry.low <= truth[name] <= entry.high),
             }
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from holdfast.lab import Claim, Evidence, Figure, Part, Results, Trial, exact, mean_of, unusable
 from holdfast.lab.figures import GREY, legend, seed_mean
 from holdfast.lab.results import Values
+from holdfast.studies.confidence.curves import known
 from holdfast.studies.confidence.paper import OURS
 
 if TYPE_CHECKING:
@@ -121,11 +122,11 @@ def run(trial: Trial[ServedConfig]) -> list[Record]:
             {
                 "estimate": name,
                 "truth": truth[name],
-                "value": there.value,
-                "low": there.low,
-                "high": there.high,
+                "value": known(there.value),
+                "low": known(there.low),
+                "high": known(there.high),
                 "covered": float(there.low <= truth[name] <= there.high),
-                "apart": abs(there.value - here.value),
+                "apart": known(abs(there.value - here.value)),
             }
         )
     seen = server.seen
