@@ -165,9 +165,9 @@ def test_a_trial_repeats(results):
 
 def test_figures(results):
     assert_drawn(emergence.part.figures, results)
-    rows = list(emergence.part.figures[0].draw(made_up(), Canvas().subplots()))
-    assert [(row["what"], row["correlation"]) for row in rows] == [
-        (what, correlation) for what in ("trained models", "closed form") for correlation in (0.0, 0.5, 0.8)
+    rows = list(emergence.part.figures[0].draw(made_up(scatter=0.0), Canvas().subplots()))
+    assert [(row["correlation"], row["boost"], row["closed form"]) for row in rows] == [
+        (correlation, pytest.approx(boost), pytest.approx(boost)) for correlation, boost in EXPECTED.items()
     ]
 
 

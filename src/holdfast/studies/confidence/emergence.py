@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, equivalent, mean_of, progress
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, draw_over_seeds, legend, seed_mean
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import rng_for
 from holdfast.studies.confidence.language_model import AUTHORS, Recipe, Targets, train, untrained, word_tokenizer
@@ -72,10 +72,10 @@ QUICK = EmergenceConfig(
 GPU = EmergenceConfig(
     correlations=(0.0, 0.25, 0.5, 0.8, 0.95),
     means=(0.25, 0.5, 1.0),
-    questions=1000,
-    authors=256,
-    recipe=Recipe(device="cuda", layers=8, dim=512, heads=8, steps=10_000, batch=256, learning_rate=1e-3, warmup=500),
+    questions=400,
+    recipe=Recipe(device="cuda", layers=4, dim=256, steps=3_000, batch=128, warmup=100, curve_every=50),
 )
+"""Not tried yet."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,18 @@ def closed_form(
     return np.array([float(pair.cdf([m, m])) for m in mean]) / hidden, np.asarray(hidden)
 
 
+def expected_boost(mean: Float[np.ndarray, " questions"], correlation: float) -> float:
+    """What showing the first answer adds to its log-odds for a perfect reader, a mean over questions."""
+    from scipy.special import logit
+
+    shown, hidden = closed_form(mean, correlation)
+    return float((logit(shown) - logit(hidden)).mean())
+
+
 def stays(trials: Trials, plan: Plan, means: tuple[float, ...], correlation: float) -> dict[str, float]:
     """Probabilities of the first answer, found and expected, and the boost expected: means over questions."""
     import numpy as np
-    from scipy.special import expit, logit
+    from scipy.special import expit
 
     of_question = dict(zip((question.id for question in plan.questions), means_of(plan.questions, means), strict=True))
     mean = np.array([of_question[str(name)] for name in trials.question])
@@ -251,7 +259,7 @@ def stays(trials: Trials, plan: Plan, means: tuple[float, ...], correlation: flo
     stay = expit(trials.final_log_odds)
     by_display = closed_form(toward_choice[shown], correlation)
     return {
-        "expected": float((logit(by_display[0]) - logit(by_display[1])).mean()),
+        "expected": expected_boost(toward_choice[shown], correlation),
         "stay_shown": float(stay[shown].mean()),
         "stay_hidden": float(stay[hidden].mean()),
         "expected_stay_shown": float(by_display[0].mean()),
@@ -335,19 +343,22 @@ CLAIMS = (
 
 def draw_boost(results: Results, axes: Axes) -> list[Record]:
     """The boost against the correlation of percepts, found and by the closed form."""
+    import numpy as np
+
+    config: EmergenceConfig = results.config.emergence
     rows: list[Record] = []
-    looks: dict[str, dict[str, Any]] = {
-        "boost": {"color": "C0", "marker": "o", "linestyle": "none", "label": "trained models"},
-        "expected": {"color": GREY, "linestyle": "--", "label": "closed form"},
-    }
-    for metric, look in looks.items():
-        values = {r: list(_boost(results, r, metric).values()) for r in sorted(results.config.emergence.correlations)}
-        for point in draw_over_seeds(axes, values, dots=metric == "boost", **look):
-            if metric == "boost":
-                axes.vlines(point.x, point.low, point.high, color="C0", linewidth=1.6)
-            rows.append({"what": look["label"], "correlation": point.x, "mean": point.mean, "low": point.low})
-            rows[-1] = {**rows[-1], "high": point.high, "seeds": point.seeds}
+    found = {r: list(_boost(results, r).values()) for r in sorted(config.correlations)}
+    expected = {r: list(_boost(results, r, "expected").values()) for r in sorted(config.correlations)}
+    look: dict[str, Any] = {"color": "C0", "marker": "o", "linestyle": "none", "label": "trained models"}
+    for point in draw_over_seeds(axes, found, dots=True, **look):
+        axes.vlines(point.x, point.low, point.high, color="C0", linewidth=1.6)
+        closed = seed_mean(expected[point.x], point.x).mean
+        rows.append({"correlation": point.x, "boost": point.mean, "low": point.low, "high": point.high})
+        rows[-1] = {**rows[-1], "closed form": closed, "seeds": point.seeds}
     if rows:
+        grid = np.linspace(0.0, max(config.correlations), 40)
+        curve = [expected_boost(np.array(config.means), float(r)) for r in grid]
+        axes.plot(grid, curve, color=GREY, linestyle="--", label="closed form", zorder=0)
         axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set_xlabel("correlation of an author's percepts, r")
     axes.set_ylabel("boost of the answer that is shown, log-odds")
