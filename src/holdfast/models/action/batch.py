@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -60,7 +60,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """With all tensors on a device."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: part.to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(part := getattr(self, field.name), Tensor)
