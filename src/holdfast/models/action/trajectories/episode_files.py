@@ -151,7 +151,7 @@ def _read(path: Path, task: str) -> Trajectory:
 
 def _loaded(path: Path) -> dict[str, Any]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             return dict(file)
     with require("h5py", "action").File(path, "r") as file:
         return {name: file[name][()] for name in file}

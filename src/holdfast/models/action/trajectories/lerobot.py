@@ -215,10 +215,10 @@ def _domain(folder: Path, items: Sequence[Trajectory]) -> Domain:
     return Domain(name=folder.name, observation=Vector(items[0].observations.shape[1]), action=space)
 
 
-def _table(path: Path, columns: Sequence[str] | None = None) -> Any:
+def _table(path: Path, columns: Sequence[str]) -> Any:
     parquet, arrow = require("pyarrow.parquet", "action"), require("pyarrow", "action")
     try:
-        return parquet.read_table(path, columns=columns)
+        return parquet.read_table(path, columns=list(columns))
     except (OSError, arrow.ArrowException, KeyError) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ArgumentError("folder", "parquet files that can be read", f"{path} ({first})") from error

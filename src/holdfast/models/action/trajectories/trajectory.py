@@ -45,11 +45,11 @@ class Trajectory:
 
     observations: Num[np.ndarray, "observations ..."]
     actions: Num[np.ndarray, "time ..."]
-    rewards: Float[np.ndarray, " time"] | None
+    rewards: Float[np.ndarray, " rewards"] | None
     terminated: bool = False
     truncated: bool = False
     task: str = ""
-    labels: Num[np.ndarray, "time ..."] | None = None
+    labels: Num[np.ndarray, "labels ..."] | None = None
     remaining: float | None = None
 
     def __post_init__(self) -> None:
