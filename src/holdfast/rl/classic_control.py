@@ -124,7 +124,7 @@ class ControlTask:
         """Whole episodes of a policy, scored between random actions and the expert.
 
         Arguments:
-            policy: acts in `slots` environments at once.
+            policy: acts in `slots` environments at once, which begin anew with the step after the last one.
             episodes: how many, a multiple of `slots`.
             seed: of the environments.
             slots: environments that run side by side.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     import gymnasium
 
 
+@runtime_checkable
 class Acting(Protocol):
-    """A policy for several environments, each in a slot of its own."""
+    """A policy for several environments, each in a slot of its own, such as `holdfast.rl.stepping.Policy`."""
+
+    def reset(self) -> None:
+        """Forget all episodes: the next observations begin new ones."""
 
     def act(
         self,
-        observation: Num[np.ndarray, "slot ..."],
-        reward: Float[np.ndarray, " slot"],
-        done: Bool[np.ndarray, " slot"],
+        observation: Any,
+        reward: Float[np.ndarray, " slot"] | None,
+        done: Bool[np.ndarray, " slot"] | None,
     ) -> Any:
         """The action of each slot.
 
         Arguments:
             observation: what each environment shows now.
-            reward: what it gave in answer to the action before; 0 where an episode begins.
-            done: where this observation is the first of an episode, so that what came before it is to be forgotten.
+            reward: what it gave in answer to the last action; `None` before there was one.
+            done: where the episode ended with that answer. What the observation is there, the last one or the first
+                of the next episode, depends on how the environments begin anew.
         """
 
 
@@ -96,11 +101,11 @@ def evaluate(
 ) -> Evaluation:
     """Let a policy act until each slot has had its share of the episodes.
 
-    Every slot runs the same number of episodes: the first N that end anywhere would be the short ones. Slots that are
-    done go on and are not counted. All three ways in which vectors of environments begin anew are understood.
+    Every slot has the same number of episodes: the first N that end anywhere would be the short ones. Slots that have
+    had theirs go on, uncounted. All three ways in which vectors of environments begin anew are understood.
 
     Arguments:
-        policy: sees `done` in all slots at its first step, and wherever an episode begins.
+        policy: is reset, and then acts in all environments at once.
         environments: a vector of Gymnasium's.
         episodes: in all; a multiple of the number of slots.
         seed: of the environments.
@@ -108,8 +113,8 @@ def evaluate(
         expert_return: mean return of an expert.
 
     Errors:
-        ArgumentError: the episodes do not divide among the slots, the scale has no length, or the policy's actions are
-            not one a slot.
+        ArgumentError: the episodes do not divide among the slots, the scale has no length, the policy is made for
+            environments that begin anew in another way, or its actions are not one a slot.
         MissingExtraError: gymnasium is not installed.
     """
     slots = environments.num_envs
@@ -118,40 +123,38 @@ def evaluate(
         raise ArgumentError("episodes", f"a multiple of the {slots} environments", episodes)
     if random_return == expert_return:
         raise ArgumentError("expert_return", "another one than random_return", expert_return)
-    next_step = _begins_with_next_step(environments)
+    mode = _autoreset(environments)
+    _check_mode(policy, mode)
     quota = episodes // slots
     returns: list[list[float]] = [[] for _ in range(slots)]
     lengths: list[list[int]] = [[] for _ in range(slots)]
     successes: list[list[bool]] = [[] for _ in range(slots)]
     total, length, success = np.zeros(slots), np.zeros(slots, int), np.zeros(slots, bool)
     reports_success = False
+    policy.reset()
     observation, _ = environments.reset(seed=seed)
-    reward, begins, idle = np.zeros(slots), np.ones(slots, bool), np.zeros(slots, bool)
+    reward: Float[np.ndarray, " slot"] | None = None
+    done: Bool[np.ndarray, " slot"] | None = None
     while any(len(slot) < quota for slot in returns):
-        actions = _fitted(policy.act(observation, reward, begins), environments)
+        # A step that does nothing but begin the next episode belongs to none.
+        idle = np.zeros(slots, bool) if done is None or mode != "NextStep" else done
+        actions = _fitted(policy.act(observation, reward, done), environments)
         observation, reward, terminated, truncated, info = environments.step(actions)
-        ended = (terminated | truncated) & ~idle
+        reward, done = np.asarray(reward, np.float64), np.asarray(terminated | truncated)
         total += np.where(idle, 0, reward)
         length += ~idle
         reported = _successes(info, slots)
         if reported is not None:
             reports_success = True
             success |= reported & ~idle
-        for slot in np.flatnonzero(ended):
+        for slot in np.flatnonzero(done):
             if len(returns[slot]) < quota:
                 returns[slot].append(float(total[slot]))
                 lengths[slot].append(int(length[slot]))
                 successes[slot].append(bool(success[slot]))
             total[slot], length[slot], success[slot] = 0, 0, False
-        if next_step is None:
-            if ended.any():
-                observation, _ = environments.reset(options={"reset_mask": ended.copy()})
-            begins = ended
-        elif next_step:  # a slot that has ended shows its last observation now, and begins with the step after
-            begins, idle = idle, ended
-        else:
-            begins = ended
-        reward = np.where(begins, 0, reward)
+        if mode == "Disabled" and done.any():
+            observation, _ = environments.reset(options={"reset_mask": done.copy()})
     return Evaluation(
         returns=tuple(value for slot in returns for value in slot),
         lengths=tuple(value for slot in lengths for value in slot),
@@ -161,14 +164,25 @@ def evaluate(
     )
 
 
-def _begins_with_next_step(environments: gymnasium.vector.VectorEnv[Any, Any, Any]) -> bool | None:
-    """Whether a new episode begins with the step after the last one; `False`: in the last one; `None`: on demand."""
+def _autoreset(environments: gymnasium.vector.VectorEnv[Any, Any, Any]) -> str:
+    """When the environments begin anew: NextStep, SameStep, or Disabled where they are told to."""
     modes = require("gymnasium.vector", "rl").AutoresetMode
-    meanings = {modes.NEXT_STEP: True, modes.SAME_STEP: False, modes.DISABLED: None}
-    mode = environments.metadata.get("autoreset_mode")
-    if mode not in meanings:
+    mode: Any = environments.metadata.get("autoreset_mode")
+    if mode not in list(modes):
         raise ArgumentError("environments", "an autoreset_mode of Gymnasium in their metadata", repr(mode))
-    return meanings[mode]
+    return str(mode.value)
+
+
+def _check_mode(policy: Acting, mode: str) -> None:
+    """A policy that takes the last observation of an episode for the first of the next would act on nothing.
+
+    Errors:
+        ArgumentError: the policy says how environments begin anew, and these do not.
+    """
+    expected = "next_step" if mode == "NextStep" else "same_step"
+    understood = getattr(getattr(policy, "config", None), "autoreset", expected)
+    if understood != expected:
+        raise ArgumentError("policy", f"autoreset={expected!r}, for these environments", repr(understood))
 
 
 def _fitted(actions: Any, environments: gymnasium.vector.VectorEnv[Any, Any, Any]) -> Num[np.ndarray, "slot ..."]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from holdfast.errors import ArgumentError, MissingExtraError, count_of, require
 from holdfast.rl.collect import Expert
@@ -45,7 +46,13 @@ def metaworld(task: str, *, seed: int, steps: int = 200) -> tuple[gymnasium.Env[
         "Meta-World/MT1", env_name=task, seed=seed, max_episode_steps=steps, disable_env_checker=True
     )
     policy = policies[task]()
-    return environment, lambda observation: np.asarray(policy.get_action(observation.astype(np.float64)))
+
+    def expert(observation: Float[np.ndarray, " 39"]) -> Float[np.ndarray, " 4"]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Constant")  # it says in each such step that it overshoots
+            return np.asarray(policy.get_action(observation.astype(np.float64)))
+
+    return environment, expert
 
 
 def dm_control(domain: str, task: str) -> gymnasium.Env[Any, Any]:
