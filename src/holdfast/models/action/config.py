@@ -148,8 +148,6 @@ def _reason(error: BaseException) -> str:
 
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
-    for union in (ActionSpace, Observation, BackboneShape):
-        configure_tagged_union(union, converter, tag_name="kind", tag_generator=lambda kind: kind.__name__)
     plain = Converter(forbid_extra_keys=True)
 
     def named(normaliser: Normaliser) -> dict[str, Any]:
@@ -162,6 +160,8 @@ def _converter() -> Converter:
 
     converter.register_unstructure_hook_func(_is_normaliser, named)
     converter.register_structure_hook_func(_is_normaliser, normaliser_of)
+    for union in (ActionSpace, Observation, BackboneShape):
+        configure_tagged_union(union, converter, tag_name="kind", tag_generator=lambda kind: kind.__name__)
     return converter
 
 
