@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError
 from cattrs.strategies import configure_tagged_union
 
 from holdfast.errors import ArgumentError, count_of
-from holdfast.models.action.discretise import Decoding, Vocabulary
+from holdfast.models.action.discretise import Vocabulary
 from holdfast.models.action.domain import ActionSpace, Continuous, Discrete, Domain, Image, Observation, Vector
 from holdfast.models.action.mamba import MambaConfig
 from holdfast.nn import NORMALISERS, BackboneConfig, Normaliser
@@ -34,7 +34,7 @@ class ActionConfig:
         returns: whether the model reads returns-to-go.
         rewards: whether the model reads rewards.
         past_actions: whether the model reads the actions that were taken.
-        decode: which point of a bin stands for it.
+        decode: which point of a bin stands for it: centre or left.
 
     Errors:
         ArgumentError: no domain, two of one name, or one that does not fit.
@@ -49,7 +49,7 @@ class ActionConfig:
     returns: bool = True
     rewards: bool = True
     past_actions: bool = False
-    decode: Decoding = "centre"
+    decode: str = "centre"
 
     def __post_init__(self) -> None:
         names = [domain.name for domain in self.domains]
@@ -148,22 +148,22 @@ def _reason(error: BaseException) -> str:
 
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
+    plain = Converter(forbid_extra_keys=True)
+
+    def named(normaliser: Normaliser) -> dict[str, Any]:
+        names = {kind: name for name, kind in NORMALISERS.items()}
+        return {"name": names[type(normaliser)], **plain.unstructure(normaliser)}
+
+    def normaliser_of(document: dict[str, Any], _: Any) -> Any:
+        arguments = {name: value for name, value in document.items() if name != "name"}
+        return plain.structure(arguments, NORMALISERS[document["name"]])
+
+    converter.register_unstructure_hook_func(_is_normaliser, named)
+    converter.register_structure_hook_func(_is_normaliser, normaliser_of)
     for union in (ActionSpace, Observation, BackboneShape):
         configure_tagged_union(union, converter, tag_name="kind", tag_generator=lambda kind: kind.__name__)
-    names = {kind: name for name, kind in NORMALISERS.items()}
-    plain = Converter()
-    converter.register_unstructure_hook(
-        Union[Normaliser, None],  # noqa: UP007
-        lambda value: None if value is None else {"name": names[type(value)], **plain.unstructure(value)},
-    )
-    converter.register_structure_hook(
-        Union[Normaliser, None],  # noqa: UP007
-        lambda value, _: (
-            None
-            if value is None
-            else plain.structure(
-                {name: entry for name, entry in value.items() if name != "name"}, NORMALISERS[value["name"]]
-            )
-        ),
-    )
     return converter
+
+
+def _is_normaliser(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Normaliser)

@@ -6,7 +6,6 @@ A continuous dimension is rescaled from the bounds of its domain to [0, 1] and c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, Num
@@ -14,8 +13,6 @@ from torch import Tensor
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.models.action.domain import ActionSpace, Continuous, Discrete, Domain
-
-Decoding = Literal["centre", "left"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Vocabulary:
         return (share * self.bins).floor().clamp(0, self.bins - 1).long() + self.discrete
 
     def actions(
-        self, ids: Int64[Tensor, "*batch dims"], space: ActionSpace, decode: Decoding = "centre"
+        self, ids: Int64[Tensor, "*batch dims"], space: ActionSpace, decode: str = "centre"
     ) -> Num[Tensor, "*batch dims"]:
         """Actions of ids, in the environment's units.
 

@@ -101,6 +101,7 @@ def action_loss(
         valid: which timesteps count.
         first: the id that the first logit is of.
     """
-    entropy = cross_entropy(logits.float().flatten(0, 2), (ids - first).flatten(), reduction="none").view(ids.shape)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    entropy = cross_entropy(wide.flatten(0, 2), (ids - first).flatten(), reduction="none").view(ids.shape)
     elements = valid.sum() * ids.shape[2]
     return Loss(entropy.masked_fill(~valid[..., None], 0.0).sum() / elements.clamp(min=1), elements)
