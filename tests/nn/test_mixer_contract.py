@@ -249,6 +249,6 @@ def test_half_precision_keeps_its_dtype_and_a_wide_recurrence(name):
     assert output.dtype == torch.bfloat16
     step, _ = module(x[:, :1], state)
     assert step.dtype == torch.bfloat16
-    for attribute in ("running_key", "running_value", "running"):
+    for attribute in ("running_key", "running_value", "running", "cell", "normaliser", "stabiliser", "tail"):
         if hasattr(state, attribute):
             assert getattr(state, attribute).dtype == torch.float32

@@ -26,9 +26,11 @@ from holdfast.nn.rat import RAT, GatedRNN, GatedRNNState, RATState, rat_attentio
 from holdfast.nn.softmax import CorrectionInactiveWarning, adaptive_softmax, entropy_of, inactive_share
 from holdfast.nn.state import State
 from holdfast.nn.temperature import AdaptiveTemperature, FitRecord, SizeCheck
+from holdfast.nn.xlstm import MLSTM, MLSTMState, mlstm
 
 __all__ = [
     "MIXERS",
+    "MLSTM",
     "NORMALISERS",
     "RAT",
     "Adaptive",
@@ -50,6 +52,7 @@ __all__ = [
     "ListComparator",
     "Llama4",
     "LogN",
+    "MLSTMState",
     "Normaliser",
     "Plain",
     "RATState",
@@ -69,6 +72,7 @@ __all__ = [
     "entropy_of",
     "fit_temperature",
     "inactive_share",
+    "mlstm",
     "rat_attention",
     "train_list_comparator",
 ]

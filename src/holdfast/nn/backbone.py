@@ -18,6 +18,7 @@ from holdfast.nn.layout import Layout
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.rat import RAT, GatedRNN
 from holdfast.nn.state import State, of_kind
+from holdfast.nn.xlstm import MLSTM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class BackboneConfig:
     """Shape of a backbone. What a mixer has no use for, it does not read.
 
     Arguments:
-        mixers: name of each layer's mixer, for example `("rat", "window") * 12`: rat, attention, window or rnn.
+        mixers: name of each layer's mixer, for example `("rat", "window") * 12`: rat, attention, window, rnn
+            or mlstm.
         dim: width of the residual stream.
-        heads: query heads of attention and RAT.
+        heads: query heads of attention and RAT, and heads of the mLSTM.
         expansion: hidden width of the feed-forward layers, in multiples of `dim`.
         chunk_size: tokens a chunk of RAT.
         qk_groups: queries and keys that RAT's heads share; `None`: one a head.
@@ -86,6 +88,7 @@ MIXERS: dict[str, Callable[[BackboneConfig], nn.Module]] = {
     "attention": lambda config: _attention(config, None),
     "window": lambda config: _attention(config, config.window),
     "rnn": lambda config: GatedRNN(config.dim, memory=config.memory),
+    "mlstm": lambda config: MLSTM(config.dim, config.heads, blocks=len(config.mixers)),
 }
 """By the name that a schedule has for them."""
 
