@@ -1,7 +1,7 @@
 """Modules and functions that networks are made of."""
 
 from holdfast.nn.attention import RowStatistics, adaptive_attention, attention_statistics, attention_weights
-from holdfast.nn.backbone import MIXERS, Backbone, BackboneConfig, BackboneState
+from holdfast.nn.backbone import MIXERS, Backbone, BackboneConfig
 from holdfast.nn.block import Block
 from holdfast.nn.causal_attention import AttentionState, CausalAttention, WindowState
 from holdfast.nn.fit_temperature import FitError, fit_temperature
@@ -24,15 +24,19 @@ from holdfast.nn.normalisers import (
 )
 from holdfast.nn.rat import RAT, GatedRNN, GatedRNNState, RATState, rat_attention
 from holdfast.nn.softmax import CorrectionInactiveWarning, adaptive_softmax, entropy_of, inactive_share
+from holdfast.nn.stack import BackboneState
 from holdfast.nn.state import State
 from holdfast.nn.temperature import AdaptiveTemperature, FitRecord, SizeCheck
-from holdfast.nn.xlstm import MLSTM, MLSTMState, mlstm
+from holdfast.nn.xlstm import MLSTM, SLSTM, XLSTM, XLSTM_SIZES, MLSTMState, SLSTMState, XLSTMConfig, mlstm
 
 __all__ = [
     "MIXERS",
     "MLSTM",
     "NORMALISERS",
     "RAT",
+    "SLSTM",
+    "XLSTM",
+    "XLSTM_SIZES",
     "Adaptive",
     "AdaptiveTemperature",
     "AttentionState",
@@ -58,12 +62,14 @@ __all__ = [
     "RATState",
     "RowStatistics",
     "Rows",
+    "SLSTMState",
     "SSMax",
     "ScaleInvariant",
     "SizeCheck",
     "Sparsemax",
     "State",
     "WindowState",
+    "XLSTMConfig",
     "YaRN",
     "adaptive_attention",
     "adaptive_softmax",

@@ -86,7 +86,7 @@ class HoldfastConfig(PreTrainedConfig):
             shape = self.backbone()
             with torch.device("meta"):  # a mixer checks what it reads
                 for name in sorted(set(self.mixers)):
-                    MIXERS[name](shape)
+                    MIXERS[name](shape, 0)
         except ArgumentError as error:
             raise ArgumentError(NAMES.get(error.argument, error.argument), error.expected, error.got) from None
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]

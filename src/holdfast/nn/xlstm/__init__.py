@@ -3,5 +3,7 @@
 from holdfast.nn.xlstm.call import Memory
 from holdfast.nn.xlstm.mlstm import mlstm
 from holdfast.nn.xlstm.mlstm_mixer import MLSTM, MLSTMState
+from holdfast.nn.xlstm.slstm_mixer import SLSTM, SLSTMState
+from holdfast.nn.xlstm.stack import XLSTM, XLSTM_SIZES, XLSTMConfig
 
-__all__ = ["MLSTM", "MLSTMState", "Memory", "mlstm"]
+__all__ = ["MLSTM", "SLSTM", "XLSTM", "XLSTM_SIZES", "MLSTMState", "Memory", "SLSTMState", "XLSTMConfig", "mlstm"]
