@@ -27,7 +27,17 @@ from holdfast.nn.softmax import CorrectionInactiveWarning, adaptive_softmax, ent
 from holdfast.nn.stack import BackboneState
 from holdfast.nn.state import State
 from holdfast.nn.temperature import AdaptiveTemperature, FitRecord, SizeCheck
-from holdfast.nn.xlstm import MLSTM, SLSTM, XLSTM, XLSTM_SIZES, MLSTMState, SLSTMState, XLSTMConfig, mlstm
+from holdfast.nn.xlstm import (
+    MLSTM,
+    SLSTM,
+    XLSTM,
+    XLSTM_SIZES,
+    MLSTMState,
+    SLSTMState,
+    XLSTMConfig,
+    mlstm,
+    xlstm_from_nxai,
+)
 
 __all__ = [
     "MIXERS",
@@ -81,4 +91,5 @@ __all__ = [
     "mlstm",
     "rat_attention",
     "train_list_comparator",
+    "xlstm_from_nxai",
 ]
