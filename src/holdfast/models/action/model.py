@@ -10,19 +10,25 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
 from holdfast.models.action.batch import Batch
-from holdfast.models.action.config import ActionConfig
+from holdfast.models.action.config import ActionConfig, BackboneShape
 from holdfast.models.action.decision import Decision
 from holdfast.models.action.domain import Domain, Vector
 from holdfast.models.action.encoders import ImageEncoder, VectorEncoder
 from holdfast.models.action.head import ActionHead, Loss, action_loss
 from holdfast.models.action.mamba import Mamba, MambaConfig
 from holdfast.models.action.tokens import Tokens
-from holdfast.nn import Backbone, BackboneConfig, Layout
+from holdfast.nn import XLSTM, Backbone, BackboneConfig, Layout, XLSTMConfig
 
 
-def build_backbone(shape: BackboneConfig | MambaConfig) -> nn.Module:
+def build_backbone(shape: BackboneShape) -> nn.Module:
     """What reads the token stream."""
-    return Mamba(shape) if isinstance(shape, MambaConfig) else Backbone(shape)
+    match shape:
+        case BackboneConfig():
+            return Backbone(shape)
+        case XLSTMConfig():
+            return XLSTM(shape)
+        case MambaConfig():
+            return Mamba(shape)
 
 
 class ActionModel(nn.Module):
