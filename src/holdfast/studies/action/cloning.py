@@ -64,7 +64,9 @@ def cloned(
     from holdfast.models.action.trajectories import Sampling, TrajectorySource
 
     data = demonstrated(config.demonstrations, seed, shuffled=shuffled)
-    sampling = Sampling(context=config.context, held_out=0.1, validation_windows=64, returns=config.conditioned, seed=seed)
+    sampling = Sampling(
+        context=config.context, held_out=0.1, validation_windows=64, returns=config.conditioned, seed=seed
+    )
     source = TrajectorySource(data, sampling)
     tokens = 1 + 2 * config.conditioned + config.past_actions
     shape = ActionConfig(
@@ -81,7 +83,7 @@ def cloned(
         curve = train(model, config.recipe, lambda step: source.batch(step, config.recipe.batch), share=0.85)
     losses = held_out_loss(model, source.validation(config.recipe.batch))
     names = dict(zip((part.domain.name for part in data), config.demonstrations.tasks, strict=True))
-    return model.to("cpu"), {names[name]: loss for name, loss in losses.items()}, curve
+    return model, {names[name]: loss for name, loss in losses.items()}, curve
 
 
 def acted(model: ActionModel, config: Cloning, seed: int) -> list[Record]:

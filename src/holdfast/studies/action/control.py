@@ -2,8 +2,8 @@
 
 Policies of several backbones with the same number of parameters learn from the same disturbed experts, once with the
 whole state in view and once without velocities, which they have to infer from what they saw before. Scores are 0 for
-random actions and 1 for the expert. Two controls say what a score is worth: actions that were dealt out at random in the
-demonstrations, and weights that were never trained.
+random actions and 1 for the expert. Two controls say what a score is worth: actions that were dealt out at random in
+the demonstrations, and weights that were never trained.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def trials(config: Any) -> Iterator[Trial[Cloning]]:
     hidden = replace(whole, demonstrations=replace(whole.demonstrations, masked=True))
     for seed in config.seed_range:
         for arm in settings.arms:
-            yield Trial(seed, whole, {"arm": arm, "view": "whole", "control": ""}, cost=whole.cost, gpu=whole.recipe.gpu)
+            yield Trial(
+                seed, whole, {"arm": arm, "view": "whole", "control": ""}, cost=whole.cost, gpu=whole.recipe.gpu
+            )
         for control in CONTROLS:
             labels = {"arm": "xlstm10", "view": "whole", "control": control}
             cost = whole.cost if control == "shuffled" else 10.0
@@ -147,7 +149,9 @@ def _remembers(results: Results) -> Evidence:
 
 
 def _masked_above(results: Results) -> Evidence:
-    return mean_of(_masked(results, results.config.control.contexts[-1]), threshold=0.5, name="score without velocities")
+    return mean_of(
+        _masked(results, results.config.control.contexts[-1]), threshold=0.5, name="score without velocities"
+    )
 
 
 CLAIMS = (

@@ -92,12 +92,13 @@ def run(trial: Trial[DarkRoomConfig]) -> Outcome:
     known, new = _goals(rooms, config.held_out, seed)
     model = _model(config, str(trial.labels["arm"]), seed)
     curve = train(model, config.recipe, _batches(rooms, known, config, seed), share=0.9)
-    model.to("cpu")
     goals = new.repeat(config.rollouts, axis=0)
     best = np.array([rooms.best(goal) for goal in goals])[:, None]
     scores = (returns_of(rooms, goals, _deciding(model, len(goals), seed)) / best).mean(0)
     rng = rng_for(seed, HISTORIES, 1)
-    shown = np.stack([learner_history(rooms, goal, rng).rewards for goal in goals]).reshape(len(goals), rooms.episodes, -1)
+    shown = np.stack([learner_history(rooms, goal, rng).rewards for goal in goals]).reshape(
+        len(goals), rooms.episodes, -1
+    )
     learner = (shown.sum(-1) / best).mean(0)
     progress.report(1.0)
     records = [

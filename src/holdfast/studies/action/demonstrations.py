@@ -1,4 +1,4 @@
-"""What policies of this study learn from and are tested on: tasks of classic control, and experts that are disturbed."""
+"""What policies learn from and are tested on: tasks of classic control, and experts that are disturbed."""
 
 from __future__ import annotations
 

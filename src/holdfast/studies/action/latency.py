@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, exact, mean_of, progress, unusable, within
+from holdfast.lab import (
+    Claim,
+    Evidence,
+    Figure,
+    Outcome,
+    Part,
+    Results,
+    Trial,
+    exact,
+    mean_of,
+    progress,
+    unusable,
+    within,
+)
 from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for

@@ -49,7 +49,9 @@ class Rooms:
         """A position as a vector that is 1 at its cell and 0 at all others."""
         return np.eye(self.size**2, dtype=np.float32)[place[..., 0] * self.size + place[..., 1]]
 
-    def moved(self, place: Int64[np.ndarray, "*rooms 2"], action: Int64[np.ndarray, "*rooms"]) -> Int64[np.ndarray, "*rooms 2"]:
+    def moved(
+        self, place: Int64[np.ndarray, "*rooms 2"], action: Int64[np.ndarray, "*rooms"]
+    ) -> Int64[np.ndarray, "*rooms 2"]:
         """Where an action leads: walls hold."""
         return np.clip(place + MOVES[action], 0, self.size - 1)
 
@@ -108,7 +110,9 @@ def _explored(rooms: Rooms, place: Int64[np.ndarray, " 2"], known: np.ndarray, r
     return _toward(place, rng.choice(new[distance == distance.min()]), rng)
 
 
-def returns_of(rooms: Rooms, goals: Int64[np.ndarray, "rooms 2"], decide: Deciding) -> Float[np.ndarray, "rooms episodes"]:
+def returns_of(
+    rooms: Rooms, goals: Int64[np.ndarray, "rooms 2"], decide: Deciding
+) -> Float[np.ndarray, "rooms episodes"]:
     """Let somebody act in rooms side by side, for all episodes without forgetting between them.
 
     Arguments:

@@ -1,4 +1,4 @@
-"""How every policy of this study is trained: AdamW on windows of one task a step, and what a killed run goes on from."""
+"""How policies are trained: AdamW on windows of one task a step, and what a killed run goes on from."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def seeded(config: ActionConfig, seed: int) -> ActionModel:
         return ActionModel(config)
 
 
-def train(
-    model: ActionModel, recipe: Recipe, batches: Callable[[int], Batch], share: float = 1.0
-) -> list[Record]:
+def train(model: ActionModel, recipe: Recipe, batches: Callable[[int], Batch], share: float = 1.0) -> list[Record]:
     """Train a policy, from the trial's last checkpoint on if there is one.
 
     Arguments:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, progress
 from holdfast.lab.figures import GREY, seed_mean
 from holdfast.lab.results import Values
-from holdfast.studies.rat.arms import Shape, backbone_of, style
 from holdfast.studies.clocks import clock_of
+from holdfast.studies.rat.arms import Shape, backbone_of, style
 from holdfast.studies.rat.paper import NOT_SHOWN
 from holdfast.studies.rat.streams import WEIGHTS
 
