@@ -13,7 +13,7 @@ from holdfast.models.action.config import ActionConfig, BackboneShape
 from holdfast.models.action.domain import Continuous, Discrete, Domain, Image, Vector
 from holdfast.models.action.mamba import MambaConfig
 from holdfast.models.action.model import ActionModel
-from holdfast.nn import MIXERS, BackboneConfig
+from holdfast.nn import MIXERS, BackboneConfig, XLSTMConfig
 
 
 def schedule(*mixers: str, **changes: Any) -> BackboneConfig:
@@ -25,6 +25,7 @@ BACKBONES: dict[str, BackboneShape] = {
     **{name: schedule(name, name) for name in MIXERS},
     "attention without positions": schedule("attention", "attention", rope_theta=None),
     "hybrid": schedule("rat", "window", "rnn", "attention"),
+    "xlstm": XLSTMConfig(dim=24, layers=3, heads=2, slstm_at=(1,)),
     "mamba": MambaConfig(dim=24, layers=2, state_size=4),
 }
 

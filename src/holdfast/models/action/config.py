@@ -14,9 +14,9 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.models.action.discretise import Vocabulary
 from holdfast.models.action.domain import ActionSpace, Continuous, Discrete, Domain, Image, Observation, Vector
 from holdfast.models.action.mamba import MambaConfig
-from holdfast.nn import NORMALISERS, BackboneConfig, Normaliser
+from holdfast.nn import NORMALISERS, BackboneConfig, Normaliser, XLSTMConfig
 
-BackboneShape = BackboneConfig | MambaConfig
+BackboneShape = BackboneConfig | XLSTMConfig | MambaConfig
 """What reads the token stream."""
 
 

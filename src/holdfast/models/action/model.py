@@ -10,19 +10,25 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
 from holdfast.models.action.batch import Batch
-from holdfast.models.action.config import ActionConfig
+from holdfast.models.action.config import ActionConfig, BackboneShape
 from holdfast.models.action.decision import Decision
 from holdfast.models.action.domain import Domain, Vector
 from holdfast.models.action.encoders import ImageEncoder, VectorEncoder
 from holdfast.models.action.head import ActionHead, Loss, action_loss
 from holdfast.models.action.mamba import Mamba, MambaConfig
 from holdfast.models.action.tokens import Tokens
-from holdfast.nn import Backbone, BackboneConfig, Layout
+from holdfast.nn import XLSTM, Backbone, BackboneConfig, Layout, XLSTMConfig
 
 
-def build_backbone(shape: BackboneConfig | MambaConfig) -> nn.Module:
+def build_backbone(shape: BackboneShape) -> nn.Module:
     """What reads the token stream."""
-    return Mamba(shape) if isinstance(shape, MambaConfig) else Backbone(shape)
+    match shape:
+        case BackboneConfig():
+            return Backbone(shape)
+        case XLSTMConfig():
+            return XLSTM(shape)
+        case MambaConfig():
+            return Mamba(shape)
 
 
 class ActionModel(nn.Module):
@@ -79,7 +85,8 @@ class ActionModel(nn.Module):
                 of another model or batch.
         """
         domain, valid = self._known(batch.domain), batch.valid
-        ids = self._ids(batch) if self.config.past_actions else None
+        taken = batch.action if batch.taken is None else batch.taken
+        ids = self._ids(taken, batch) if self.config.past_actions else None
         known = valid if batch.reward_known is None else valid & batch.reward_known
         parts = [
             self.tokens.decided(
@@ -102,7 +109,9 @@ class ActionModel(nn.Module):
             ArgumentError: as `forward`, or an action that is no number or no id of the domain.
         """
         logits, _ = self(batch)
-        return action_loss(logits, self._ids(batch), batch.valid, self.config.ids.first(batch.domain.action))
+        return action_loss(
+            logits, self._ids(batch.action, batch), batch.valid, self.config.ids.first(batch.domain.action)
+        )
 
     def decide(self, decision: Decision, state: Any) -> tuple[Float[Tensor, "batch dims choices"], Any]:
         """Logits of the next action of each row.
@@ -172,12 +181,9 @@ class ActionModel(nn.Module):
             encoded = self.images(clean)
         return encoded
 
-    def _ids(self, batch: Batch) -> Int64[Tensor, "batch time dims"]:
-        """Ids of the actions of a batch, any where it is not valid."""
-        space = batch.domain.action
-        inside = torch.tensor(getattr(space, "low", (0.0,)), device=batch.action.device).to(batch.action.dtype)
-        action = torch.where(batch.valid[..., None], batch.action, inside)
-        return self.config.ids.ids(action, space)
+    def _ids(self, action: Num[Tensor, "batch time dims"], batch: Batch) -> Int64[Tensor, "batch time dims"]:
+        """Ids of actions of a batch, any where it is not valid."""
+        return self.config.ids.ids(action.masked_fill(~batch.valid[..., None], 0), batch.domain.action)
 
 
 def _scaled(value: Tensor | None, live: Tensor, domain: Domain) -> Float[Tensor, "*shape"] | None:

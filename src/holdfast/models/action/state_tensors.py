@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.backbone import BackboneState
+from holdfast.nn.stack import BackboneState
 from holdfast.nn.state import Slots, State
 
 Number = int | float | bool | None

@@ -55,7 +55,10 @@ def write_tensors(
         "sha256": checksum(header, tensors),
     }
     # Copies: tensors that share memory are refused, and a view would be written with all it is a part of.
-    content = safetensors.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, metadata)
+    content = safetensors.save(
+        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
+        metadata,
+    )
     temporary = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
