@@ -30,7 +30,7 @@ class Cloning:
     """
 
     size: str = "small"
-    context: int = 20
+    context: int = 10
     bins: int = 33
     conditioned: bool = True
     past_actions: bool = False

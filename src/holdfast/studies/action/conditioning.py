@@ -29,12 +29,10 @@ class ConditioningConfig:
     Arguments:
         arms: some of the backbones that part `control` has.
         cloning: as in part `control`.
-        context: timesteps of a window, likewise.
     """
 
     arms: tuple[str, ...] = tuple(ARMS)
     cloning: Cloning = field(default_factory=Cloning)
-    context: int = 20
 
 
 def trials(config: Any) -> Iterator[Trial[Cloning]]:
@@ -44,8 +42,8 @@ def trials(config: Any) -> Iterator[Trial[Cloning]]:
         config: the study's configuration.
     """
     settings: ConditioningConfig = config.conditioning
-    cloning = replace(settings.cloning, conditioned=False, context=settings.context)
-    for seed in config.seed_range:
+    cloning = replace(settings.cloning, conditioned=False)
+    for seed in config.policy_range:
         for arm in settings.arms:
             yield Trial(seed, cloning, {"arm": arm}, cost=cloning.cost / 2, gpu=cloning.recipe.gpu)
 

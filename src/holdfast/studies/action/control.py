@@ -49,8 +49,7 @@ class ControlConfig:
     Arguments:
         arms: some of the backbones, with the whole state in view.
         masked_arms: those that are also trained without velocities.
-        contexts: timesteps of the windows that policies without velocities are trained on, ascending; with the whole
-            state in view it is the last one.
+        contexts: timesteps of the windows that policies without velocities are trained on, ascending.
         cloning: tasks, policies and how they are trained.
     """
 
@@ -71,9 +70,9 @@ def trials(config: Any) -> Iterator[Trial[Cloning]]:
         config: the study's configuration.
     """
     settings: ControlConfig = config.control
-    whole = replace(settings.cloning, context=settings.contexts[-1])
+    whole = settings.cloning
     hidden = replace(whole, demonstrations=replace(whole.demonstrations, masked=True))
-    for seed in config.seed_range:
+    for seed in config.policy_range:
         for arm in settings.arms:
             yield Trial(
                 seed, whole, {"arm": arm, "view": "whole", "control": ""}, cost=whole.cost, gpu=whole.recipe.gpu

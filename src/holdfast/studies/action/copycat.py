@@ -36,7 +36,7 @@ class CopycatConfig:
         cloning: tasks, policies and how they are trained.
     """
 
-    contexts: tuple[int, ...] = (3, 20)
+    contexts: tuple[int, ...] = (3, 10)
     cloning: Cloning = field(
         default_factory=lambda: Cloning(
             demonstrations=Demonstrations(tasks=("pendulum", "mountain-car"), disturbed=0.0, episodes=40),
@@ -52,7 +52,7 @@ def trials(config: Any) -> Iterator[Trial[Cloning]]:
         config: the study's configuration.
     """
     settings: CopycatConfig = config.copycat
-    for seed in config.seed_range:
+    for seed in config.policy_range:
         for context in settings.contexts:
             for seen in SEEN:
                 cloning = replace(settings.cloning, context=context, past_actions=seen == "with")

@@ -78,7 +78,7 @@ def trials(config: Any) -> Iterator[Trial[ManipulationConfig]]:
     settings: ManipulationConfig = config.manipulation
     if not settings.tasks or not (settings.required or find_spec("metaworld")):
         return
-    for seed in config.seed_range:
+    for seed in config.policy_range:
         for arm in settings.arms:
             for seen in SEEN:
                 labels = {"arm": arm, "actions": seen}

@@ -36,6 +36,7 @@ class ActionStudyConfig(Config):
         manipulation: the same on Meta-World.
         parity: layers that keep track of a state.
         dark_room: policies that learn within their context.
+        policy_seeds: how many seeds, from the first on, train policies, which takes longest.
     """
 
     latency: LatencyConfig = field(default_factory=LatencyConfig)
@@ -45,10 +46,22 @@ class ActionStudyConfig(Config):
     manipulation: ManipulationConfig = field(default_factory=ManipulationConfig)
     parity: ParityConfig = field(default_factory=ParityConfig)
     dark_room: DarkRoomConfig = field(default_factory=DarkRoomConfig)
+    policy_seeds: int = 3
+
+    @property
+    def policy_range(self) -> range:
+        """The seeds that train policies."""
+        return self.seed_range[: self.policy_seeds]
 
 
 FEW = Recipe(steps=6, batch=4, warmup=2, curve_every=3)
-QUICK = Cloning(size="tiny", demonstrations=Demonstrations(episodes=4, disturbed=0.5), rollouts=1, recipe=FEW)
+QUICK = Cloning(
+    size="tiny",
+    context=4,
+    demonstrations=Demonstrations(tasks=("pendulum", "cart-pole"), episodes=4, disturbed=0.5),
+    rollouts=1,
+    recipe=FEW,
+)
 """Policies that have learned nothing: everything runs, and no claim about them is judged."""
 
 GPU = Recipe(device="cuda", steps=5_000, batch=128, learning_rate=3e-4, warmup=250, curve_every=100)
@@ -80,12 +93,12 @@ SCALES = {
         first_seed=100,
         latency=LatencyConfig(dim=32, contexts=(10, 50, 800), rounds=2),
         control=ControlConfig(cloning=QUICK, contexts=(1, 4), masked_arms=("xlstm10",)),
-        conditioning=ConditioningConfig(cloning=QUICK, context=4),
+        conditioning=ConditioningConfig(cloning=QUICK),
         copycat=CopycatConfig(
             contexts=(2, 4),
             cloning=Cloning(
                 size="tiny",
-                demonstrations=Demonstrations(tasks=("pendulum", "mountain-car"), disturbed=0.0, episodes=4),
+                demonstrations=Demonstrations(tasks=("pendulum",), disturbed=0.0, episodes=4),
                 rollouts=1,
                 recipe=FEW,
             ),
@@ -93,6 +106,7 @@ SCALES = {
         manipulation=ManipulationConfig(tasks=()),
         parity=ParityConfig(steps=6, batch=8, dim=16, lengths=(4, 32, 64, 256), tests=32, warmup=2, curve_every=3),
         dark_room=DarkRoomConfig(size="tiny", room=3, steps=6, episodes=2, histories=2, rollouts=2, recipe=FEW),
+        policy_seeds=1,
     ),
     "laptop": ActionStudyConfig(seeds=3, first_seed=100),
     "gpu": ActionStudyConfig(
@@ -108,7 +122,7 @@ SCALES = {
             rounds=15,
         ),
         control=ControlConfig(masked_arms=tuple(control.ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
-        conditioning=ConditioningConfig(cloning=GPU_CLONING, context=50),
+        conditioning=ConditioningConfig(cloning=GPU_CLONING),
         copycat=CopycatConfig(
             contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
         ),
@@ -144,7 +158,7 @@ SCALES = {
             rounds=15,
         ),
         control=ControlConfig(masked_arms=tuple(control.ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
-        conditioning=ConditioningConfig(cloning=GPU_CLONING, context=50),
+        conditioning=ConditioningConfig(cloning=GPU_CLONING),
         copycat=CopycatConfig(
             contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
         ),
