@@ -54,8 +54,8 @@ class ControlConfig:
     """
 
     arms: tuple[str, ...] = tuple(ARMS)
-    masked_arms: tuple[str, ...] = ("xlstm10", "transformer")
-    contexts: tuple[int, ...] = (1, 3, 20)
+    masked_arms: tuple[str, ...] = ("xlstm10",)
+    contexts: tuple[int, ...] = (1, 3, 10)
     cloning: Cloning = field(default_factory=Cloning)
 
     def __post_init__(self) -> None:
