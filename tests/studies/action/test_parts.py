@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,15 +104,13 @@ def test_training_lowers_the_loss_and_goes_by_the_seed() -> None:
     assert float(curves[0][-1]["loss"] or 9) < 0.5 * float(curves[0][0]["loss"] or 0)
 
 
-@pytest.mark.parametrize(
-    ("part", "count"),
-    [(control.part, 5), (conditioning.part, 2), (copycat.part, 2), (dark_room.part, 1), (latency.part, 2)],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_a_part_runs_and_draws(part: Part[object], count: int) -> None:
-    results = results_of(study, TOY, part.name)
-    if part is conditioning.part:
-        results = Results(TOY, [*results.outcomes, *results_of(study, TOY, "control").outcomes])
+@pytest.fixture(scope="module")
+def of_control() -> Results:
+    return results_of(study, TOY, "control")
+
+
+def check(part: Part[Any], results: Results, count: int) -> None:
+    """A part has its trials, finite numbers, figures, and the same numbers when a trial is repeated."""
     mine = [(trial, outcome) for trial, outcome in results.outcomes if trial.labels["part"] == part.name]
     assert len(mine) == count
     for _, outcome in mine:
@@ -122,13 +121,37 @@ def test_a_part_runs_and_draws(part: Part[object], count: int) -> None:
         assert_repeats(part, *mine[0])
 
 
-def test_controls_are_what_they_are_called() -> None:
-    trials = {str(trial.labels["control"]): trial for trial in control.trials(TOY) if trial.labels["arm"] == "xlstm10"}
-    assert set(trials) == {"", "shuffled", "untrained"}
-    untrained = as_outcome(control.run(trials["untrained"]))
-    assert untrained.curves["control"] == []
-    shape = {row["task"] for row in untrained.records}
-    assert shape == {"cart-pole", "pendulum", "all"}
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [(copycat.part, 2), (dark_room.part, 1), (latency.part, 2)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_part_runs_and_draws(part: Part[Any], count: int) -> None:
+    check(part, results_of(study, TOY, part.name), count)
+
+
+def test_control_runs_and_draws(of_control: Results) -> None:
+    check(control.part, of_control, 5)
+    untrained = of_control.curve("control", part="control", control="untrained")
+    assert not untrained
+    for arm in TOY.control.arms:
+        curve = of_control.curve("control", part="control", arm=arm, view="whole", control="")
+        assert [point["step"] for point in curve] == [2, 4]
+
+
+def test_conditioning_is_compared_with_control(of_control: Results) -> None:
+    results = results_of(study, TOY, "conditioning")
+    check(conditioning.part, Results(TOY, [*results.outcomes, *of_control.outcomes]), 2)
+
+
+def test_one_policy_acts_in_discrete_and_continuous_tasks() -> None:
+    both = dataclasses.replace(CLONING.demonstrations, tasks=("pendulum", "acrobot"))
+    config = dataclasses.replace(CLONING, demonstrations=both)
+    rows = as_outcome(control.run(Trial(0, config, {"arm": "xlstm10", "control": "untrained"}))).records
+    assert [row["task"] for row in rows] == ["pendulum", "acrobot", "all"]
+    losses = [float(row["loss"] or 0.0) for row in rows]
+    assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2)
+    assert losses[1] == pytest.approx(math.log(3), abs=0.7), "untrained, every action is about as likely"
 
 
 def test_what_xlstm_keeps_is_as_the_formula_says() -> None:

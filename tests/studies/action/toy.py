@@ -19,7 +19,7 @@ CLONING = Cloning(
     size="tiny",
     context=3,
     bins=5,
-    demonstrations=Demonstrations(tasks=("cart-pole", "pendulum"), episodes=3, disturbed=0.3),
+    demonstrations=Demonstrations(tasks=("pendulum",), episodes=3, disturbed=0.3),
     rollouts=1,
     recipe=RECIPE,
 )
