@@ -47,13 +47,13 @@ class Rooms:
 
     def seen(self, place: Int64[np.ndarray, "*rooms 2"]) -> Float[np.ndarray, "*rooms cells"]:
         """A position as a vector that is 1 at its cell and 0 at all others."""
-        return np.eye(self.size**2, dtype=np.float32)[place[..., 0] * self.size + place[..., 1]]
+        return np.asarray(np.eye(self.size**2, dtype=np.float32)[place[..., 0] * self.size + place[..., 1]])
 
     def moved(
         self, place: Int64[np.ndarray, "*rooms 2"], action: Int64[np.ndarray, "*rooms"]
     ) -> Int64[np.ndarray, "*rooms 2"]:
         """Where an action leads: walls hold."""
-        return np.clip(place + MOVES[action], 0, self.size - 1)
+        return np.asarray(np.clip(place + MOVES[action], 0, self.size - 1))
 
     def best(self, goal: Int64[np.ndarray, " 2"]) -> int:
         """The greatest return of an episode: whoever goes straight has a reward from the step on that arrives."""
