@@ -101,7 +101,7 @@ def run(trial: Trial[LatencyConfig]) -> Outcome:
     """
     import torch
 
-    config, seed, batch = trial.config, trial.seeds[0], int(trial.labels["batch"])
+    config, seed, batch = trial.config, trial.seeds[0], int(str(trial.labels["batch"]))
     torch.set_num_threads(1)
     nets = {arm: _network(arm, config, seed) for arm in ("xlstm10", "xlstm11", "cache")}
     nets["recompute"] = nets["cache"]
