@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from holdfast.lab import Config, Study
 from holdfast.studies.action import conditioning, control, copycat, dark_room, latency, manipulation, parity
+from holdfast.studies.action.arms import ARMS
 from holdfast.studies.action.cloning import Cloning
 from holdfast.studies.action.conditioning import ConditioningConfig
 from holdfast.studies.action.control import ControlConfig
@@ -121,7 +122,7 @@ SCALES = {
             memory=60 << 30,
             rounds=15,
         ),
-        control=ControlConfig(masked_arms=tuple(control.ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
+        control=ControlConfig(masked_arms=tuple(ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
         conditioning=ConditioningConfig(cloning=GPU_CLONING),
         copycat=CopycatConfig(
             contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
@@ -157,7 +158,7 @@ SCALES = {
             memory=60 << 30,
             rounds=15,
         ),
-        control=ControlConfig(masked_arms=tuple(control.ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
+        control=ControlConfig(masked_arms=tuple(ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
         conditioning=ConditioningConfig(cloning=GPU_CLONING),
         copycat=CopycatConfig(
             contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
