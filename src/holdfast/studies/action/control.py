@@ -272,7 +272,7 @@ def draw_contexts(results: Results, axes: Axes) -> list[Record]:
             context: list(_values(results, "score", arm, view="masked", context=context).values())
             for context in config.contexts
         }
-        style = {"color": COLOURS[arm], "label": ARMS[arm]}
+        style: dict[str, Any] = {"color": COLOURS[arm], "label": ARMS[arm]}
         points = draw_over_seeds(axes, values, dots=True, marker="o", markersize=4, **style)
         rows += [
             {"arm": arm, "context": x, "score": mean, "low": low, "high": high, "seeds": seeds}

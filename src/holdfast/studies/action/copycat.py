@@ -56,7 +56,7 @@ def trials(config: Any) -> Iterator[Trial[Cloning]]:
         for context in settings.contexts:
             for seen in SEEN:
                 cloning = replace(settings.cloning, context=context, past_actions=seen == "with")
-                labels = {"actions": seen, "context": context}
+                labels: dict[str, str | int] = {"actions": seen, "context": context}
                 yield Trial(seed, cloning, labels, cost=cloning.cost, gpu=cloning.recipe.gpu)
 
 
