@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -48,6 +48,13 @@ class BackboneState:
     def detach(self) -> BackboneState:
         """The state as a constant of later backward passes."""
         return BackboneState(layers=tuple(state.detach() for state in self.layers))
+
+    def restarted(
+        self, rows: Bool[Tensor, " batch"], initial: BackboneState, longest: int | None = None
+    ) -> BackboneState:
+        """The state with some rows before their first token; see `State.restarted`."""
+        pairs = zip(self.layers, initial.layers, strict=True)
+        return BackboneState(layers=tuple(state.restarted(rows, begun, longest) for state, begun in pairs))
 
     def crop(self, length: int) -> BackboneState:
         """The state after the first `length` tokens only.
