@@ -495,6 +495,33 @@ def test_three_options(store):
     assert np.isnan(neutral.accuracy).all()
 
 
+class OfTheFirstPlace:
+    """Likes options by their numbers, and whatever stands first by 1.5 more."""
+
+    backend = Backend("first", "test", deterministic=True)
+
+    def answer(self, asks):
+        for ask in asks:
+            scores = [0.7 * int(option) + 1.5 * (place == 0) for place, option in enumerate(ask.options)]
+            total = math.log(sum(map(math.exp, scores)))
+            yield Answer(ask.key, tuple(score - total for score in scores), 1.0)
+
+
+def test_each_option_stands_at_each_place_once(store):
+    """Whatever stands first is liked, which no mean of an order and its reverse would take from options at the end."""
+    questions = (Question("four", "?", ("2", "3", "0", "1")), Question("two", "??", ("0", "1")))
+    plan = Plan(questions, SMALL)
+    assert plan.first_requests == 4 + 2
+    results = run(plan, OfTheFirstPlace(), store)
+    assert results.complete
+    scores = results.trials.stage_1.mean_scores
+    of_four = scores[results.trials.question == "four"]
+    assert np.diff(of_four, axis=1) == pytest.approx(np.array([[0.7, -2.1, 0.7]] * len(of_four)), abs=1e-12)
+    of_two = scores[results.trials.question == "two"]
+    assert of_two[:, 1] - of_two[:, 0] == pytest.approx(0.7, abs=1e-12)
+    assert np.isnan(of_two[:, 2:]).all()
+
+
 class OfPlaces:
     """Says a bare letter: always the first, or the right one."""
 

@@ -158,7 +158,7 @@ def test_a_model_in_process_answers_through_the_server_with_its_own_probabilitie
 
     model = HuggingFaceResponder(llama(), tokenizer())
     asks = [
-        Ask(str(place), tuple(first_prompt(question, question.order(place % 2 == 1), PLAIN)), ("A", "B"), ("", ""))
+        Ask(str(place), tuple(first_prompt(question, question.order(place % 2), PLAIN)), ("A", "B"), ("", ""))
         for place, question in enumerate(latitude_questions(4))
     ]
     server = ObserverServer(model, mass=1.0)

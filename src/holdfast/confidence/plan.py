@@ -14,7 +14,7 @@ import cattrs
 from holdfast.confidence.observers import ACCURACIES
 from holdfast.confidence.questions import Question, check_questions
 from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt, stated
-from holdfast.confidence.trials import ADVICE, AS_LISTED, DISPLAYS, REVERSED, Advice, Display
+from holdfast.confidence.trials import ADVICE, DISPLAYS, Advice, Display
 from holdfast.errors import ArgumentError, count_of
 from holdfast.llm import Message
 
@@ -25,6 +25,8 @@ TOKENS_A_MESSAGE = 5
 """What a chat template adds to each, about."""
 
 Neutral = Literal["masked", "absent"]
+
+Orders = Literal["all", "listed"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class TrialDesign:
         advice: relative to the earlier answer.
         accuracies: of the adviser, as stated, in (0, 1].
         templates: wordings.
-        orders: of the options: as listed, reversed, or both, which takes a preference for a place out.
+        orders: of the options. `"all"`: as many as a question has options, each of which moves them on by one place
+            more, so that each option stands at each place once and an additive preference for a place cancels out in
+            the mean; for two options as listed and the other way round. Two orders would not do for more: options in
+            the middle stay there when the order is reversed. `"listed"`: as listed alone, at a Kth of the price; a
+            preference for a place is then in all that is read, and nothing is calibrated.
         neutral: advice that names no option: masked, for each accuracy, or no adviser at all.
 
     Errors:
@@ -62,7 +68,7 @@ class TrialDesign:
     advice: tuple[Advice, ...] = ADVICE
     accuracies: tuple[float, ...] = ACCURACIES
     templates: tuple[Template, ...] = (PLAIN,)
-    orders: tuple[int, ...] = (AS_LISTED, REVERSED)
+    orders: Orders = "all"
     neutral: Neutral = "masked"
 
     def __post_init__(self) -> None:
@@ -71,7 +77,6 @@ class TrialDesign:
             "advice": (self.advice, ADVICE),
             "accuracies": (self.accuracies, None),
             "templates": (self.templates, None),
-            "orders": (self.orders, (AS_LISTED, REVERSED)),
         }
         for name, (chosen, known) in levels.items():
             if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
@@ -85,6 +90,12 @@ class TrialDesign:
             raise ArgumentError("TrialDesign.accuracies", "shares that read differently", repr(self.accuracies))
         if self.neutral not in ("masked", "absent"):
             raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
+        if self.orders not in ("all", "listed"):
+            raise ArgumentError("TrialDesign.orders", "all or listed", repr(self.orders))
+
+    def turns(self, question: Question) -> range:
+        """The orders in which the options of a question are shown, for `Question.order`."""
+        return range(len(question.options) if self.orders == "all" else 1)
 
     @cached_property
     def cells(self) -> tuple[Condition, ...]:
@@ -98,7 +109,7 @@ class TrialDesign:
 
 
 PILOT = TrialDesign(accuracies=(0.6, 0.9))
-"""With `PILOT_QUESTIONS` questions 1,900 requests, which are enough where log-probabilities are available."""
+"""With `PILOT_QUESTIONS` questions of two options 1,900 requests: enough where log-probabilities are available."""
 
 PILOT_QUESTIONS = 50
 
@@ -165,7 +176,7 @@ class Plan:
     @property
     def first_requests(self) -> int:
         """Of stage 1."""
-        return len(self.questions) * len(self.design.orders) * len(self.design.templates)
+        return sum(len(self.design.turns(question)) for question in self.questions) * len(self.design.templates)
 
     @property
     def requests(self) -> int:
@@ -183,16 +194,17 @@ class Plan:
             samples: requests for each reading, where answers are drawn and counted.
         """
         design, size, size_1 = self.design, 0.0, 0.0
+        turns = [len(design.turns(question)) for question in self.questions]
+        lengths = sum(count * _length(question) for count, question in zip(turns, self.questions, strict=True))
         for template in design.templates:
             # Beside the question a prompt has the same length for all of them, but for the letter of a choice.
             question = self.questions[0]
             order = tuple(range(len(question.options)))
             prompts = [first_prompt(question, order, template)]
             prompts += [prompt_of(question, order, template, cell, 0) for cell in design.cells]
-            lengths = sum(_length(question) for question in self.questions)
             beside = [_tokens(prompt) - _length(question) for prompt in prompts]
-            size += len(design.orders) * (sum(beside) * len(self.questions) + len(prompts) * lengths)
-            size_1 += len(design.orders) * (beside[0] * len(self.questions) + lengths)
+            size += sum(beside) * sum(turns) + len(prompts) * lengths
+            size_1 += beside[0] * sum(turns) + lengths
         first, twice, every = (count * samples for count in (self.first_requests, self.duplicates, self.requests))
         size = samples * (size + size_1 * self.duplicates / self.first_requests)
         completion = every * completion_tokens

@@ -41,15 +41,11 @@ class Question:
         """Hash of what is asked, the answer left out."""
         return hashlib.sha256(json.dumps([self.text, self.options]).encode()).hexdigest()[:16]
 
-    @property
-    def turned(self) -> Question:
-        """The same with its options the other way round, the answer left out."""
-        return Question(self.id, self.text, self.options[::-1])
-
-    def order(self, reversed_: bool) -> tuple[int, ...]:
-        """Option at each place: as listed, or the other way round."""
-        places = range(len(self.options))
-        return tuple(reversed(places)) if reversed_ else tuple(places)
+    def order(self, turn: int) -> tuple[int, ...]:
+        """Option at each place once the options have moved on in a circle by so many places: 0 is as listed, and 1 for
+        two options the other way round. Over all turns each option stands at each place once."""
+        count = len(self.options)
+        return tuple((place + turn) % count for place in range(count))
 
     def rival(self, chosen: int) -> int:
         """The option that stands against a chosen one, in opposing advice and where a false answer is displayed.
@@ -70,11 +66,11 @@ def problems_of(questions: Sequence[Question]) -> list[str]:
     problems: list[str] = []
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     problems += [f"{name!r} is the id of several questions" for name in repeated]
-    first: dict[str, str] = {}
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
     for question in questions:
         problems += [f"{question.id!r}: {problem}" for problem in _problems_of_one(question)]
-        # With its options the other way round it is the same question in the other order.
-        other = first.setdefault(min(question.content, question.turned.content), question.id)
+        # With its options in another order it is the same question, which is asked in several orders anyway.
+        other = first.setdefault((question.text, tuple(sorted(question.options))), question.id)
         if other != question.id:
             problems.append(f"{question.id!r} asks the same as {other!r}")
     return problems

@@ -43,6 +43,7 @@ class Results:
         answered: requests that are answered, of `run.plan.requests`.
         problems: readings without use, by reason.
         undecided: questions without a choice in stage 1, each template counted.
+        skipped: requests of stage 2 that these questions do not have.
         mass: mean share of probability on the labels; NaN: not known.
         noise: by how much answers to equal prompts differ; `None`: not measured.
         warnings: what to know of the run before believing any number, in sentences. What trials show by themselves,
@@ -54,6 +55,7 @@ class Results:
     answered: int
     problems: Mapping[str, int]
     undecided: int
+    skipped: int
     mass: float
     noise: RepeatNoise | None
     warnings: tuple[str, ...]
@@ -61,8 +63,7 @@ class Results:
     @property
     def complete(self) -> bool:
         """Whether all is answered but stage 2 of questions that have no choice."""
-        design = self.run.plan.design
-        return self.answered + self.undecided * len(design.orders) * len(design.cells) == self.run.plan.requests
+        return self.answered + self.skipped == self.run.plan.requests
 
 
 def trials_of(store: Store, run_id: str | None = None) -> Trials:
@@ -121,6 +122,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         source=this.backend.source,
         samples=this.backend.samples,
     )
+    undecided = np.flatnonzero(units.asked & (units.reason != ""))
+    skipped = count * sum(len(design.turns(this.plan.questions[at // len(design.templates)])) for at in undecided)
     problems = units.table.problems + second.problems
     masses = [answer.mass for answer in (*units.table.read, *second.read) if not math.isnan(answer.mass)]
     mass = float(np.mean(masses)) if masses else math.nan
@@ -131,7 +134,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         trials=trials,
         answered=units.table.answered + second.answered + sum(twice is not None for _, twice in again),
         problems=dict(problems),
-        undecided=int((units.asked & (units.reason != "")).sum()),
+        undecided=len(undecided),
+        skipped=skipped,
         mass=mass,
         # Bare choices have no log-odds that could differ.
         noise=None if this.backend.source == "choices" else repeat_noise(of_use),
@@ -179,9 +183,10 @@ class _Table:
 
     def __init__(self, rows: int, plan: Plan) -> None:
         width = max(len(question.options) for question in plan.questions)
-        self.scores: FloatArray = np.full((rows, 2, width), np.nan)
-        self.mass: FloatArray = np.full((rows, 2), np.nan)
-        self.censored: BoolArray = np.zeros((rows, 2), bool)
+        turns = max(len(plan.design.turns(question)) for question in plan.questions)
+        self.scores: FloatArray = np.full((rows, turns, width), np.nan)
+        self.mass: FloatArray = np.full((rows, turns), np.nan)
+        self.censored: BoolArray = np.zeros((rows, turns), bool)
         self.reason = np.full(rows, "", object)
         self.read: list[Answer] = []
         self.answered = 0
@@ -189,8 +194,7 @@ class _Table:
 
     def put(self, row: int, request: Request, answer: Answer | None) -> None:
         """Put one answer in its place; a request without one leaves its row invalid."""
-        order = request.question.order(request.reversed_)
-        place = int(request.reversed_)
+        order, turn = request.question.order(request.turn), request.turn
         if answer is None:
             self.reason[row] = self.reason[row] or NOT_ASKED
             return
@@ -203,10 +207,10 @@ class _Table:
             self.reason[row] = problem if self.reason[row] in ("", NOT_ASKED) else self.reason[row]
         if problem in ("", NO_MASS):
             self.read.append(answer)
-            self.mass[row, place] = min(max(answer.mass, 0.0), 1.0) if not math.isnan(answer.mass) else math.nan
+            self.mass[row, turn] = min(max(answer.mass, 0.0), 1.0) if not math.isnan(answer.mass) else math.nan
         if not problem:
-            self.scores[row, place, list(order)] = answer.scores
-            self.censored[row, place] = bool(answer.missing)
+            self.scores[row, turn, list(order)] = answer.scores
+            self.censored[row, turn] = bool(answer.missing)
 
     def readings(self, rows: IntArray) -> Readings:
         """Those of some rows."""
@@ -254,7 +258,7 @@ def _refuse_invalid(this: Run, units: Units, second: _Table) -> None:
 
 
 def _warnings(results: Results, models: set[str]) -> Iterator[str]:
-    missing = results.run.plan.requests - results.answered
+    missing = results.run.plan.requests - results.answered - results.skipped
     if not results.complete:
         yield f"{missing:,} of {results.run.plan.requests:,} requests have no answer yet"
     if len(models) > 1:
