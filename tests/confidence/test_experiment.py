@@ -548,5 +548,22 @@ def test_a_store_of_something_else_is_one_line(store):
     with pytest.raises(ArgumentError, match="runs of this version"):
         results_of(store)
     assert store.answers() == {}
-    with pytest.raises(ArgumentError, match="none in"):
+    with pytest.raises(ArgumentError, match="empty, which holds none"):
         results_of(Store(store.path.with_name("empty")))
+
+
+def test_a_run_that_cannot_be_read_leaves_the_others_alone(store):
+    store.path.write_text('{"key": "run-x", "answer": {"plan": 3}}\n')
+    plan = Plan(tuple(simulated_questions(2)), SMALL)
+    results = run(plan, Counting(), store, progress=False)
+    assert results.complete
+    assert list(store.runs()) == [results.run.id]
+    assert columns(results_of(store).trials) == columns(results.trials)
+    with pytest.raises(ArgumentError, match=r"runs of this version.*run x cannot be read"):
+        results_of(store, "x")
+    lines = store.path.read_text().splitlines()
+    lines[1] = json.dumps({"key": json.loads(lines[1])["key"], "answer": {}})
+    store.path.write_text("\n".join(lines) + "\n")
+    again = Counting()
+    assert columns(run(plan, again, Store(store.path), progress=False).trials) == columns(results.trials)
+    assert again.asked == []
