@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +16,9 @@ from holdfast.errors import ArgumentError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Labels of options, in the order in which they are shown."""
+
+KEYS = ("id", "question", "options", "answer")
+"""Of a question in a file."""
 
 LISTED = 12
 """Problems that one message lists; the rest are counted."""
@@ -89,7 +93,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """Questions from a file of JSON lines, `{"id": "q1", "question": "…", "options": ["…", "…"], "answer": 0}`.
 
     `answer` is the index of the right option from 0, null or left out where it is not known; a number for `id` will do.
-    Empty lines are skipped.
+    Empty lines are skipped. A key of another name is refused: misspelt, an answer would be taken for unknown.
 
     Errors:
         ArgumentError: the file cannot be read, or the set cannot be asked; all problems are named in one message.
@@ -133,7 +137,12 @@ def _question_of(record: Any) -> Question | str:
     """A question, or what is wrong with its record."""
     if not isinstance(record, dict):
         return "not an object"
-    name, text, options, answer = (record.get(field) for field in ("id", "question", "options", "answer"))
+    for key in record:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KEYS)}"
+            return f"unknown key {key!r} ({meant})"
+    name, text, options, answer = (record.get(key) for key in KEYS)
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     if not isinstance(name, str) or not name:
