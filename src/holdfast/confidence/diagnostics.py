@@ -297,10 +297,11 @@ def _regression_to_the_mean(trials: Trials, table: tuple[Cell, ...]) -> list[Cau
     if not cells or cells[0].change_of_mind.value < 0.02:
         return []
     cell, r = cells[0], reliability_of_readings(trials)
+    reliable = "" if math.isnan(r) else f" (their reliability is {r:.2f})"
     text = (
         f"with its answer hidden and no advice it changes its mind in {cell.change_of_mind.value:.1%}, and its "
-        f"log-odds move by {cell.log_odds_change:+.2f}: noise of its readings (their reliability is {r:.2f}) does "
-        "that too, so that only the difference between displays says something"
+        f"log-odds move by {cell.log_odds_change:+.2f}: noise of its readings{reliable} does that too, so that only "
+        "the difference between displays says something"
     )
     return [Caution("regression_to_the_mean", text)]
 
