@@ -18,7 +18,7 @@ from holdfast.confidence.observers import Observer
 from holdfast.confidence.plan import PILOT, Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders import NOT_FINITE, Answer, Backend, SimulatedResponder, simulated_questions
-from holdfast.confidence.results import UnusableAnswers, results_of, trials_of
+from holdfast.confidence.results import UnusableAnswers, refuse_nothing, results_of, trials_of
 from holdfast.confidence.store import Keys, Store
 from holdfast.confidence.templates import PLAIN, TEMPLATES
 from holdfast.errors import ArgumentError, HoldfastError
@@ -376,6 +376,24 @@ def test_refusals_are_kept_counted_and_left_out(store):
     assert (results.trials.invalid == "refusal").sum() == 1
     measured = contrast(results.trials)
     assert (measured.dropped, measured.questions) == (1, 19)
+
+
+def test_a_run_of_refusals_says_why_nothing_can_be_said(store):
+    """And one that has begun says how far it is; neither is a mistake of whoever calls."""
+    plan = Plan(tuple(simulated_questions(4)), SMALL)
+
+    def leaving(number, answer):
+        if number > 20:
+            raise HoldfastError("the server is gone")
+        return answer
+
+    with pytest.raises(HoldfastError, match="gone"):
+        run(plan, Counting(change=leaving), store)
+    with pytest.raises(UnusableAnswers, match=f"20 of {plan.requests} requests are answered.*To go on"):
+        refuse_nothing(results_of(store))
+    refuses = Counting(change=lambda number, answer: Answer(answer.key, problem="refusal"))
+    with pytest.raises(UnusableAnswers, match="of 32 trials refusal in 32 are left out"):
+        refuse_nothing(run(plan, refuses, Store(store.path.with_name("other"))))
 
 
 def test_a_refusal_in_stage_1_ends_that_question(store):

@@ -65,6 +65,7 @@ def test_tokens_and_cost_follow_the_prompts(duplicates):
     assert str(estimate).startswith(f"{760 + duplicates} requests (40 in stage 1, 720 in stage 2{again}), about ")
     assert plan.estimate(samples=3).duplicates == 3 * duplicates
     assert plan.estimate(samples=3).requests == 3 * plan.requests
+    assert f" requests for {plan.requests} readings, 3 each (120 in stage 1, " in str(plan.estimate(samples=3))
     assert plan.estimate().cost is None
 
 

@@ -81,13 +81,15 @@ class TrialDesign:
         for name, (chosen, known) in levels.items():
             if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
                 expected = f"some of {', '.join(map(str, known))}" if known else "at least one level"
-                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", repr(chosen))
+                words = ", ".join(level.label if isinstance(level, Template) else str(level) for level in chosen)
+                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", words or "none")
         # 1 and 1.0 are one level, and make one run.
         object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
+        words = ", ".join(map(str, self.accuracies))
         if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
-            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
+            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", words)
         if len(set(map(stated, self.accuracies))) < len(self.accuracies):
-            raise ArgumentError("TrialDesign.accuracies", "shares that read differently", repr(self.accuracies))
+            raise ArgumentError("TrialDesign.accuracies", "shares that read differently", words)
         if self.neutral not in ("masked", "absent"):
             raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
         if self.orders not in ("all", "listed"):
@@ -128,6 +130,7 @@ class PlanCost:
         completion_tokens: about how many come out.
         cost: of the tokens; `None`: no price was given.
         duplicates: requests of stage 1 that are sent once more; exact.
+        samples: requests that make a reading.
     """
 
     first: int
@@ -136,6 +139,7 @@ class PlanCost:
     completion_tokens: int
     cost: float | None
     duplicates: int = 0
+    samples: int = 1
 
     @property
     def requests(self) -> int:
@@ -148,7 +152,8 @@ class PlanCost:
         cost = "" if self.cost is None else f", about {self.cost:,.2f} at the price given"
         stages = f"{self.first:,} in stage 1, {self.second:,} in stage 2"
         stages += f", {self.duplicates:,} once more" if self.duplicates else ""
-        return f"{self.requests:,} requests ({stages}), {tokens}{cost}"
+        each = f" for {self.requests // self.samples:,} readings, {self.samples} each" if self.samples > 1 else ""
+        return f"{self.requests:,} requests{each} ({stages}), {tokens}{cost}"
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ class Plan:
         size = samples * (size + size_1 * self.duplicates / self.first_requests)
         completion = every * completion_tokens
         cost = None if price is None else (size * price[0] + completion * price[1]) / 1e6
-        return PlanCost(first, every - first - twice, round(size), completion, cost, twice)
+        return PlanCost(first, every - first - twice, round(size), completion, cost, twice, samples)
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON, the words of all templates included."""

@@ -11,10 +11,11 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.confidence.contrasts import Grid
 from holdfast.confidence.duplicates import RepeatNoise, repeat_noise
 from holdfast.confidence.plan import Plan, advised_option
 from holdfast.confidence.requests import Request, duplicate_requests, first_requests, second_requests
-from holdfast.confidence.responders.interface import NOT_FINITE, Answer
+from holdfast.confidence.responders.interface import NOT_FINITE, Answer, Backend
 from holdfast.confidence.store import Run, Store
 from holdfast.confidence.trials import BoolArray, FloatArray, IntArray, Readings, Trials
 from holdfast.errors import HoldfastError
@@ -27,6 +28,20 @@ MOST_INVALID = 0.01
 
 TIE, UNDECIDED, NO_MASS, NOT_ASKED = "tie", "undecided", "little mass on the labels", "not asked"
 """Why trials are invalid, beside the problems that responders name."""
+
+
+ANOTHER_WAY = "Ask in another form (--form) or wording (--wordings)"
+
+REMEDIES = {
+    "huggingface": "Turn off thinking if its chat template lets it think (--no-thinking, or `chat_template_kwargs`). "
+    f"{ANOTHER_WAY}; a base model may need the flat form. If it has to write more before it answers, serve it, and "
+    "draw and count answers there (--model with --backend sampled)",
+    "chat": "Turn off thinking if its chat template lets it think (--no-thinking, or `Endpoint.extra`). "
+    f"{ANOTHER_WAY}. If it has to write more before it answers, draw and count answers (--backend sampled)",
+    "sampled": "Turn off thinking if its chat template lets it think (--no-thinking, or `Endpoint.extra`). "
+    f"{ANOTHER_WAY}; let answers be longer (`max_tokens` of `SampledResponder`)",
+}
+"""What to try where a model does not write labels, by the kind of back end."""
 
 
 class UnusableAnswers(HoldfastError):
@@ -95,8 +110,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         second.put(request.unit * count + request.cell, request, answers.get(request.key))
     rows = np.flatnonzero(np.repeat(units.asked, count))
     if not len(rows):
-        raise UnusableAnswers(f"{store.path}: no question is answered in stage 1 yet")
-    refuse_little_mass([*units.table.read, *second.read])
+        raise UnusableAnswers(_too_few(this, units.table.answered))
+    refuse_little_mass([*units.table.read, *second.read], this.backend.kind)
     _refuse_invalid(this, units, second)
     unit, cell = rows // count, rows % count
     questions = [this.plan.questions[place] for place in unit // len(design.templates)]
@@ -221,8 +236,43 @@ def _is_of_use(answer: Answer | None) -> TypeGuard[Answer]:
     return answer is not None and not answer.problem and not answer.mass < LEAST_MASS
 
 
-def refuse_little_mass(answers: Iterable[Answer]) -> None:
+def refuse_nothing(results: Results) -> None:
+    """Stop where no question has what an analysis needs.
+
+    Errors:
+        UnusableAnswers: none does, since answers are still missing, or since too many are of no use.
+    """
+    trials = results.trials
+    compared = trials.valid.any() if trials.source == "choices" else Grid.of(trials).complete.any()
+    if compared:
+        return
+    if not results.complete:
+        raise UnusableAnswers(_too_few(results.run, results.answered))
+    reasons, counts = np.unique(trials.invalid[~trials.valid], return_counts=True)
+    named = ", ".join(f"{reason} in {number}" for reason, number in zip(reasons, counts, strict=True))
+    remedy = REMEDIES.get(results.run.backend.kind, ANOTHER_WAY)
+    raise UnusableAnswers(f"no question has all its answers: of {len(trials):,} trials {named} are left out. {remedy}")
+
+
+def _too_few(this: Run, answered: int) -> str:
+    return (
+        f"{answered:,} of {this.plan.requests:,} {unit_of(this.backend)} are answered, and no question in all its "
+        "conditions. To go on, give the command (or call) that began it once more, with a larger --max-requests or "
+        "none: only what is missing is asked"
+    )
+
+
+def unit_of(backend: Backend) -> str:
+    """What is counted of a run: requests, or readings where each takes several."""
+    return "readings" if backend.samples > 1 else "requests"
+
+
+def refuse_little_mass(answers: Iterable[Answer], kind: str) -> None:
     """Stop where the model wants to write something other than a label.
+
+    Arguments:
+        answers: of one model.
+        kind: of its back end, which decides what can be done.
 
     Errors:
         UnusableAnswers: the labels hold less than half of the probability on average.
@@ -236,7 +286,7 @@ def refuse_little_mass(answers: Iterable[Answer]) -> None:
         seen = ", ".join(f"{text!r} ({share:.0%})" for text, share in weight.most_common(5)) or "not known"
         raise UnusableAnswers(
             f"the labels hold {mass:.0%} of the probability: the model wants to write something else (likeliest: "
-            f"{seen}). Turn off thinking where the chat template can, try another template or form, or sample answers"
+            f"{seen}). {REMEDIES.get(kind, ANOTHER_WAY)}"
         )
 
 
@@ -260,7 +310,7 @@ def _refuse_invalid(this: Run, units: Units, second: _Table) -> None:
 def _warnings(results: Results, models: set[str]) -> Iterator[str]:
     missing = results.run.plan.requests - results.answered - results.skipped
     if not results.complete:
-        yield f"{missing:,} of {results.run.plan.requests:,} requests have no answer yet"
+        yield f"{missing:,} of {results.run.plan.requests:,} {unit_of(results.run.backend)} have no answer yet"
     if len(models) > 1:
         yield f"the server changed its model during the run: {', '.join(sorted(models))}"
 
