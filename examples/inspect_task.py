@@ -123,7 +123,7 @@ def log_odds(plan: Plan, path: str) -> Scorer:
         for request in second:
             cell = plan.design.cells[request.cell]
             if cell.advice == "neutral" and cell.display in neutral:
-                place = request.question.order(request.reversed_).index(chosen)
+                place = request.question.order(request.turn).index(chosen)
                 scores = answers[request.key].scores
                 neutral[cell.display].append(scores[place] - scores[1 - place])
         means = {display: sum(values) / len(values) for display, values in neutral.items()}
