@@ -67,6 +67,14 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LanguageOptimisationRecipe(OptimisationRecipe):
+    """AdamW with betas 0.9 and 0.95, a linear warm-up and a cosine to zero."""
+
+    compile: bool = False
+    """Compile the model with torch.compile."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntervalRecipe:
     """How often what is done, in steps."""
 
@@ -94,5 +102,5 @@ class LanguageRecipe(Recipe):
 
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    optimisation: OptimisationRecipe = field(default_factory=OptimisationRecipe)
+    optimisation: LanguageOptimisationRecipe = field(default_factory=LanguageOptimisationRecipe)
     intervals: IntervalRecipe = field(default_factory=IntervalRecipe)
