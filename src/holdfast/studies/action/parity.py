@@ -134,8 +134,9 @@ def _network(config: ParityConfig, arm: str, seed: int) -> nn.ModuleDict:
 
     at = {"mlstm": (), "both": range(1, config.layers, 2)}.get(arm, range(config.layers))
     shape = XLSTMConfig(dim=config.dim, layers=config.layers, heads=config.heads, slstm_at=tuple(at))
-    torch.manual_seed(seed)
-    net = {"embedding": nn.Embedding(2, config.dim), "head": nn.Linear(config.dim, 2), "blocks": XLSTM(shape)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = {"embedding": nn.Embedding(2, config.dim), "head": nn.Linear(config.dim, 2), "blocks": XLSTM(shape)}
     if arm == "unmixed":
         for module in net["blocks"].modules():
             if isinstance(module, SLSTM):
