@@ -117,16 +117,30 @@ class ActionDataRecipe:
     """What is learnt from."""
 
     data: tuple[str, ...] = ()
-    """Trajectories, one domain each: a folder of .npz or .hdf5 files, a LeRobot dataset (v2 or v3), or minari:ID."""
+    """Trajectories, a domain each: folders of .npz or .hdf5 files, folders of LeRobot datasets, or minari:ID."""
+    control: tuple[str, ...] = ()
+    """Tasks of classic control whose experts are to be imitated: pendulum, mountain-car, cart-pole, acrobot; with
+    -masked behind the name a policy sees no velocities."""
+    episodes: int = 60
+    """Episodes of each of these experts; half of them are disturbed by bursts of random actions."""
+    target_quantile: float = 0.25
+    """Where data name no target return: this quantile of the returns of undisturbed trajectories."""
     context: int = 50
     """Timesteps that the model reads at once in training."""
     held_out: float = 0.025
     """Share of the trajectories of each domain that is not learnt from, but for validation."""
+    validation_windows: int | None = 200
+    """Most windows of a domain that a look at the validation data takes, spread evenly over it."""
 
     def __post_init__(self) -> None:
         count_of("--context", self.context, least=1)
+        count_of("--episodes", self.episodes, least=2)
+        if self.validation_windows is not None:
+            count_of("--validation-windows", self.validation_windows, least=1)
         if not 0 < self.held_out < 1:
             raise ArgumentError("--held-out", "a share above 0 and below 1", self.held_out)
+        if not 0 <= self.target_quantile <= 1:
+            raise ArgumentError("--target-quantile", "a number from 0 to 1", self.target_quantile)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from holdfast.errors import ArgumentError
+from holdfast.models.action.batch import BatchSource
+from holdfast.models.action.config import ActionConfig
 from holdfast.models.action.domain import Discrete, Domain, Vector
+from holdfast.models.action.model import ActionModel
 from holdfast.models.action.trajectories import Sampling, Trajectories, Trajectory, TrajectorySource
+from holdfast.nn import BackboneConfig
 from tests.models.action.trajectories.episodes import ARM, GAME, GRID, episode
 
 DRAWN = 5000
@@ -192,3 +196,17 @@ def test_domains_have_to_be_there_and_different(data, message):
 def test_settings_out_of_range_are_named(changes):
     with pytest.raises(ArgumentError, match=f"^{next(iter(changes))}: expected"):
         Sampling(**changes)
+
+
+def test_an_action_model_learns_from_the_batches_of_every_domain():
+    data = several()
+    labelled = tuple(dataclasses.replace(item, labels=item.actions[::-1].copy()) for item in data[0].items)
+    source = TrajectorySource([Trajectories.of(ARM, labelled), *data[1:]], Sampling(context=4, held_out=0.3))
+    assert isinstance(source, BatchSource)
+    backbone = BackboneConfig(mixers=("rat",), dim=16, heads=2)
+    config = ActionConfig(backbone=backbone, domains=tuple(source.domains.values()), past_actions=True)
+    model = ActionModel(config)
+    for batch in (*(source.batch(number, 2) for number in range(3)), *source.validation(4)):
+        loss = model.loss(batch)
+        assert torch.isfinite(loss.mean)
+        assert loss.elements == batch.valid.sum() * batch.domain.action.dims
