@@ -164,8 +164,7 @@ class Fuse:
     advice: tyro.conf.Positional[Literal["same", "opposite", "neutral"]]
     """Whether the adviser names that answer, the other one, or none."""
     accuracy: Annotated[tyro.conf.Positional[float], tyro.conf.arg(metavar="ACCURACY")]
-    """How often the adviser is right, as a share; above 0.99 it counts as that, since no answer would hold against an
-    adviser who is never wrong."""
+    """How often the adviser is right, as a share; above 0.99 it counts as that: nobody is never wrong."""
     temperature: float = 1.0
     """Of the model, as the report on it gives it: its log-odds are divided by that."""
     json: bool = False

@@ -257,8 +257,8 @@ def refuse_nothing(results: Results) -> None:
 def _too_few(this: Run, answered: int) -> str:
     return (
         f"{answered:,} of {this.plan.requests:,} {unit_of(this.backend)} are answered, and no question in all its "
-        "conditions. To go on, give the command (or call) that began it once more, with a larger --max-requests or "
-        "none: only what is missing is asked"
+        "conditions. To go on, give the command (or call) that began it once more, with a larger --max-requests if "
+        "that ended it: only what is missing is asked"
     )
 
 

@@ -123,8 +123,8 @@ def probe_confidence(
         responder: the model: `holdfast.confidence.responders.huggingface.HuggingFaceResponder` in process,
             `ChatResponder`, `SystemOneResponder` or `SampledResponder` behind an endpoint, `SimulatedResponder` to try
             the probe on an observer with known biases.
-        plan: what is asked; of questions alone the pilot design is made, 38 requests a question, with 20 duplicates
-            where they say something (`holdfast.confidence.duplicates`).
+        plan: what is asked; of questions alone the pilot design is made, 38 requests a question of two options, with 20
+            duplicates where they say something (`holdfast.confidence.duplicates`).
         store: file where answers are kept.
         tell: called with lines for the user: what it will take, before the first request, and what was reused.
         progress: show a bar with the time left, where there is a terminal.
