@@ -114,8 +114,7 @@ class _Kernels(torch.autograd.Function):
 def _chunked(x: Tensor, size: int, fill: float) -> Tensor:
     """Numbers of tokens in float32, one chunk a row; `fill` stands for those that the last chunk of a head lacks."""
     lacking = -x.shape[1] % size
-    padded: Tensor = pad(x.float(), (0, lacking), value=fill)
-    return padded.unflatten(1, (-1, size)).flatten(0, 1)
+    return pad(x.float(), (0, lacking), value=fill).view(-1, size)
 
 
 def _dense(tensor: Tensor) -> Tensor:
