@@ -40,7 +40,7 @@ from holdfast.cli.studies import run_options
 from holdfast.cli.train import language_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
-from holdfast.models.language.recipe import Recipe
+from holdfast.models.language.recipe import LanguageRecipe
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +170,7 @@ def check_known(block: Block, where: str) -> None:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:3] == ["holdfast", "train", "language"]:
             try:
-                parse(language_options(Recipe), "holdfast train language", words[3:])
+                parse(language_options(LanguageRecipe), "holdfast train language", words[3:])
             except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:
