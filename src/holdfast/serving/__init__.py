@@ -4,7 +4,7 @@ A loop opens a session, sends what it observed step by step, and is answered wit
 model remembers of each session.
 """
 
-from holdfast.serving.client import Client, OutOfOrder, ServerError, Unreachable, UnknownSession
+from holdfast.serving.client import Client, OutOfOrder, ServerError, UnknownSession, Unreachable
 from holdfast.serving.protocol import Answer
 
 __all__ = ["Answer", "Client", "OutOfOrder", "ServerError", "UnknownSession", "Unreachable"]

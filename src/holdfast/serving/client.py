@@ -94,7 +94,12 @@ class Client:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         asked = {"domain": domain, "target_return": target_return}
-        opened = self._asked("POST", "/v1/sessions", {key: value for key, value in asked.items() if value is not None})
+        try:
+            given = {key: value for key, value in asked.items() if value is not None}
+            opened = self._asked("POST", "/v1/sessions", given)
+        except HoldfastError:
+            self._connection.close()
+            raise
         self.session: str = opened["session"]
         self.domain: str = opened["domain"]
         self.deadline_ms: float | None = opened["deadline_ms"]

@@ -45,9 +45,7 @@ class Metrics:
         self.rows = library.Histogram(
             name("batch_rows"), "Sessions that the model stepped together.", buckets=ROWS, registry=registry
         )
-        self._refusals = library.Counter(
-            name("refusals"), "Requests that were refused.", ["reason"], registry=registry
-        )
+        self._refusals = library.Counter(name("refusals"), "Requests that were refused.", ["reason"], registry=registry)
         for reason in REASONS:
             self._refusals.labels(reason)
         self.opened = library.Counter(name("sessions_opened"), "Sessions that were begun.", registry=registry)
@@ -60,6 +58,19 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a refusal."""
         self._refusals.labels(reason).inc()
+
+    def summary(self) -> str:
+        """The most of it, in a line."""
+        counts = {
+            metric.name: sample.value
+            for metric in self._registry.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total") and not sample.labels
+        }
+        steps, misses, opened = (
+            int(counts[f"holdfast_action_{last}"]) for last in ("steps", "deadline_misses", "sessions_opened")
+        )
+        return f"{steps} steps of {opened} sessions, {misses} of them late"
 
     def text(self) -> bytes:
         """All of it."""

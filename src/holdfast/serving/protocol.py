@@ -44,6 +44,8 @@ STATUS = {
 
 REASONS = tuple(STATUS)
 
+LARGEST = float(np.finfo(np.float32).max)
+
 DTYPES = {"float32": "<f4", "uint8": "|u1"}
 """That observations may have as bytes."""
 
@@ -188,7 +190,7 @@ def finite_number(field: str, value: Any) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not abs(number) <= float(np.finfo(np.float32).max):
+    if not abs(number) <= LARGEST:
         raise invalid(field, "a finite number", str(number))
     return number
 
@@ -227,7 +229,7 @@ def _from_list(given: list[Any], shape: tuple[int, ...]) -> np.ndarray:
         try:
             return np.asarray(given, np.float64).astype(np.float32)
         except OverflowError:
-            place = next(place for place, value in enumerate(given) if abs(value) > np.finfo(np.float32).max)
+            place = next(place for place, value in enumerate(given) if abs(value) > LARGEST)
             raise invalid(f"observation[{place}]", "a finite number", "a whole number that is too large") from None
 
 

@@ -70,7 +70,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         except OverflowError:
             raise ArgumentError("port", "a number up to 65535", port) from None
         except OSError as error:
-            raise ArgumentError("port", "one that is free, at an address of this machine", f"{port} ({error})") from None
+            raise ArgumentError("port", "one that is free here", f"{port} ({error.strerror})") from None
         listener.listen(1024)
         name = f"[{host}]" if ":" in host else host
         yield listener, f"http://{name}:{listener.getsockname()[1]}"

@@ -140,7 +140,7 @@ class Server:
         domains = self.stepper.domains
         if domain is None and len(domains) == 1:
             domain = next(iter(domains))
-        if domain not in domains:
+        if domain is None or domain not in domains:
             raise invalid("domain", f"one of {', '.join(domains)}", "nothing" if domain is None else repr(domain)[:80])
         try:
             memory = self.stepper.begin(domain, target_return)
