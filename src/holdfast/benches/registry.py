@@ -115,6 +115,14 @@ BENCHES = {
             limit_s=80.0,
         ),
         Bench(
+            "action-serve",
+            "latency of the server of action models for several loops, beside the server without a model",
+            "holdfast.benches.action.serve",
+            value=62,
+            limit_s=120.0,
+            needs=("prometheus_client", "starlette", "uvicorn"),
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",
