@@ -51,8 +51,8 @@ def test_mistakes_are_one_line(policy: Path, tmp_path: Path) -> None:
         taken = listener.getsockname()[1]
         mistakes: list[tuple[tuple[Any, ...], str]] = [
             ((), "MODEL"),
-            ((tmp_path / "none",), "none: cannot be read (No such file or directory)"),
-            ((tmp_path / "short",), "short: file truncated at"),
+            ((tmp_path / "none", "--port", 0), "none: cannot be read (No such file or directory)"),
+            ((tmp_path / "short", "--port", 0), "short: file truncated at"),
             (
                 (policy, "--host", "0.0.0.0"),
                 "--host: expected 127.0.0.1 or localhost where requests need no token, got",

@@ -71,8 +71,8 @@ def _action(options: ServeAction) -> int:
     from holdfast.serving.run import serve as serve_until_told
     from holdfast.serving.server import Server, ServerConfig
 
-    token = check_token(options.host, os.environ.get(options.token_env, ""), options.token_env)
     try:
+        token = check_token(options.host, os.environ.get(options.token_env, ""), options.token_env)
         config = ServerConfig(
             deadline_s=None if options.deadline_ms is None else options.deadline_ms / 1e3,
             fallback=Fallback(options.fallback),
@@ -90,9 +90,9 @@ def _action(options: ServeAction) -> int:
                 serve_until_told(server, listener)
             print(f"ended; {server.metrics.summary()}", flush=True)
     except ArgumentError as error:
-        flags = {"deadline_s": "deadline-ms", "ttl_s": "ttl"}
-        flag = flags.get(error.argument, error.argument.replace("_", "-"))
-        raise ArgumentError(f"--{flag}", error.expected, error.got) from error
+        named = {"deadline_s": "deadline_ms", "ttl_s": "ttl"}.get(error.argument, error.argument)
+        flag = f"--{named.replace('_', '-')}" if hasattr(options, named) else named
+        raise ArgumentError(flag, error.expected, error.got) from error
     return OK
 
 
