@@ -12,7 +12,7 @@ import torch
 from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.models.action.model import ActionModel
 from holdfast.models.action.state_tensors import state_tensors
-from holdfast.rl.memory import Memory, joined
+from holdfast.rl.memory import Memory
 from holdfast.rl.stepping import Policy, PolicyConfig
 from holdfast.serving.stepper import PolicyStepper, Step
 from tests.models.action.tiny import ARM, BACKBONES, GAME, MAZE, model
@@ -125,21 +125,6 @@ def test_bytes_and_floats_of_pictures_are_not_mixed() -> None:
     ]
     (_, bytes_), (_, floats) = stepper.act(steps)  # type: ignore[misc]
     close(bytes_, floats)
-
-
-def test_parted_memories_hold_no_more_than_their_own() -> None:
-    stepper = PolicyStepper(model(BACKBONES["xlstm"]))
-    whole = joined([stepper.begin("arm", target) for target in (1.0, 2.0, 3.0)])
-    assert (whole.slots, whole.target.tolist()) == (3, [1.0, 2.0, 3.0])
-    for memory in whole.parted():
-        for tensor in state_tensors(memory.state)[0].values():
-            assert tensor.untyped_storage().nbytes() == tensor.nbytes
-    grown = PolicyStepper(model(BACKBONES["attention"])).begin("arm", None)
-    with pytest.raises(ArgumentError, match="a backbone whose state does not grow"):
-        joined([grown, grown])
-    policy = Policy(stepper.model, PolicyConfig(domain="arm", slots=2, autoreset="same_step"))
-    with pytest.raises(ArgumentError, match="memory: expected that of 2 slots, got 3"):
-        policy.memory = whole
 
 
 def test_a_target_is_needed_where_the_model_reads_one() -> None:

@@ -22,6 +22,9 @@ from itertools import pairwise
 from holdfast.benches.harness.report import Report, Row
 from holdfast.benches.registry import Tell
 
+LONGEST_S = 30.0
+"""Seconds that a server is waited for."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -191,7 +194,7 @@ def _parts(steps: int, rounds: int) -> list[range]:
 
 def _processor_s(address: str) -> float:
     """Seconds of processor time that a server has used, as its metrics say."""
-    with urllib.request.urlopen(f"{address}/metrics") as response:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=LONGEST_S) as response:
         lines = response.read().decode().splitlines()
     return float(next(line for line in lines if line.startswith("process_cpu_seconds_total")).split()[1])
 
@@ -208,4 +211,7 @@ def _server(options: Options, dim: int) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.stdin.close()
-            process.wait(30)
+            try:
+                process.wait(LONGEST_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
