@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from holdfast.nn import RAT, Adaptive, CausalAttention, GatedRNN, Llama4, ScaleInvariant
+from holdfast.nn import MLSTM, RAT, SLSTM, Adaptive, CausalAttention, GatedRNN, Llama4, ScaleInvariant
 
 DIM = 24
 
@@ -16,6 +16,10 @@ BUILD = {
     "rat-adaptive": lambda: RAT(DIM, 4, chunk_size=3, normaliser=Adaptive()),
     "rat-distance": lambda: RAT(DIM, 4, chunk_size=4, normaliser=ScaleInvariant()),
     "rnn": lambda: GatedRNN(DIM, memory=10),
+    "mlstm": lambda: MLSTM(DIM, 4),
+    "mlstm-1": lambda: MLSTM(DIM, 1),
+    "slstm": lambda: SLSTM(DIM, 4),
+    "slstm-1": lambda: SLSTM(DIM, 1, block=1, blocks=3),
     "attention": lambda: CausalAttention(DIM, 4, kv_heads=2, rope_theta=100.0),
     "attention-gated": lambda: CausalAttention(DIM, 4, rope_theta=None, output_gate=True),
     "attention-adaptive": lambda: CausalAttention(DIM, 4, kv_heads=1, normaliser=Adaptive()),

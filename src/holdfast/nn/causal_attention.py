@@ -40,6 +40,13 @@ class AttentionState(State):
         cache = replace(self.cache, used=length, appended=None)
         return replace(self, seen=self.seen.clamp(max=length), longest=length, cache=cache)
 
+    def restarted(
+        self, rows: Bool[Tensor, " batch"], initial: AttentionState, longest: int | None = None
+    ) -> AttentionState:
+        """With some rows before their first token; see `State.restarted`."""
+        new = super().restarted(rows, initial, longest)
+        return replace(new, cache=replace(new.cache, used=new.longest))
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowState(State):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, count_of
@@ -83,6 +83,26 @@ class State:
         if length == self.longest and not self.ragged:
             return self
         raise ArgumentError("length", f"{self.longest}, since this state cannot go back", length)
+
+    def restarted(self: S, rows: Bool[Tensor, " batch"], initial: S, longest: int | None = None) -> S:
+        """The state with some rows before their first token, as where an episode has ended and another one begins.
+
+        Arguments:
+            rows: which.
+            initial: of the same mixer and batch, before the first token.
+            longest: no row has read more, the restarted ones not counted, as whoever counts tokens knows; `None`: as
+                many as before. What attention keeps would grow with every episode.
+        """
+        changed: dict[str, Any] = {"ragged": True, "longest": self.longest if longest is None else longest}
+        for field in fields(self):
+            part = getattr(self, field.name)
+            if isinstance(part, Tensor):
+                chosen = rows.view(-1, *(1 for _ in part.shape[1:]))
+                changed[field.name] = torch.where(chosen, getattr(initial, field.name), part)
+            elif isinstance(part, Slots) and self.limit is None:
+                # Slots of such a row are written again from the first on, where states that were handed out see them.
+                changed[field.name] = replace(part, appended=None, age=0)
+        return self.followed_by(replace(self, **changed))
 
     def counts(self, tokens: int, lengths: Int[Tensor, " batch"] | None) -> dict[str, Any]:
         """The fields of this class after more tokens.

@@ -48,7 +48,10 @@ def test_every_normaliser_can_be_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixers": ["rat", "mamba"]}, "mixers: expected a sequence of names among rat, attention, window, rnn, got"),
+        (
+            {"mixers": ["rat", "mamba"]},
+            "mixers: expected a sequence of names among rat, attention, window, rnn, mlstm, got",
+        ),
         ({"mixers": "rat"}, "mixers: expected a list of"),
         ({"mixers": []}, "mixers: expected a sequence of names among"),
         ({"vocab_size": 0}, "vocab_size: expected a whole number of at least 1, got 0"),

@@ -26,7 +26,7 @@ class HoldfastConfig(PreTrainedConfig):
     Arguments:
         vocab_size: number of tokens.
         hidden_size: width of the residual stream.
-        mixers: name of each layer's mixer: rat, attention, window or rnn.
+        mixers: name of each layer's mixer: rat, attention, window, rnn or mlstm.
         num_attention_heads: query heads of attention and RAT.
         num_key_value_heads: key heads of attention; `None`: as many.
         expansion: hidden width of the feed-forward layers, in multiples of `hidden_size`.
@@ -86,7 +86,7 @@ class HoldfastConfig(PreTrainedConfig):
             shape = self.backbone()
             with torch.device("meta"):  # a mixer checks what it reads
                 for name in sorted(set(self.mixers)):
-                    MIXERS[name](shape)
+                    MIXERS[name](shape, 0)
         except ArgumentError as error:
             raise ArgumentError(NAMES.get(error.argument, error.argument), error.expected, error.got) from None
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]

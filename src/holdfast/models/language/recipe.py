@@ -43,8 +43,8 @@ class ModelRecipe:
     """The model: a tower of blocks with the mixers that a schedule names."""
 
     mixers: str = "rat,window"
-    """Schedule of rat, attention, window and rnn, from the first layer on: rat,window*3 is one rat and three window
-    layers. It is repeated until there are --layers of them."""
+    """Schedule of rat, attention, window, rnn and mlstm, from the first layer on: rat,window*3 is one rat and three
+    window layers. It is repeated until there are --layers of them."""
     layers: int = 4
     """Number of layers, a multiple of the schedule's."""
     dim: int = 128

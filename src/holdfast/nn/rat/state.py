@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError
@@ -47,6 +47,11 @@ class RATState(State):
         closed = replace(self.closed, used=chunks, appended=None)
         seen = torch.full_like(self.seen, length)
         return replace(self, seen=seen, longest=length, closed=closed, running_key=zero, running_value=zero.clone())
+
+    def restarted(self, rows: Bool[Tensor, " batch"], initial: RATState, longest: int | None = None) -> RATState:
+        """With some rows before their first token; see `State.restarted`."""
+        new = super().restarted(rows, initial, longest)
+        return replace(new, closed=replace(new.closed, used=new.longest // self.chunk_size))
 
     @property
     def past(self) -> Past | None:

@@ -1,0 +1,54 @@
+"""How much of each token an mLSTM still holds at each later one, at any value of the gates.
+
+The logarithm of what is left of token j at token t is a sum of the forget gates' logarithms over j < l <= t. As the
+difference of two running sums it cancels: behind a gate that is all but closed the rounding error is that of the sum
+up to there, and in float32 a pre-activation of -1e5 leaves nothing right. So each column sums its own terms only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LEAST = -1e30
+"""Stands for the logarithm of nothing where differences are taken."""
+
+
+def faded(log_forget: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch time columns"]:
+    """Logarithm of what is left at each token of what came before the first, and of each token.
+
+    Arguments:
+        log_forget: logarithm of the forget gates.
+
+    Returns:
+        Column 0 is that of what came before, column j + 1 that of token j; 0 where it is not there yet.
+    """
+    time = log_forget.shape[-1]
+    return log_forget.unsqueeze(-1).expand(*log_forget.shape, time + 1).tril().cumsum(-2)
+
+
+def stabilised(
+    left: Float[Tensor, "*batch time columns"], log_input: Float[Tensor, "*batch columns"]
+) -> tuple[Float[Tensor, "*batch time columns"], Float[Tensor, "*batch time"]]:
+    """The weights of what came before and of all tokens at each token, the largest of them 1.
+
+    Arguments:
+        left: see `faded`.
+        log_input: logarithm of the weight that each column had at first: the stabiliser of what came before, and the
+            input gates.
+
+    Returns:
+        The weights, and the logarithm of their unit, which is no function to be differentiated: it cancels.
+    """
+    later = torch.ones(left.shape[-2:], dtype=torch.bool, device=left.device).triu(2)
+    logs = (left + log_input.unsqueeze(-2)).masked_fill(later, -math.inf)
+    unit = logs.detach().amax(-1).clamp(min=LEAST)
+    return (logs - unit.unsqueeze(-1)).exp(), unit
+
+
+def bounded_inverse(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """exp(-unit), the number 1 in that unit; large but finite where it would overflow, so that gradients are none."""
+    return (-unit).clamp(max=math.log(torch.finfo(unit.dtype).max) - 1).exp()
