@@ -320,6 +320,20 @@ def test_nan_actions_are_refused_where_they_are_valid():
     assert torch.isfinite(net.loss(replace(whole, action=action, valid=valid)).mean)
 
 
+def test_the_context_holds_the_actions_that_were_taken_and_the_loss_those_to_be_learnt():
+    whole, other = batch(ARM, 2, 5), batch(ARM, 2, 5, seed=2)
+    both = replace(whole, taken=other.action)
+    for past_actions in (False, True):
+        net = model(BACKBONES["rnn"], past_actions=past_actions)
+        with torch.no_grad():
+            logits = net(both)[0]
+            assert torch.equal(logits, net(replace(whole, action=other.action))[0])
+            assert torch.equal(logits, net(whole)[0]) != past_actions
+            ids = net.config.ids.ids(whole.action, ARM.action) - net.config.ids.discrete
+            by_hand = -torch.log_softmax(logits, -1).gather(-1, ids[..., None]).mean()
+            torch.testing.assert_close(net.loss(both).mean, by_hand)
+
+
 def test_shapes_of_a_batch_are_checked_by_name():
     whole = batch(ARM, 2, 4)
     for field, tensor, message in [

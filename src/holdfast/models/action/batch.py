@@ -25,11 +25,12 @@ class Batch:
     Arguments:
         domain: that all windows are of.
         observation: s_t, of the domain's shape; pictures as bytes (0 to 255) or floats (0 to 1).
-        action: a_t: floats within the domain's bounds, or one id, as a float or a whole number.
+        action: a_t to be learnt: floats within the domain's bounds, or one id, as a float or a whole number.
         valid: which timesteps are.
         returns_to_go: sum of r_t and all rewards after it; `None`: not known.
         reward: r_t, what the environment gave in answer to a_t; `None`: not known.
         reward_known: where r_t is known; `None`: everywhere. A reward that is not known is no token, and not 0.
+        taken: the actions that were carried out, which a model with past actions reads; `None`: those to be learnt.
 
     Errors:
         ArgumentError: shapes that do not fit each other or the domain.
@@ -42,6 +43,7 @@ class Batch:
     returns_to_go: Float[Tensor, "batch time"] | None = None
     reward: Float[Tensor, "batch time"] | None = None
     reward_known: Bool[Tensor, "batch time"] | None = None
+    taken: Num[Tensor, "batch time dims"] | None = None
 
     def __post_init__(self) -> None:
         steps = tuple(self.valid.shape)
@@ -51,6 +53,7 @@ class Batch:
             "returns_to_go": steps,
             "reward": steps,
             "reward_known": steps,
+            "taken": (*steps, self.domain.action.dims),
         }
         for name, shape in wanted.items():
             tensor = getattr(self, name)

@@ -85,7 +85,8 @@ class ActionModel(nn.Module):
                 of another model or batch.
         """
         domain, valid = self._known(batch.domain), batch.valid
-        ids = self._ids(batch) if self.config.past_actions else None
+        taken = batch.action if batch.taken is None else batch.taken
+        ids = self._ids(taken, batch) if self.config.past_actions else None
         known = valid if batch.reward_known is None else valid & batch.reward_known
         parts = [
             self.tokens.decided(
@@ -108,7 +109,9 @@ class ActionModel(nn.Module):
             ArgumentError: as `forward`, or an action that is no number or no id of the domain.
         """
         logits, _ = self(batch)
-        return action_loss(logits, self._ids(batch), batch.valid, self.config.ids.first(batch.domain.action))
+        return action_loss(
+            logits, self._ids(batch.action, batch), batch.valid, self.config.ids.first(batch.domain.action)
+        )
 
     def decide(self, decision: Decision, state: Any) -> tuple[Float[Tensor, "batch dims choices"], Any]:
         """Logits of the next action of each row.
@@ -178,12 +181,9 @@ class ActionModel(nn.Module):
             encoded = self.images(clean)
         return encoded
 
-    def _ids(self, batch: Batch) -> Int64[Tensor, "batch time dims"]:
-        """Ids of the actions of a batch, any where it is not valid."""
-        space = batch.domain.action
-        inside = torch.tensor(getattr(space, "low", (0.0,)), device=batch.action.device).to(batch.action.dtype)
-        action = torch.where(batch.valid[..., None], batch.action, inside)
-        return self.config.ids.ids(action, space)
+    def _ids(self, action: Num[Tensor, "batch time dims"], batch: Batch) -> Int64[Tensor, "batch time dims"]:
+        """Ids of actions of a batch, any where it is not valid."""
+        return self.config.ids.ids(action.masked_fill(~batch.valid[..., None], 0), batch.domain.action)
 
 
 def _scaled(value: Tensor | None, live: Tensor, domain: Domain) -> Float[Tensor, "*shape"] | None:
