@@ -17,6 +17,7 @@ from holdfast.models.action.batch import Batch
 from holdfast.models.action.domain import Continuous, Domain, Image
 from holdfast.models.action.model import ActionModel
 from holdfast.probes.fast_forward import again, fast_forward, is_constant, kept_bytes, with_room
+from holdfast.probes.memory import free_memory
 from holdfast.rl.episodes import Episodes
 from holdfast.rl.stepping import Policy, PolicyConfig
 
@@ -163,18 +164,6 @@ def some_observation(domain: Domain, batch: int, generator: np.random.Generator)
     if isinstance(domain.observation, Image):
         return generator.integers(256, size=shape, dtype=np.uint8)
     return generator.normal(size=shape).astype(np.float32)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free; `None`: the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            amounts = dict(line.split(":", 1) for line in lines)
-        return int(amounts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def _batch(model: ActionModel, domain: Domain, batch: int, timesteps: int) -> Batch:
