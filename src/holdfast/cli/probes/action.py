@@ -1,4 +1,4 @@
-"""`holdfast probe control-latency` and `holdfast probe copycat`: on a policy, and on the data that policies learn from."""
+"""`holdfast probe control-latency` and `holdfast probe copycat`: on a policy, and on data that policies learn from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ControlLatencyProbe(ReportOptions):
     domain: str | None = None
     """For an action model with several domains: which; the first unless given."""
     lengths: tuple[int, ...] | None = None
-    """Timesteps before the step that is timed; 10 30 100 300 1000 3000 10000 unless given, from 100 on for a function."""
+    """Timesteps before the step; 10 30 100 300 1000 3000 10000 unless given, for a function from 100 on."""
     batches: tuple[int, ...] | None = None
     """For an action model: episodes side by side, each a measurement; 1 unless given."""
     rounds: int = 100

@@ -275,7 +275,7 @@ def _rolled_out(
         of_expert.append(repeats(ids.ids(actions, space)))
     returns = np.array([item.total_return for item in clean])
     return Rollouts.of(
-        recorder.repeats,
+        recorder.counted(),
         of_expert,
         policy_return=evaluation.mean_return,
         expert_return=float(returns.mean()),

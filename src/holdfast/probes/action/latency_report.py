@@ -277,7 +277,9 @@ class ControlLatencyReport:
                 more = f"{max(0, math.ceil(self.crossovers[number].memory)):,}"
                 lines.append(f"memory: from {more} timesteps on the one that grows keeps more")
         if self.left_out:
-            lines += ["", *(f"left out: {text}" for text in self.left_out)]
+            lines.append("")
+            for text in self.left_out:
+                lines += textwrap.wrap(f"left out: {text}", WIDTH, subsequent_indent="  ")
         return "\n".join(lines)
 
 

@@ -52,8 +52,7 @@ class Recorder:
         mode = environments.metadata.get("autoreset_mode")
         self._idle_after_end = getattr(mode, "value", None) == "NextStep"
         self._quota = episodes // environments.num_envs
-        self.repeats: list[tuple[int, int]] = []
-        """Of each episode, as `repeats` counts them."""
+        self._counted: list[tuple[int, int]] = []
         self._taken: list[list[Tensor]] = [[] for _ in range(environments.num_envs)]
         self._ended = [0] * environments.num_envs
 
@@ -72,10 +71,24 @@ class Recorder:
         for slot, taken in enumerate(self._taken):
             over = done is not None and bool(done[slot])
             if over:
-                if self._ended[slot] < self._quota and len(taken) > 1:
-                    self.repeats.append(repeats(torch.stack(taken)))
-                self._ended[slot] += 1
-                taken.clear()
+                self._end(slot)
             if not (over and self._idle_after_end):
                 taken.append(ids[slot])
         return action
+
+    def counted(self) -> list[tuple[int, int]]:
+        """Of each episode, as `repeats` counts them; to be asked when all have ended.
+
+        Nobody asks the policy what to do after the end of the last one, so its end was not seen.
+        """
+        for slot, ended in enumerate(self._ended):
+            if ended < self._quota:
+                self._end(slot)
+        return self._counted
+
+    def _end(self, slot: int) -> None:
+        taken = self._taken[slot]
+        if self._ended[slot] < self._quota and taken:
+            self._counted.append(repeats(torch.stack(taken)))
+        self._ended[slot] += 1
+        taken.clear()
