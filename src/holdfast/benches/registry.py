@@ -123,6 +123,22 @@ BENCHES = {
             needs=("prometheus_client", "starlette", "uvicorn"),
         ),
         Bench(
+            "action-step",
+            "one step of control after long episodes, beside NX-AI's xLSTM and transformers with and without a cache",
+            "holdfast.benches.action.step",
+            value=97,
+            devices=("cuda", "cpu"),
+            limit_s=150.0,
+        ),
+        Bench(
+            "action-windows",
+            "xLSTM in prefill and training, beside NX-AI's and a transformer",
+            "holdfast.benches.action.windows",
+            value=92,
+            devices=("cuda", "cpu"),
+            limit_s=80.0,
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",
