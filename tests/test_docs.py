@@ -38,9 +38,10 @@ from holdfast.cli.parsing import parse
 from holdfast.cli.probes import PROBES
 from holdfast.cli.serve import ServeAction
 from holdfast.cli.studies import run_options
-from holdfast.cli.train import language_options
+from holdfast.cli.train import action_options, language_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
+from holdfast.models.action.recipe import ActionRecipe
 from holdfast.models.language.recipe import LanguageRecipe
 from tests import command_line
 
@@ -169,9 +170,11 @@ def check_known(block: Block, where: str) -> None:
                 parse(PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
             except (HoldfastError, KeyError) as error:
                 pytest.fail(f"{where}: {line}: {error}")
-        elif words[:3] == ["holdfast", "train", "language"]:
+        elif words[:2] == ["holdfast", "train"]:
+            options = {"language": (language_options, LanguageRecipe), "action": (action_options, ActionRecipe)}
+            options_of, recipe = options[words[2]]
             try:
-                parse(language_options(LanguageRecipe), "holdfast train language", words[3:])
+                parse(options_of(recipe), f"holdfast train {words[2]}", words[3:])
             except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:3] == ["holdfast", "serve", "action"]:

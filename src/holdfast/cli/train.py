@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def train(words: Sequence[str]) -> int:
     """Carry out `holdfast train`."""
     if not words or words[0] in ("-h", "--help"):
-        print("usage: holdfast train KIND ...\n\nTrain a model. Kinds:\n")
+        print("usage: holdfast train KIND ...\n")
+        print("Train a model; a run that was killed goes on exactly where it was. Kinds:\n")
         for name, (line, _) in KINDS.items():
             print(f"  {name:<12} {line}")
         print("\nMore: holdfast train KIND --help")
@@ -38,6 +39,24 @@ def _language(words: Sequence[str]) -> int:
     from holdfast.models.language.train import train as train_language
 
     return _carry_out(words, language_options, LanguageRecipe, train_language, _language_conclusion)
+
+
+def _action(words: Sequence[str]) -> int:
+    """Carry out `holdfast train action`."""
+    from holdfast.models.action.recipe import ActionRecipe
+    from holdfast.models.action.train import train as train_action
+    from holdfast.models.action.trajectories import report_on
+    from holdfast.models.training.run_folder import RunFolder
+    from holdfast.rl.training_data import read_training_data, source_of
+
+    def run(recipe: ActionRecipe, out: Path, *, resume: bool) -> dict[str, Any]:
+        RunFolder(out).check(resume=resume)
+        data = read_training_data(recipe.data, returns=recipe.model.returns)
+        if os.environ.get("RANK", "0") == "0":
+            print(report_on(data, bins=recipe.model.bins), file=sys.stderr)
+        return train_action(recipe, source_of(recipe, data), out, resume=resume)
+
+    return _carry_out(words, action_options, ActionRecipe, run, _action_conclusion)
 
 
 def _carry_out(
@@ -92,6 +111,20 @@ def language_options(recipe: type[Recipe]) -> Any:
     )
 
 
+def action_options(recipe: type[Recipe]) -> Any:
+    """The options of `holdfast train action`.
+
+    Arguments:
+        recipe: the class of its recipes.
+    """
+    return _options(
+        recipe,
+        Path("action-model"),
+        "Train a policy for many domains on trajectories, with Accelerate.\n\n"
+        "Several processes: torchrun --nproc-per-node N -m holdfast train action ...",
+    )
+
+
 def _options(recipe: type[Recipe], out: Path, help: str) -> Any:
     """The settings of a run with the folder it writes to; made here, since a recipe is slow to load."""
     options = dataclasses.make_dataclass(
@@ -124,6 +157,17 @@ def _language_conclusion(report: Mapping[str, Any], out: Path) -> str:
     )
 
 
+def _action_conclusion(report: Mapping[str, Any], out: Path) -> str:
+    """What came out, and where it is."""
+    minutes, seconds = divmod(round(report["seconds"]), 60)
+    each = ", ".join(f"{name} {loss:.3f}" for name, loss in report["domains"].items())
+    return (
+        f"{report['validation_loss']:.3f} nats a dimension of an action on validation data ({each}), after "
+        f"{report['steps']} steps ({minutes} min {seconds} s, {report['parameters']:,} parameters)\n"
+        f"model: {out / 'policy.safetensors'}"
+    )
+
+
 def _leave_processes() -> None:
     """End the group that a launcher's processes form: torch warns otherwise."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
@@ -132,6 +176,7 @@ def _leave_processes() -> None:
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "language": ("A language model on text; a run that was killed goes on exactly where it was.", _language),
+    "action": ("A policy for many domains, on trajectories.", _action),
+    "language": ("A language model, on text.", _language),
 }
 """What can be trained: a line about it, and what does so."""

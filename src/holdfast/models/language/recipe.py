@@ -40,8 +40,8 @@ class ModelRecipe:
     """The model: a tower of blocks with the mixers that a schedule names."""
 
     mixers: str = "rat,window"
-    """Schedule of rat, attention, window, rnn and mlstm, from the first layer on: rat,window*3 is one rat and three
-    window layers. It is repeated until there are --layers of them."""
+    """Schedule of rat, attention, window, rnn, mlstm and slstm, from the first layer on: rat,window*3 is one rat and
+    three window layers. It is repeated until there are --layers of them."""
     layers: int = 4
     """Number of layers, a multiple of the schedule's."""
     dim: int = 128
@@ -64,6 +64,14 @@ class ModelRecipe:
     def schedule(self) -> tuple[str, ...]:
         """The mixer of each layer."""
         return schedule(self.mixers, self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageOptimisationRecipe(OptimisationRecipe):
+    """AdamW with betas 0.9 and 0.95, a linear warm-up and a cosine to zero."""
+
+    compile: bool = False
+    """Compile the model with torch.compile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +102,5 @@ class LanguageRecipe(Recipe):
 
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    optimisation: OptimisationRecipe = field(default_factory=OptimisationRecipe)
+    optimisation: LanguageOptimisationRecipe = field(default_factory=LanguageOptimisationRecipe)
     intervals: IntervalRecipe = field(default_factory=IntervalRecipe)

@@ -39,8 +39,6 @@ class OptimisationRecipe:
     """What products are computed in; weights are float32. auto: bfloat16 on a GPU that has it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
