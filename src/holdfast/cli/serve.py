@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from holdfast.cli.parsing import OK, choose
+from holdfast.cli.parsing import INTERRUPTED, OK, choose
 from holdfast.errors import ArgumentError, require
 
 if TYPE_CHECKING:
@@ -86,9 +86,13 @@ def _action(options: ServeAction) -> int:
             print(f"serving {options.model} at {address}" + (", with a token" if token else ""), flush=True)
             print(f"domains: {', '.join(stepper.domains)}", flush=True)
             print(_pace(stepper, options.deadline_ms), flush=True)
-            with contextlib.suppress(KeyboardInterrupt):  # raised again once all is closed
+            # A signal is raised again once all is closed.
+            with contextlib.suppress(KeyboardInterrupt):
                 serve_until_told(server, listener)
             print(f"ended; {server.metrics.summary()}", flush=True)
+    except KeyboardInterrupt:
+        print("holdfast: interrupted before it served", file=sys.stderr)
+        return INTERRUPTED
     except ArgumentError as error:
         named = {"deadline_s": "deadline_ms", "ttl_s": "ttl"}.get(error.argument, error.argument)
         flag = f"--{named.replace('_', '-')}" if hasattr(options, named) else named

@@ -14,13 +14,17 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 from holdfast.benches.harness.report import Report, Row
 from holdfast.benches.registry import Tell
+
+PROCESSOR = "process_cpu_seconds_total"
+ROWS, BATCHES = "holdfast_action_batch_rows_sum", "holdfast_action_batch_rows_count"
 
 LONGEST_S = 30.0
 """Seconds that a server is waited for."""
@@ -99,7 +103,7 @@ def run(options: Options, tell: Tell) -> Report:
         raise ArgumentError("hz", "a positive number", options.hz)
     arms = {"no model": 0, **{f"D{dim}": dim for dim in options.dims}}
     loops: dict[str, list[Loop]] = {name: [] for name in arms}
-    processor = dict.fromkeys(arms, 0.0)
+    used = {name: Counter[str]() for name in arms}
     shares = [len(part) for part in _parts(options.steps, options.rounds)]
     with ExitStack() as stack:
         addresses = {name: stack.enter_context(_server(options, dim)) for name, dim in arms.items()}
@@ -107,10 +111,11 @@ def run(options: Options, tell: Tell) -> Report:
             _step_all(options, address, min(20, options.steps))  # what is computed for the first time
         for steps in shares:
             for name, address in addresses.items():
-                before = _processor_s(address)
+                before = _metrics(address)
                 loops[name] += _step_all(options, address, steps)
-                processor[name] += _processor_s(address) - before
-    rows = [_row(options, name, loops[name], processor[name]) for name in arms]
+                after = _metrics(address)
+                used[name].update({of: after[of] - before[of] for of in after})
+    rows = [_row(options, name, loops[name], used[name]) for name in arms]
     for row in rows:
         tell(row)
     failures = [f"{name}: {loop.error}" for name, met in loops.items() for loop in met if loop.error]
@@ -122,7 +127,7 @@ def run(options: Options, tell: Tell) -> Report:
     return Report(asdict(options), tuple(rows), phrase, last["p50_ms"] / floor["p50_ms"], tuple(failures))
 
 
-def _row(options: Options, name: str, loops: Sequence[Loop], processor_s: float) -> Row:
+def _row(options: Options, name: str, loops: Sequence[Loop], used: Mapping[str, float]) -> Row:
     latencies = sorted(latency * 1e3 for loop in loops for latency in loop.latencies)
     period = 1e3 / options.hz
 
@@ -139,7 +144,8 @@ def _row(options: Options, name: str, loops: Sequence[Loop], processor_s: float)
         "late_share": sum(latency > period for latency in latencies) / taken,
         "fallbacks": sum(loop.fallbacks for loop in loops),
         "skipped": sum(loop.skipped for loop in loops),
-        "cpu_ms": processor_s * 1e3 / taken,
+        "together": used[ROWS] / max(1.0, used[BATCHES]),
+        "cpu_ms": used[PROCESSOR] * 1e3 / taken,
         "load": os.getloadavg()[0],
     }
 
@@ -192,11 +198,11 @@ def _parts(steps: int, rounds: int) -> list[range]:
     return [range(low, high) for low, high in pairwise(bounds) if high > low]
 
 
-def _processor_s(address: str) -> float:
-    """Seconds of processor time that a server has used, as its metrics say."""
+def _metrics(address: str) -> dict[str, float]:
+    """What a server has used, as its metrics say."""
     with urllib.request.urlopen(f"{address}/metrics", timeout=LONGEST_S) as response:
         lines = response.read().decode().splitlines()
-    return float(next(line for line in lines if line.startswith("process_cpu_seconds_total")).split()[1])
+    return {words[0]: float(words[1]) for line in lines if (words := line.split())[0] in (PROCESSOR, ROWS, BATCHES)}
 
 
 @contextmanager
