@@ -24,8 +24,8 @@ from transformers import AutoTokenizer
 from holdfast.errors import HoldfastError
 from holdfast.models.language import HoldfastForCausalLM
 from holdfast.models.language.corpus import Windows, read_corpus
-from holdfast.models.language.recipe import Recipe
-from holdfast.models.language.run_folder import RunFolder
+from holdfast.models.language.recipe import LanguageRecipe
+from holdfast.models.training.run_folder import RunFolder
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "holdfast" / "models" / "language" / "pretrained"
 MOST_BYTES = 3_000_000
@@ -47,7 +47,7 @@ def package(run: Path, target: Path) -> dict[str, Any]:
     report = RunFolder(run).report()
     if report is None:
         raise HoldfastError(f"{run} holds no finished run")
-    recipe = Recipe.from_dict(report["recipe"])
+    recipe = LanguageRecipe.from_dict(report["recipe"])
     tokenizer = AutoTokenizer.from_pretrained(run)
     corpus = read_corpus(recipe.data, tokenizer, recipe.model.context)
     if corpus.sha256 != report["corpus"]["sha256"]:

@@ -37,10 +37,11 @@ import yaml
 from holdfast.cli.parsing import parse
 from holdfast.cli.probes import PROBES
 from holdfast.cli.studies import run_options
-from holdfast.cli.train import language_options
+from holdfast.cli.train import action_options, language_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
-from holdfast.models.language.recipe import Recipe
+from holdfast.models.action.recipe import ActionRecipe
+from holdfast.models.language.recipe import LanguageRecipe
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -168,9 +169,11 @@ def check_known(block: Block, where: str) -> None:
                 parse(PROBES[words[2]][0], f"holdfast probe {words[2]}", words[3:])
             except (HoldfastError, KeyError) as error:
                 pytest.fail(f"{where}: {line}: {error}")
-        elif words[:3] == ["holdfast", "train", "language"]:
+        elif words[:2] == ["holdfast", "train"]:
+            options = {"language": (language_options, LanguageRecipe), "action": (action_options, ActionRecipe)}
+            options_of, recipe = options[words[2]]
             try:
-                parse(language_options(Recipe), "holdfast train language", words[3:])
+                parse(options_of(recipe), f"holdfast train {words[2]}", words[3:])
             except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:

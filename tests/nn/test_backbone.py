@@ -9,7 +9,8 @@ from holdfast.errors import ArgumentError
 from holdfast.nn import Backbone, BackboneConfig, BackboneState, Layout
 from tests.nn.test_mixer_contract import in_pieces, numbers
 
-CONFIG = BackboneConfig(mixers=("rat", "window", "attention", "rnn"), dim=16, heads=4, chunk_size=4, window=5, memory=8)
+MIXERS = ("rat", "window", "attention", "rnn", "mlstm", "slstm")
+CONFIG = BackboneConfig(mixers=MIXERS, dim=16, heads=4, chunk_size=4, window=5, memory=8)
 
 
 def backbone() -> Backbone:
@@ -32,7 +33,7 @@ def test_states_of_all_layers_go_on_together():
         torch.testing.assert_close(chosen, module(torch.cat([x[index], more], 1))[0][:, 14:], rtol=1e-12, atol=1e-12)
     with pytest.raises(ArgumentError, match="length: expected 14, since this state cannot go back"):
         state.crop(8)
-    with pytest.raises(ArgumentError, match="state: expected 4 layers, got 3"):
+    with pytest.raises(ArgumentError, match="state: expected 6 layers, got 3"):
         module(x, BackboneState(layers=state.layers[:3]))
 
 

@@ -5,9 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from holdfast.errors import ArgumentError
+from holdfast.models.action.config import ActionConfig
+from holdfast.models.action.domain import Discrete, Domain, Vector
+from holdfast.models.action.model import ActionModel
+from holdfast.nn import BackboneConfig
 from holdfast.rl.evaluate import Evaluation, evaluate
+from holdfast.rl.stepping import Policy, PolicyConfig
 
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
@@ -99,6 +105,21 @@ def test_the_policy_sees_what_the_environments_gave(environments):
     for environment in environments.envs:  # the action that was chosen for a step is the one that was taken in it
         actions = [step % 2 for _ in range(20) for length in LENGTHS[environment.number] for step in range(length)]
         assert environment.actions == actions[: len(environment.actions)]
+
+
+def test_an_action_model_acts_alike_however_environments_begin_anew():
+    domain = Domain(name="counting", observation=Vector(3), action=Discrete(2), target_return=3.0)
+    torch.manual_seed(0)
+    model = ActionModel(ActionConfig(backbone=BackboneConfig(mixers=("rat",), dim=16, heads=2), domains=(domain,)))
+    torch.nn.init.normal_(model.head.linear.weight)
+    done = []
+    for mode in AutoresetMode:
+        environments = SyncVectorEnv([lambda n=n: Counting(n) for n in range(3)], autoreset_mode=mode)
+        policy = Policy(model, PolicyConfig(domain="counting", slots=3, autoreset=mode))
+        assert evaluate(policy, environments, 9, seed=0).lengths == tuple(np.ravel(LENGTHS))
+        done.append([environment.actions[:7] for environment in environments.envs])
+    assert done[0] == done[1] == done[2]
+    assert {action for actions in done[0] for action in actions} == {0, 1}
 
 
 @pytest.mark.parametrize(

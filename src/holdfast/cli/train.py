@@ -16,13 +16,14 @@ import tyro
 from holdfast.cli.parsing import INTERRUPTED, OK, CommandLineError, parse, say
 
 if TYPE_CHECKING:
-    from holdfast.models.language.recipe import Recipe
+    from holdfast.models.training.recipe import Recipe
 
 
 def train(words: Sequence[str]) -> int:
     """Carry out `holdfast train`."""
     if not words or words[0] in ("-h", "--help"):
-        print("usage: holdfast train KIND ...\n\nTrain a model. Kinds:\n")
+        print("usage: holdfast train KIND ...\n")
+        print("Train a model; a run that was killed goes on exactly where it was. Kinds:\n")
         for name, (line, _) in KINDS.items():
             print(f"  {name:<12} {line}")
         print("\nMore: holdfast train KIND --help")
@@ -34,41 +35,103 @@ def train(words: Sequence[str]) -> int:
 
 def _language(words: Sequence[str]) -> int:
     """Carry out `holdfast train language`."""
-    from holdfast.models.language.recipe import Recipe
-    from holdfast.models.language.run_folder import RunFolder
+    from holdfast.models.language.recipe import LanguageRecipe
     from holdfast.models.language.train import train as train_language
 
-    options = language_options(Recipe)
-    asked = parse(options, "holdfast train language", words)
+    return _carry_out(words, language_options, LanguageRecipe, train_language, _language_conclusion)
+
+
+def _action(words: Sequence[str]) -> int:
+    """Carry out `holdfast train action`."""
+    from holdfast.models.action.recipe import ActionRecipe
+    from holdfast.models.action.train import train as train_action
+    from holdfast.models.action.trajectories import report_on
+    from holdfast.models.training.run_folder import RunFolder
+    from holdfast.rl.training_data import read_training_data, source_of
+
+    def run(recipe: ActionRecipe, out: Path, *, resume: bool) -> dict[str, Any]:
+        RunFolder(out).check(resume=resume)
+        data = read_training_data(recipe.data, returns=recipe.model.returns)
+        if os.environ.get("RANK", "0") == "0":
+            print(report_on(data, bins=recipe.model.bins), file=sys.stderr)
+        return train_action(recipe, source_of(recipe, data), out, resume=resume)
+
+    return _carry_out(words, action_options, ActionRecipe, run, _action_conclusion)
+
+
+def _carry_out(
+    words: Sequence[str],
+    options_of: Callable[[Any], Any],
+    recipe: type[Recipe],
+    run: Callable[..., dict[str, Any]],
+    conclusion: Callable[[Mapping[str, Any], Path], str],
+) -> int:
+    """Train what the words ask for.
+
+    Arguments:
+        words: of the command line, after the kind.
+        options_of: the options, for a class of recipes.
+        recipe: that class.
+        run: trains by a recipe, into a folder.
+        conclusion: what to say in the end, of the account and the folder.
+    """
+    from holdfast.models.training.run_folder import RunFolder
+
+    command, options = f"holdfast train {recipe.kind}", options_of(recipe)
+    asked = parse(options, command, words)
     if asked.resume and RunFolder(asked.out).begun:  # what is not said again is as the run was begun
-        begun = dataclasses.replace(asked, recipe=RunFolder(asked.out).recipe())
-        asked = parse(options, "holdfast train language", words, begun)
+        begun = recipe.from_dict(RunFolder(asked.out).beginning()["recipe"])
+        asked = parse(options, command, words, dataclasses.replace(asked, recipe=begun))
     speaks = os.environ.get("RANK", "0") == "0"
     try:
-        report = train_language(asked.recipe, asked.out, resume=asked.resume)
+        report = run(asked.recipe, asked.out, resume=asked.resume)
     except KeyboardInterrupt:
-        again = shlex.join(["holdfast", "train", "language", "--out", str(asked.out), "--resume"])
+        again = shlex.join([*command.split(), "--out", str(asked.out), "--resume"])
         if speaks:
             print(f"holdfast: interrupted; it goes on from the last checkpoint with  {again}", file=sys.stderr)
         return INTERRUPTED
     finally:
         _leave_processes()
     if speaks:
-        say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else _conclusion(report, asked.out))
+        say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else conclusion(report, asked.out))
     return OK
 
 
 def language_options(recipe: type[Recipe]) -> Any:
-    """The settings of a run with the folder it writes to; made here, since a recipe is slow to load.
+    """The options of `holdfast train language`.
 
     Arguments:
-        recipe: the class.
+        recipe: the class of its recipes.
     """
+    return _options(
+        recipe,
+        Path("language-model"),
+        "Train a language model on text with the Trainer of transformers.\n\n"
+        "Several processes: torchrun --nproc-per-node N -m holdfast train language ...",
+    )
+
+
+def action_options(recipe: type[Recipe]) -> Any:
+    """The options of `holdfast train action`.
+
+    Arguments:
+        recipe: the class of its recipes.
+    """
+    return _options(
+        recipe,
+        Path("action-model"),
+        "Train a policy for many domains on trajectories, with Accelerate.\n\n"
+        "Several processes: torchrun --nproc-per-node N -m holdfast train action ...",
+    )
+
+
+def _options(recipe: type[Recipe], out: Path, help: str) -> Any:
+    """The settings of a run with the folder it writes to; made here, since a recipe is slow to load."""
     options = dataclasses.make_dataclass(
-        "Language",
+        recipe.kind.capitalize(),
         [
             ("recipe", Annotated[recipe, tyro.conf.arg(name="")], dataclasses.field(default_factory=recipe)),
-            ("out", Annotated[Path, tyro.conf.arg(help="New folder for the model.")], Path("language-model")),
+            ("out", Annotated[Path, tyro.conf.arg(help="New folder for the model.")], out),
             (
                 "resume",
                 Annotated[bool, tyro.conf.arg(help="Go on with the run in --out; its settings need not be repeated.")],
@@ -78,14 +141,11 @@ def language_options(recipe: type[Recipe]) -> Any:
         ],
         frozen=True,
     )
-    options.__doc__ = (
-        "Train a language model on text with the Trainer of transformers.\n\n"
-        "Several processes: torchrun --nproc-per-node N -m holdfast train language ..."
-    )
+    options.__doc__ = help
     return Annotated[options, tyro.conf.OmitArgPrefixes]
 
 
-def _conclusion(report: Mapping[str, Any], out: Path) -> str:
+def _language_conclusion(report: Mapping[str, Any], out: Path) -> str:
     """What came out, where it is, and what to do with it."""
     minutes, seconds = divmod(round(report["seconds"]), 60)
     generate = shlex.join(["holdfast", "generate", "--model", str(out)])
@@ -97,6 +157,17 @@ def _conclusion(report: Mapping[str, Any], out: Path) -> str:
     )
 
 
+def _action_conclusion(report: Mapping[str, Any], out: Path) -> str:
+    """What came out, and where it is."""
+    minutes, seconds = divmod(round(report["seconds"]), 60)
+    each = ", ".join(f"{name} {loss:.3f}" for name, loss in report["domains"].items())
+    return (
+        f"{report['validation_loss']:.3f} nats a dimension of an action on validation data ({each}), after "
+        f"{report['steps']} steps ({minutes} min {seconds} s, {report['parameters']:,} parameters)\n"
+        f"model: {out / 'policy.safetensors'}"
+    )
+
+
 def _leave_processes() -> None:
     """End the group that a launcher's processes form: torch warns otherwise."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
@@ -105,6 +176,7 @@ def _leave_processes() -> None:
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "language": ("A language model on text; a run that was killed goes on exactly where it was.", _language),
+    "action": ("A policy for many domains, on trajectories.", _action),
+    "language": ("A language model, on text.", _language),
 }
 """What can be trained: a line about it, and what does so."""

@@ -145,8 +145,9 @@ class State:
         kept: dict[str, Any] = {"limit": self.limit}
         for field in fields(self):
             part = getattr(self, field.name)
-            if isinstance(part, Tensor):
-                kept[field.name] = part.detach().copy_(getattr(new, field.name))
+            after = getattr(new, field.name)
+            if isinstance(part, Tensor):  # which may have been written in place already
+                kept[field.name] = part if after is part else part.detach().copy_(after)
         return replace(new, **kept)
 
 

@@ -50,7 +50,7 @@ def test_every_normaliser_can_be_named(name: str) -> None:
     [
         (
             {"mixers": ["rat", "mamba"]},
-            "mixers: expected a sequence of names among rat, attention, window, rnn, mlstm, got",
+            "mixers: expected a sequence of names among rat, attention, window, rnn, mlstm, slstm, got",
         ),
         ({"mixers": "rat"}, "mixers: expected a list of"),
         ({"mixers": []}, "mixers: expected a sequence of names among"),

@@ -21,18 +21,25 @@ from holdfast.errors import ArgumentError
 from holdfast.models.language import ByteTokenizer, HoldfastForCausalLM
 from holdfast.models.language.corpus import Windows, library_source, read_corpus
 from holdfast.models.language.pace import steps_that_fit
-from holdfast.models.language.place import Place
-from holdfast.models.language.recipe import DataRecipe, IntervalRecipe, ModelRecipe, OptimisationRecipe, Recipe
-from holdfast.models.language.run_folder import COMPLETE, RunFolder
+from holdfast.models.language.recipe import (
+    DataRecipe,
+    IntervalRecipe,
+    LanguageOptimisationRecipe,
+    LanguageRecipe,
+    ModelRecipe,
+)
 from holdfast.models.language.train import train
-from holdfast.models.language.trainer import Keeper, TrainingError
+from holdfast.models.language.trainer import Keeper
+from holdfast.models.training.loss import TrainingError
+from holdfast.models.training.place import Place
+from holdfast.models.training.run_folder import COMPLETE, RunFolder
 from tests.command_line import ask
 
 TEXT = b"".join(b"def f%d(x):\n    return x + %d\n\n\n" % (n, n) for n in range(150))
 
-SMALL = Recipe(
+SMALL = LanguageRecipe(
     model=ModelRecipe(mixers="rat,window", layers=2, dim=16, heads=2, chunk_size=4, window=8, context=32),
-    optimisation=OptimisationRecipe(steps=12, batch=4, lr=1e-2, device="cpu"),
+    optimisation=LanguageOptimisationRecipe(steps=12, batch=4, lr=1e-2, device="cpu"),
     intervals=IntervalRecipe(log_every=2, eval_every=6, eval_windows=4, save_every=3),
 )
 FLAGS = (
@@ -50,9 +57,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def of(text: Path, **changes: Any) -> Recipe:
+def of(text: Path, **changes: Any) -> LanguageRecipe:
     """The small recipe on a text."""
-    return Recipe(**{**vars(SMALL), "data": DataRecipe(data=(text,)), **changes})
+    return LanguageRecipe(**{**vars(SMALL), "data": DataRecipe(data=(text,)), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +192,7 @@ def test_the_account_names_a_command_that_makes_the_same_recipe(
     uninterrupted: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _, report = uninterrupted
-    asked: list[Recipe] = []
+    asked: list[LanguageRecipe] = []
     monkeypatch.setattr(
         "holdfast.models.language.train.train", lambda recipe, out, resume: asked.append(recipe) or report
     )
@@ -193,7 +200,7 @@ def test_the_account_names_a_command_that_makes_the_same_recipe(
     assert status == 0, err
     assert "bits per byte on validation text" in out
     assert asked[0].to_dict() == report["recipe"]
-    assert Recipe.from_dict(report["recipe"]) == asked[0]
+    assert LanguageRecipe.from_dict(report["recipe"]) == asked[0]
 
 
 def test_weight_decay_and_the_schedule_of_learning_rates(text: Path, tmp_path: Path) -> None:
@@ -209,7 +216,11 @@ def test_weight_decay_and_the_schedule_of_learning_rates(text: Path, tmp_path: P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Keeper, "on_step_end", look)
-        train(of(text, optimisation=OptimisationRecipe(steps=8, warmup=0.5, batch=2)), tmp_path / "out", quiet=True)
+        train(
+            of(text, optimisation=LanguageOptimisationRecipe(steps=8, warmup=0.5, batch=2)),
+            tmp_path / "out",
+            quiet=True,
+        )
     decays = {group["weight_decay"]: {parameter.ndim for parameter in group["params"]} for group in seen["groups"]}
     assert decays == {0.1: {2}, 0.0: {1}}
     assert all(group["betas"] == (0.9, 0.95) for group in seen["groups"])
@@ -220,12 +231,12 @@ def test_weight_decay_and_the_schedule_of_learning_rates(text: Path, tmp_path: P
 def test_minutes_are_counted_in_steps_once_and_leave_the_model_alone(text: Path) -> None:
     from holdfast.models.language.train import _config
 
-    recipe = of(text, optimisation=OptimisationRecipe(minutes=5.0, batch=4))
+    recipe = of(text, optimisation=LanguageOptimisationRecipe(minutes=5.0, batch=4))
     corpus = read_corpus(recipe.data, ByteTokenizer(), 32)
     model = HoldfastForCausalLM(_config(recipe.model, ByteTokenizer()))
     before, random_state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("holdfast.models.language.pace._time_of", lambda work, place: (work(), 0.5)[1])
+        patch.setattr("holdfast.models.training.pace.time_of", lambda work, device: (work(), 0.5)[1])
         steps = steps_that_fit(model, recipe, corpus, Place("cpu", "float32", 1, 0))
     # A step takes 0.5 s; every 6 steps 4 windows are looked at, which is one batch in 0.5 s.
     assert steps == round(300 / (0.5 + 0.5 / 6))

@@ -110,7 +110,11 @@ def test_the_package_itself():
             output, exact = network(x)[0], nxai.stepped(module, x)
             assert apart(output, exact) < 1e-10
             assert apart(output, module(x)) < 1e-5
-            assert apart(network.float()(x.float())[0], exact) < 1e-5
+            # How far float32 is off depends on the weights: no further here than there, but for the order of sums.
+            answers = [module.float()(x.float()), nxai.stepped(module.float(), x.float())]
+            theirs = max(apart(answer, exact) for answer in answers)
+            assert apart(network.float()(x.float())[0], exact) < 4 * theirs
+            module.double()
         for layer in shape["slstm_at"]:
             vanilla = module.blocks[layer].xlstm.slstm_cell
             for_cuda = cell.sLSTMCell_cuda(vanilla.config, skip_backend_init=True).double()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -71,6 +71,7 @@ class Batch:
         return replace(self, **moved)
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Where training takes its batches from.
 

@@ -96,8 +96,7 @@ class Tokens(nn.Module):
         tokens = [state]
         if self.returns is not None:
             tokens.append(_number(self.returns, returns_to_go, "returns_to_go"))
-        normed: Tensor = self.norm(torch.stack(tokens, -2))
-        return normed
+        return self._normed(torch.stack(tokens, -2))
 
     def answered(
         self, action: Int64[Tensor, "*batch dims"] | None, reward: Float[Tensor, "*batch"] | None
@@ -120,7 +119,11 @@ class Tokens(nn.Module):
             tokens.append(_number(self.rewards, reward, "reward").unsqueeze(-2))
         if not tokens:
             return None
-        normed: Tensor = self.norm(torch.cat(tokens, -2))
+        return self._normed(torch.cat(tokens, -2))
+
+    def _normed(self, tokens: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
+        """In the precision of the weights, which the residual stream then has under mixed precision too."""
+        normed: Tensor = self.norm(tokens.to(self.norm.weight.dtype))
         return normed
 
     def live(

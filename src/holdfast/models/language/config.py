@@ -26,7 +26,7 @@ class HoldfastConfig(PreTrainedConfig):
     Arguments:
         vocab_size: number of tokens.
         hidden_size: width of the residual stream.
-        mixers: name of each layer's mixer: rat, attention, window, rnn or mlstm.
+        mixers: name of each layer's mixer: rat, attention, window, rnn, mlstm or slstm.
         num_attention_heads: query heads of attention and RAT.
         num_key_value_heads: key heads of attention; `None`: as many.
         expansion: hidden width of the feed-forward layers, in multiples of `hidden_size`.

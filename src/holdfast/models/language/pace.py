@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +10,12 @@ from torch.utils.data import default_collate
 
 from holdfast.models.language.corpus import Corpus, Windows
 from holdfast.models.language.model import HoldfastForCausalLM
-from holdfast.models.language.place import Place
-from holdfast.models.language.recipe import Recipe
+from holdfast.models.language.recipe import LanguageRecipe
+from holdfast.models.training.pace import steps_within
+from holdfast.models.training.place import Place
 
 
-def steps_that_fit(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, place: Place) -> int:
+def steps_that_fit(model: HoldfastForCausalLM, recipe: LanguageRecipe, corpus: Corpus, place: Place) -> int:
     """How many steps take as long as the recipe's minutes, with the looks at validation data between them.
 
     It is measured with a copy, for a few seconds: the model and the random states stay as they are.
@@ -48,22 +47,5 @@ def steps_that_fit(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, p
         with torch.no_grad():
             forward()
 
-    step_s, look_s = _time_of(step, place), _time_of(look, place)
-    share = batch * place.processes
-    between = recipe.intervals.eval_windows / share * look_s / recipe.intervals.eval_every
-    return max(1, round(60 * optimisation.minutes / (step_s + between)))
-
-
-def _time_of(work: Callable[[], None], place: Place) -> float:
-    """Mean seconds of some work, after a start that is not counted."""
-    for _ in range(2):
-        work()
-    if place.device == "cuda":
-        torch.cuda.synchronize()
-    start, count = time.monotonic(), 0
-    while count < 5 or (time.monotonic() - start < 4.0 and count < 100):
-        work()
-        count += 1
-        if place.device == "cuda":
-            torch.cuda.synchronize()
-    return (time.monotonic() - start) / count
+    looks = recipe.intervals.eval_windows / (batch * place.processes) / recipe.intervals.eval_every
+    return steps_within(optimisation.minutes, step, look, looks, place.device)

@@ -7,7 +7,6 @@ goes on from a checkpoint sees what it would have seen, on any number of process
 from __future__ import annotations
 
 import contextlib
-import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,25 +18,26 @@ import transformers
 from transformers import AutoTokenizer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from holdfast import __version__
 from holdfast.errors import ArgumentError
 from holdfast.models.language.config import HoldfastConfig
 from holdfast.models.language.corpus import Corpus, Windows, read_corpus
-from holdfast.models.language.curve import draw_curve
 from holdfast.models.language.model import HoldfastForCausalLM
 from holdfast.models.language.pace import steps_that_fit
-from holdfast.models.language.place import Place
 from holdfast.models.language.progress import TrainingProgress
-from holdfast.models.language.recipe import ModelRecipe, Recipe
-from holdfast.models.language.run_folder import RunFolder
+from holdfast.models.language.recipe import LanguageRecipe, ModelRecipe
 from holdfast.models.language.tokenizer import ByteTokenizer
 from holdfast.models.language.trainer import Keeper, LanguageTrainer
+from holdfast.models.training.beginning import check_beginning, environment
+from holdfast.models.training.curve import draw_curve
+from holdfast.models.training.place import Place
+from holdfast.models.training.progress import Progress
+from holdfast.models.training.run_folder import RunFolder
 
 STEPS = 4000
 """Of a run for which neither steps nor minutes are asked."""
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(recipe: LanguageRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Train a language model, or go on with it.
 
     Arguments:
@@ -94,7 +94,7 @@ class Job:
         quiet: whether to show no progress.
     """
 
-    recipe: Recipe
+    recipe: LanguageRecipe
     folder: RunFolder
     place: Place
     corpus: Corpus
@@ -118,14 +118,14 @@ def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArgument
     last = folder.last_checkpoint()
     keeper = Keeper(folder, 0.0 if last is None else last[1])
     tokens = recipe.optimisation.batch * context
-    progress = TrainingProgress(corpus, tokens, wanted=job.place.first and not job.quiet)
+    progress = Progress("bits/byte", tokens, "tokens", wanted=job.place.first and not job.quiet)
     windows = recipe.optimisation.batch * job.steps
     trainer = LanguageTrainer(
         model,
         arguments,
         train_dataset=Windows(corpus.train.tokens, context, windows, recipe.optimisation.seed),
         eval_dataset=Windows.covering(corpus.validation.tokens, context, recipe.intervals.eval_windows),
-        callbacks=[keeper, progress],
+        callbacks=[keeper, TrainingProgress(corpus, progress)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     with progress:
@@ -148,7 +148,8 @@ def _run(model: HoldfastForCausalLM, tokenizer: Any, arguments: TrainingArgument
     if job.place.first:
         (folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle that says nothing more
         tokenizer.save_pretrained(folder.path)
-        draw_curve(report, folder.path / "loss.svg")
+        last_look = report["validation_bits_per_byte"]
+        draw_curve(report["curve"], last_look, "bits per byte", folder.path / "loss.svg")
         folder.finish(report)
     arguments.distributed_state.wait_for_everyone()
     return report
@@ -205,7 +206,7 @@ def _config(recipe: ModelRecipe, tokenizer: Any) -> HoldfastConfig:
         raise ArgumentError(FLAGS.get(error.argument, error.argument), error.expected, error.got) from None
 
 
-def _arguments(recipe: Recipe, folder: RunFolder, place: Place) -> TrainingArguments:
+def _arguments(recipe: LanguageRecipe, folder: RunFolder, place: Place) -> TrainingArguments:
     """A recipe as the Trainer takes it; the number of steps is not yet known."""
     optimisation, intervals, batch = recipe.optimisation, recipe.intervals, place.batch(recipe.optimisation)
     try:
@@ -245,7 +246,7 @@ def _arguments(recipe: Recipe, folder: RunFolder, place: Place) -> TrainingArgum
         raise ArgumentError("--precision", "settings that transformers takes", " ".join(str(error).split())) from error
 
 
-def _steps(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, place: Place) -> int:
+def _steps(model: HoldfastForCausalLM, recipe: LanguageRecipe, corpus: Corpus, place: Place) -> int:
     """How many steps the run has: as asked, or as many as fit into the time."""
     optimisation = recipe.optimisation
     if optimisation.minutes is None:
@@ -256,43 +257,21 @@ def _steps(model: HoldfastForCausalLM, recipe: Recipe, corpus: Corpus, place: Pl
     return int(steps)
 
 
-def _beginning(recipe: Recipe, steps: int, corpus: Corpus, place: Place) -> dict[str, Any]:
+def _beginning(recipe: LanguageRecipe, steps: int, corpus: Corpus, place: Place) -> dict[str, Any]:
     """What a run is begun with, as it is kept."""
     return {
         "recipe": recipe.to_dict(),
         "steps": steps,
         "corpus": corpus.to_dict(),
-        "environment": {
-            "holdfast": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "machine": platform.machine(),
-            "device": place.device if place.device == "cpu" else torch.cuda.get_device_name(),
-            "precision": place.precision,
-            "threads": torch.get_num_threads(),
-            "processes": place.processes,
-        },
+        "environment": environment(place, "transformers"),
     }
 
 
-def _same(beginning: dict[str, Any], recipe: Recipe, corpus: Corpus, place: Place) -> dict[str, Any]:
+def _same(beginning: dict[str, Any], recipe: LanguageRecipe, corpus: Corpus, place: Place) -> dict[str, Any]:
     """What a run was begun with, if it can go on with these settings and this text."""
-    for name, (now, then) in recipe.differences(Recipe.from_dict(beginning["recipe"])).items():
-        raise ArgumentError(name, f"{then}, which the run was begun with", str(now))
+    check_beginning(beginning, environment(place, "transformers"), recipe, place)
     if beginning["corpus"]["sha256"] != corpus.sha256:
         raise ArgumentError("--resume", "the text that the run was begun with", "another one")
-    now = _beginning(recipe, 0, corpus, place)["environment"]
-    differ = [
-        f"{name} {then}, now {now.get(name)}"
-        for name, then in beginning["environment"].items()
-        if then != now.get(name)
-    ]
-    if differ and place.first:
-        warnings.warn(
-            f"weights will differ in rounding from a run without interruption: it began with {'; '.join(differ)}",
-            stacklevel=3,
-        )
     return beginning
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -12,13 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import default_collate
 from transformers import Trainer, TrainerCallback
 
-from holdfast.errors import HoldfastError
 from holdfast.models.language.corpus import Windows
-from holdfast.models.language.run_folder import RunFolder
-
-
-class TrainingError(HoldfastError):
-    """A run that cannot go on."""
+from holdfast.models.training.loss import check_loss
+from holdfast.models.training.run_folder import RunFolder
 
 
 class LanguageTrainer(Trainer):
@@ -88,9 +83,7 @@ class Keeper(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse to go on without a loss."""
-        loss = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} after {state.global_step} steps; try a smaller --lr")
+        check_loss(kwargs["logs"].get("loss", 0.0), state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark a checkpoint once all processes have written their part."""

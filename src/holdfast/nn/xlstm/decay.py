@@ -13,9 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAST = -1e30
-"""Stands for the logarithm of nothing where differences are taken."""
-
 
 def faded(log_forget: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch time columns"]:
     """Logarithm of what is left at each token of what came before the first, and of each token.
@@ -32,7 +29,7 @@ def faded(log_forget: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch tim
 
 def stabilised(
     left: Float[Tensor, "*batch time columns"], log_input: Float[Tensor, "*batch columns"]
-) -> tuple[Float[Tensor, "*batch time columns"], Float[Tensor, "*batch time"]]:
+) -> tuple[Float[Tensor, "*batch time columns"], Float[Tensor, "*batch time 1"]]:
     """The weights of what came before and of all tokens at each token, the largest of them 1.
 
     Arguments:
@@ -43,12 +40,9 @@ def stabilised(
     Returns:
         The weights, and the logarithm of their unit, which is no function to be differentiated: it cancels.
     """
-    later = torch.ones(left.shape[-2:], dtype=torch.bool, device=left.device).triu(2)
-    logs = (left + log_input.unsqueeze(-2)).masked_fill(later, -math.inf)
-    unit = logs.detach().amax(-1).clamp(min=LEAST)
-    return (logs - unit.unsqueeze(-1)).exp(), unit
-
-
-def bounded_inverse(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """exp(-unit), the number 1 in that unit; large but finite where it would overflow, so that gradients are none."""
-    return (-unit).clamp(max=math.log(torch.finfo(unit.dtype).max) - 1).exp()
+    logs = left + log_input.unsqueeze(-2)
+    if left.shape[-2] > 1:
+        later = torch.ones(left.shape[-2:], dtype=torch.bool, device=left.device).triu(2)
+        logs = logs.masked_fill(later, -math.inf)
+    unit = logs.detach().amax(-1, keepdim=True)
+    return (logs - unit).exp(), unit

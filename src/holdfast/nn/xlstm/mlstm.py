@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from numbers import Real
 from types import ModuleType
 from typing import Any, Literal, cast
@@ -65,12 +64,14 @@ def mlstm(
     Source: arXiv 2405.04517, section 2.3.
     """
     call = checked(query, key, value, input_gate, forget_gate, state, scale, eps, chunk_size)
-    if call.time == 0 or len(value) == 0:
-        check_backend(backend)
-        return value + 0 * (query.sum() + key.sum() + input_gate.sum() + forget_gate.sum()).to(value.dtype), call.memory
+    check_backend(backend)
+    batch, time, heads, _ = value.shape
+    if 0 in (batch, time):
+        nothing = 0 * (query.sum() + key.sum() + input_gate.sum() + forget_gate.sum())
+        return value + nothing.to(value.dtype), call.memory.reshape(batch, heads)
     with full_precision(value.device):
         answer = computed(call, backend)
-    return answer.output, answer.memory
+    return answer.output.unflatten(0, (batch, heads)).transpose(1, 2), answer.memory.reshape(batch, heads)
 
 
 def checked(
@@ -110,43 +111,54 @@ def checked(
             raise ArgumentError(name, f"shape {(*expected, 'dim')[: tensor.ndim]}", f"shape {tuple(tensor.shape)}")
     if 0 in (*value.shape[2:], query.shape[3]):
         raise ArgumentError("value", "at least one head and channel", f"shape {tuple(value.shape)}")
+    memory = _memory(state, query, value)
     count_of("chunk_size", chunk_size, least=1)
     for name, number in (("scale", scale), ("eps", eps)):
         if not isinstance(number, Real | torch.SymFloat) and not (name == "scale" and number is None):
             raise ArgumentError(name, "a number", repr(number))
+    if scale is not None and not scale > 0:
+        raise ArgumentError("scale", "a number above 0", repr(scale))
+    query, key, value, input_gate, forget_gate = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value, input_gate, forget_gate)
+    )
+    wide = torch.promote_types(value.dtype, torch.float32)
     return MLSTMCall(
         query=query,
         key=key,
         value=value,
         input_gate=input_gate,
-        forget_gate=forget_gate,
-        memory=_memory(state, query, value),
-        scale=cast("float", query.shape[3] ** -0.5 if scale is None else scale),
+        # The logarithms of nothing would leave nothing to measure by, where both gates are closed.
+        forget_gate=forget_gate.to(wide).clamp(min=chunkwise.LEAST),
+        memory=memory,
+        scale=cast("float", query.shape[2] ** -0.5 if scale is None else scale),
         eps=cast("float", eps),
         chunk_size=chunk_size,
     )
 
 
-def empty_memory(query: Tensor, value: Tensor) -> Memory:
-    """The memory before the first token: zero, in the unit 1."""
-    wide = torch.promote_types(value.dtype, torch.float32)
-    zeros = value.new_zeros(len(value), value.shape[2], query.shape[3], value.shape[3], dtype=wide)
-    return Memory(cell=zeros, normaliser=zeros[..., 0].clone(), stabiliser=zeros[..., 0, 0].clone())
-
-
 def _memory(state: Any, query: Tensor, value: Tensor) -> Memory:
-    """A memory that a call may continue."""
-    if state is not None and not isinstance(state, Memory):
-        raise ArgumentError("state", "a Memory, as mlstm returns it, or None", type(state).__name__)
-    empty = empty_memory(query[:, :0], value[:, :0])
+    """A memory that a call may continue, as the call has it."""
+    (batch, _, heads, dim), value_dim = query.shape, value.shape[3]
+    wide = torch.promote_types(value.dtype, torch.float32)
+    shapes = {"cell": (batch, heads, dim, value_dim), "normaliser": (batch, heads, dim), "stabiliser": (batch, heads)}
     if state is None:
-        return empty
-    for field in fields(Memory):
-        ours, theirs = getattr(empty, field.name), getattr(state, field.name)
-        for expected, got in ((ours.shape, theirs.shape), (ours.dtype, theirs.dtype), (ours.device, theirs.device)):
-            if expected != got:
-                raise ArgumentError("state", f"a {field.name} of {expected}", f"one of {got}")
-    return state
+        zeros = {name: value.new_zeros(shape, dtype=wide) for name, shape in shapes.items()}
+        return Memory(**zeros).reshape(batch * heads)
+    if not isinstance(state, Memory):
+        raise ArgumentError("state", "a Memory, as mlstm returns it, or None", type(state).__name__)
+    for name, shape in shapes.items():
+        kept = getattr(state, name)
+        expected, got = (shape, wide, value.device), (tuple(kept.shape), kept.dtype, kept.device)
+        if expected != got:
+            raise ArgumentError("state", f"a {name} of {_said(expected)}", f"one of {_said(got)}")
+    lowest = state.stabiliser.detach().clamp(min=chunkwise.LEAST)
+    return Memory(cell=state.cell, normaliser=state.normaliser, stabiliser=lowest).reshape(batch * heads)
+
+
+def _said(parts: tuple[Any, ...]) -> str:
+    """Shape, dtype and device in words."""
+    shape, dtype, device = parts
+    return f"shape {shape} in {dtype} on {device}"
 
 
 BACKENDS: dict[str, ModuleType] = {"parallel": parallel, "chunkwise": chunkwise, "recurrent": recurrent}

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, silu
+from torch.nn.functional import layer_norm, silu
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import full_precision
 from holdfast.nn.layout import Layout, check_input
 from holdfast.nn.state import State, check_precision, limit_of, of_kind
-from holdfast.nn.xlstm.call import Memory, MLSTMCall
+from holdfast.nn.xlstm.call import Memory, MLSTMCall, in_dtype
 from holdfast.nn.xlstm.causal_convolution import CausalConvolution
 from holdfast.nn.xlstm.mlstm import Backend, check_backend, computed
 
@@ -148,39 +148,59 @@ class MLSTM(nn.Module):
         self, u: Float[Tensor, "sequences longest inner"], before: MLSTMState, lengths: Tensor | None
     ) -> tuple[Float[Tensor, "sequences longest inner"], MLSTMState]:
         """What the output gate takes, and the state after it."""
+        batch, time, inner = u.shape
         convolved, tail = self.convolution(u, before.tail, lengths)
         convolved = silu(convolved)
-        groups = torch.stack([convolved, convolved, u], 2).unflatten(-1, (-1, GROUP))
-        qkv = torch.einsum("btpgi,pgoi->btpgo", groups, self.qkv.to(u.dtype)).flatten(3)
-        query, key, value = qkv.unflatten(-1, (self.heads, -1)).unbind(2)
+        if batch == 0:
+            return convolved, before
         with full_precision(u.device):
-            wide = before.cell.dtype
-            gates = linear(qkv.flatten(2).to(wide), self.gates.weight.to(wide), self.gates.bias.to(wide))
-            input_gate, forget_gate = gates.chunk(2, -1)
-            if lengths is not None:
-                # Behind its end a row takes nothing in and forgets nothing.
-                behind = (torch.arange(u.shape[1], device=u.device) >= lengths[:, None]).unsqueeze(-1)
-                input_gate = input_gate.masked_fill(behind, -math.inf)
-                forget_gate = forget_gate.masked_fill(behind, math.inf)
-            if len(u) == 0:
-                return convolved, before
-            call = MLSTMCall(
-                query=query,
-                key=key,
-                value=value,
-                input_gate=input_gate,
-                forget_gate=forget_gate,
-                memory=Memory(cell=before.cell, normaliser=before.normaliser, stabiliser=before.stabiliser),
-                scale=(self.inner // self.heads) ** -0.5,
-            )
+            call = self._call(convolved, u, before, lengths)
             answer = computed(call, self.backend)
-        normed = layer_norm(answer.output, answer.output.shape[3:], eps=1e-5).flatten(2)
-        mixed = normed * self.norm.to(u.dtype) + self.skip.to(u.dtype) * convolved
-        memory = answer.memory
+        head_dim = inner // self.heads
+        normed = layer_norm(answer.output, (head_dim,), eps=1e-5)
+        normed = normed.view(batch, self.heads, time, head_dim).transpose(1, 2).reshape(batch, time, inner)
+        mixed = torch.addcmul(convolved * in_dtype(self.skip, u.dtype), normed, in_dtype(self.norm, u.dtype))
+        memory, shape = answer.memory, before.normaliser.shape
         return mixed, MLSTMState(
-            **before.counts(u.shape[1], lengths),
-            cell=memory.cell,
-            normaliser=memory.normaliser,
-            stabiliser=memory.stabiliser,
+            **before.counts(time, lengths),
+            cell=before.cell if memory.cell is call.memory.cell else memory.cell.view(before.cell.shape),
+            normaliser=memory.normaliser.view(shape),
+            stabiliser=memory.stabiliser.view(shape[:2]),
             tail=tail,
+        )
+
+    def _call(
+        self, convolved: Tensor, u: Float[Tensor, "sequences longest inner"], before: MLSTMState, lengths: Tensor | None
+    ) -> MLSTMCall:
+        """Queries, keys, values and gates of all heads, and their memory."""
+        batch, time, inner = u.shape
+        heads, head_dim, wide = self.heads, inner // self.heads, before.cell.dtype
+        # Each group of channels times its own matrix, with tokens last, where products are fastest.
+        groups = torch.cat([convolved, convolved, u], -1).view(batch * time, -1, GROUP).permute(1, 2, 0)
+        qkv = torch.bmm(in_dtype(self.qkv, u.dtype).flatten(0, 1), groups)
+        features = in_dtype(qkv, wide).view(3 * inner, batch * time)
+        bias = in_dtype(self.gates.bias, wide).unsqueeze(-1)
+        gates = torch.addmm(bias, in_dtype(self.gates.weight, wide), features)
+        input_gate, forget_gate = gates.view(2, heads, batch, time).transpose(1, 2).reshape(2, -1, time)
+        if lengths is not None:
+            # Behind its end a row takes nothing in and forgets nothing.
+            behind = torch.arange(time, device=u.device) >= lengths.repeat_interleave(heads)[:, None]
+            input_gate = input_gate.masked_fill(behind, -math.inf)
+            forget_gate = forget_gate.masked_fill(behind, math.inf)
+        by_head = qkv.view(3, heads, head_dim, batch, time).permute(0, 3, 1, 4, 2)
+        query, key, value = by_head.reshape(3, -1, time, head_dim)
+        memory = Memory(
+            cell=before.cell.flatten(0, 1),
+            normaliser=before.normaliser.flatten(0, 1),
+            stabiliser=before.stabiliser.flatten(),
+        )
+        return MLSTMCall(
+            query=query,
+            key=key,
+            value=value,
+            input_gate=input_gate,
+            forget_gate=forget_gate,
+            memory=memory,
+            scale=head_dim**-0.5,
+            in_place=before.limit is not None and not torch.is_grad_enabled(),
         )

@@ -11,12 +11,14 @@ Source: arXiv 2405.04517, appendix on the parallel form; the memory is one more 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall, Tokens
-from holdfast.nn.xlstm.decay import bounded_inverse, faded, stabilised
+from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall, Tokens, in_dtype
+from holdfast.nn.xlstm.decay import faded, stabilised
 
 
 def refusal(call: MLSTMCall) -> str | None:
@@ -26,39 +28,43 @@ def refusal(call: MLSTMCall) -> str | None:
 
 def compute(call: MLSTMCall) -> MLSTMAnswer:
     """Output and memory of a call of at least one token."""
-    tokens, before = call.by_head(), call.memory
-    log_input = torch.cat([before.stabiliser.detach().unsqueeze(-1), tokens.log_input], -1)
+    tokens, before = call.tokens(), call.memory
+    log_input = torch.cat([before.stabiliser.unsqueeze(-1), tokens.log_input], -1)
     weights, unit = stabilised(faded(tokens.log_forget), log_input)
-    output = read(tokens, before.cell, before.normaliser, weights, unit, call.eps)
-    forget, taken = weights[..., -1, :1], tokens.key * weights[..., -1, 1:, None]
+    of_memory, of_tokens = weights.split([1, call.time], -1)
+    output = read(call, tokens, before, of_memory, of_tokens, unit)
+    forget, taken = of_memory[:, -1:], tokens.key * of_tokens[:, -1:].mT
+    cell = before.cell.mul_(forget) if call.in_place else before.cell * forget
     memory = Memory(
-        cell=before.cell * forget.unsqueeze(-1) + taken.mT @ tokens.value,
-        normaliser=before.normaliser * forget + taken.sum(-2),
-        stabiliser=unit[..., -1],
+        cell=cell.baddbmm_(taken.mT, tokens.value),
+        normaliser=torch.addcmul(taken.sum(1), before.normaliser, forget.squeeze(-1)),
+        stabiliser=unit[:, -1, 0].clone(),
     )
-    return MLSTMAnswer(output.transpose(1, 2).to(call.value.dtype), memory)
+    return MLSTMAnswer(in_dtype(output, call.value.dtype), memory)
 
 
 def read(
+    call: MLSTMCall,
     tokens: Tokens,
-    cell: Float[Tensor, "*batch dim value_dim"],
-    normaliser: Float[Tensor, "*batch dim"],
-    weights: Float[Tensor, "*batch time columns"],
-    unit: Float[Tensor, "*batch time"],
-    eps: float,
-) -> Float[Tensor, "*batch time value_dim"]:
+    memory: Memory,
+    of_memory: Float[Tensor, "heads time 1"],
+    of_tokens: Float[Tensor, "heads time tokens"],
+    unit: Float[Tensor, "heads time 1"],
+) -> Float[Tensor, "heads time value_dim"]:
     """The output at each token.
 
     Arguments:
-        tokens: those that the weights are of.
-        cell: of the memory before them.
-        normaliser: likewise.
-        weights: see `stabilised`.
-        unit: likewise.
-        eps: see `MLSTMCall`.
+        call: what scale and eps are of.
+        tokens: those that are read, and that the weights are of.
+        memory: before them.
+        of_memory: its weight at each token.
+        of_tokens: theirs.
+        unit: logarithm of the unit of both.
     """
-    scores = (tokens.query @ tokens.key.mT) * weights[..., 1:]
-    query = tokens.query * weights[..., :1]
-    denominator = (query @ normaliser.unsqueeze(-1)).squeeze(-1) + scores.sum(-1)
-    denominator = torch.maximum(denominator.abs(), bounded_inverse(unit)) + eps
-    return (query @ cell + scores @ tokens.value) / denominator.unsqueeze(-1)
+    scores = torch.bmm(tokens.query, tokens.key.mT) * of_tokens
+    query = tokens.query * of_memory
+    denominator = torch.baddbmm(scores.sum(-1, keepdim=True), query, memory.normaliser.unsqueeze(-1))
+    # The scale stands here once instead of at every query: numerator and denominator share it.
+    least = (-math.log(call.scale) - unit).exp()
+    denominator = torch.maximum(denominator.abs(), least) + call.eps / call.scale
+    return torch.baddbmm(torch.bmm(query, memory.cell), scores, tokens.value) / denominator

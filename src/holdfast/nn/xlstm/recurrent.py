@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall
-from holdfast.nn.xlstm.decay import LEAST, bounded_inverse
+from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall, in_dtype
 
 
 def refusal(call: MLSTMCall) -> str | None:
@@ -23,18 +22,18 @@ def refusal(call: MLSTMCall) -> str | None:
 
 def compute(call: MLSTMCall) -> MLSTMAnswer:
     """Output and memory of a call of at least one token."""
-    tokens = call.by_head()
-    cell, normaliser, unit = call.memory.cell, call.memory.normaliser, call.memory.stabiliser.detach()
+    tokens = call.tokens()
+    cell, normaliser, unit = call.memory.cell, call.memory.normaliser, call.memory.stabiliser
     outputs = []
     for t in range(call.time):
-        query, key, value = tokens.query[:, :, t], tokens.key[:, :, t], tokens.value[:, :, t]
-        kept, taken = tokens.log_forget[:, :, t] + unit, tokens.log_input[:, :, t]
-        unit = torch.maximum(kept, taken).detach().clamp(min=LEAST)
-        forget, take = (kept - unit).exp()[..., None], (taken - unit).exp()[..., None]
-        cell = forget[..., None] * cell + (take * key)[..., None] * value[..., None, :]
+        query, key, value = call.scale * tokens.query[:, t], tokens.key[:, t], tokens.value[:, t]
+        kept, taken = tokens.log_forget[:, t] + unit, tokens.log_input[:, t]
+        unit = torch.maximum(kept, taken).detach()
+        forget, take = (kept - unit).exp()[:, None], (taken - unit).exp()[:, None]
+        cell = forget[:, None] * cell + (take * key)[:, :, None] * value[:, None]
         normaliser = forget * normaliser + take * key
-        numerator = (cell * query[..., None]).sum(-2)
-        denominator = (normaliser * query).sum(-1).abs()
-        outputs.append(numerator / (torch.maximum(denominator, bounded_inverse(unit)) + call.eps)[..., None])
+        numerator = (cell * query[:, :, None]).sum(1)
+        denominator = (normaliser * query).sum(1).abs()
+        outputs.append(numerator / (torch.maximum(denominator, (-unit).exp()) + call.eps)[:, None])
     memory = Memory(cell=cell, normaliser=normaliser, stabiliser=unit)
-    return MLSTMAnswer(torch.stack(outputs, 1).to(call.value.dtype), memory)
+    return MLSTMAnswer(in_dtype(torch.stack(outputs, 1), call.value.dtype), memory)

@@ -104,21 +104,32 @@ class _SLSTM(torch.autograd.Function):
 
             of_raw = torch.empty_like(raw)
             of_memory, of_h = torch.zeros_like(memory[0]), torch.zeros_like(outputs[0])
-            product = torch.empty_like(of_memory)
-            of_i, of_f, of_z, of_o = (gate.unbind(0) for gate in of_raw.chunk(4, -1))
+            of_cell, product = of_memory[0], torch.empty_like(of_memory)
+            from_cell, from_normaliser = product.unbind(0)
+            asked = [
+                (total, gradient.unbind(0))
+                for total, gradient in zip((*of_memory.unbind(0), of_h), gradients[:3], strict=True)
+                if gradient is not None
+            ]
+            by_step = zip(
+                *(factor.unbind(0) for factor in (h_by_memory, h_by_o, cell_by_z, memory_by_i, memory_by_f, keep)),
+                *(gate.unbind(0) for gate in (of_raw, *of_raw.chunk(4, -1))),
+                strict=True,
+            )
             back = recurrent.mT
-            for t in range(len(raw) - 1, -1, -1):
-                for total, asked in zip((of_memory[0], of_memory[1], of_h), gradients[:3], strict=True):
-                    if asked is not None:
-                        total.add_(asked[t])
-                of_memory.addcmul_(of_h, h_by_memory[t])
-                for of_gate, by_gate in ((of_i, memory_by_i), (of_f, memory_by_f)):
-                    torch.mul(of_memory, by_gate[t], out=product)
-                    torch.add(product[0], product[1], out=of_gate[t])
-                torch.mul(of_memory[0], cell_by_z[t], out=of_z[t])
-                torch.mul(of_h, h_by_o[t], out=of_o[t])
-                of_memory.mul_(keep[t])
-                torch.bmm(of_raw[t], back, out=of_h)
+            for t, step in reversed(list(enumerate(by_step))):
+                memory_share, o_share, z_share, i_share, f_share, kept, of_gates, of_i, of_f, of_z, of_o = step
+                for total, gradient in asked:
+                    total.add_(gradient[t])
+                of_memory.addcmul_(of_h, memory_share)
+                torch.mul(of_memory, i_share, out=product)
+                torch.add(from_cell, from_normaliser, out=of_i)
+                torch.mul(of_memory, f_share, out=product)
+                torch.add(from_cell, from_normaliser, out=of_f)
+                torch.mul(of_cell, z_share, out=of_z)
+                torch.mul(of_h, o_share, out=of_o)
+                of_memory.mul_(kept)
+                torch.bmm(of_gates, back, out=of_h)
             before = outputs[:-1].permute(1, 3, 0, 2).reshape(len(recurrent), dim, -1)
             of_recurrent = torch.bmm(before, of_raw.transpose(0, 1).flatten(1, 2))
         return of_raw, of_recurrent, of_memory[0], of_memory[1], of_h, None

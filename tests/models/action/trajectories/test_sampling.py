@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from holdfast.errors import ArgumentError
+from holdfast.models.action.batch import BatchSource
+from holdfast.models.action.config import ActionConfig
 from holdfast.models.action.domain import Discrete, Domain, Vector
+from holdfast.models.action.model import ActionModel
 from holdfast.models.action.trajectories import Sampling, Trajectories, Trajectory, TrajectorySource
+from holdfast.nn import BackboneConfig
 from tests.models.action.trajectories.episodes import ARM, GAME, GRID, episode
+
+DRAWN = 5000
+"""Windows that frequencies are counted in."""
 
 PLACES = Domain(name="places", observation=Vector(2), action=Discrete(2))
 
@@ -74,9 +81,9 @@ def test_domains_take_turns():
 @pytest.mark.parametrize("context", [1, 7, 40])
 def test_every_transition_is_as_likely_as_one_in_the_middle(context):
     steps = 40
-    batch = source_of(steps, context=context).batch(0, 20_000)
+    batch = source_of(steps, context=context).batch(0, DRAWN)
     seen = np.bincount(batch.observation[batch.valid][:, 1].int().numpy(), minlength=steps)
-    expected = 20_000 * context / (steps + context - 1)  # of a transition in the middle
+    expected = DRAWN * context / (steps + context - 1)  # of a transition in the middle
     spread = 6 * np.sqrt(expected)
     assert seen[[0, -1]].min() > expected - spread
     assert seen.min() > expected - spread
@@ -84,10 +91,10 @@ def test_every_transition_is_as_likely_as_one_in_the_middle(context):
 
 
 def test_trajectories_are_drawn_by_their_length():
-    batch = source_of(10, 30, 60, context=5).batch(0, 20_000)
+    batch = source_of(10, 30, 60, context=5).batch(0, DRAWN)
     drawn = Counter(batch.observation[:, 0, 0].int().tolist())
     for index, share in enumerate((0.1, 0.3, 0.6)):
-        assert abs(drawn[index] / 20_000 - share) < 6 * np.sqrt(share * (1 - share) / 20_000)
+        assert abs(drawn[index] / DRAWN - share) < 6 * np.sqrt(share * (1 - share) / DRAWN)
 
 
 def test_windows_run_on_and_are_padded_on_the_right_only():
@@ -120,14 +127,16 @@ def test_actions_are_moved_to_the_bounds_and_padding_is_zero():
     assert action.tolist() == [[2.0, 0.5], [-2.0, 0.5], [0.0, 1.0], [0.0, 0.0]]
 
 
-def test_labels_are_learnt_unless_past_actions_are_read():
-    item = dataclasses.replace(numbered(0, 6), labels=np.full(6, 1))
-    data = [Trajectories.of(PLACES, [item])]
-    labels, taken = (
-        TrajectorySource(data, Sampling(context=6, learn=learn)).batch(0, 1) for learn in ("labels", "taken")
-    )
-    assert labels.action[0, :, 0].tolist() == [1] * 6
-    assert taken.action[0, :, 0].tolist() == [0, 1] * 3
+def test_labels_are_learnt_and_what_was_done_is_told():
+    labelled = dataclasses.replace(numbered(0, 6), labels=np.full(6, 1))
+    source = TrajectorySource([Trajectories.of(PLACES, [labelled, numbered(1, 6)])], Sampling(context=6, held_out=0.0))
+    batch = source.batch(0, 20)
+    assert batch.taken is not None
+    for row in range(20):
+        clean = bool(batch.observation[row, 0, 0])
+        assert batch.taken[row, :, 0].tolist() == [0, 1] * 3
+        assert batch.action[row, :, 0].tolist() == ([0, 1] * 3 if clean else [1] * 6)
+    assert source_of(6, context=6).batch(0, 2).taken is None
 
 
 def test_pictures_stay_bytes():
@@ -187,3 +196,17 @@ def test_domains_have_to_be_there_and_different(data, message):
 def test_settings_out_of_range_are_named(changes):
     with pytest.raises(ArgumentError, match=f"^{next(iter(changes))}: expected"):
         Sampling(**changes)
+
+
+def test_an_action_model_learns_from_the_batches_of_every_domain():
+    data = several()
+    labelled = tuple(dataclasses.replace(item, labels=item.actions[::-1].copy()) for item in data[0].items)
+    source = TrajectorySource([Trajectories.of(ARM, labelled), *data[1:]], Sampling(context=4, held_out=0.3))
+    assert isinstance(source, BatchSource)
+    backbone = BackboneConfig(mixers=("rat",), dim=16, heads=2)
+    config = ActionConfig(backbone=backbone, domains=tuple(source.domains.values()), past_actions=True)
+    model = ActionModel(config)
+    for batch in (*(source.batch(number, 2) for number in range(3)), *source.validation(4)):
+        loss = model.loss(batch)
+        assert torch.isfinite(loss.mean)
+        assert loss.elements == batch.valid.sum() * batch.domain.action.dims

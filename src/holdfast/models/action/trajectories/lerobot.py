@@ -162,9 +162,12 @@ def _episodes_3(folder: Path, info: Mapping[str, Any], names: Sequence[str]) -> 
         name = info["data_path"].format(**place)
         if name != shown:
             shown, columns = name, _columns(folder / name, names)
-        rows = columns["episode_index"] == entry["episode_index"]
+            order = np.argsort(columns["episode_index"], kind="stable")
+            columns = {key: values[order] for key, values in columns.items()}
+        number = entry["episode_index"]
+        rows = slice(*np.searchsorted(columns["episode_index"], [number, number + 1]))
         episode = {key: values[rows] for key, values in columns.items()}
-        yield _first_task(entry), _checked(episode, entry["episode_index"], entry["length"])
+        yield _first_task(entry), _checked(episode, number, entry["length"])
 
 
 def _first_task(entry: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -33,8 +32,6 @@ class Sampling:
         validation_windows: most windows of a domain that a look at the validation data takes, spread evenly over
             them; `None`: all.
         returns: whether batches hold returns-to-go; without, a policy learns to imitate all trajectories alike.
-        learn: the actions of a batch: `labels` where trajectories have them, or always those `taken`, which a model
-            needs that reads its past actions.
         seed: of the division and of all windows.
 
     Errors:
@@ -45,7 +42,6 @@ class Sampling:
     held_out: float = 0.025
     validation_windows: int | None = None
     returns: bool = True
-    learn: Literal["labels", "taken"] = "labels"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,8 +51,6 @@ class Sampling:
             raise ArgumentError("held_out", "a share of at least 0, less than 1", self.held_out)
         if self.validation_windows is not None:
             count_of("validation_windows", self.validation_windows, least=1)
-        if self.learn not in ("labels", "taken"):
-            raise ArgumentError("learn", "'labels' or 'taken'", self.learn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +60,7 @@ class _Division:
     domain: Domain
     train: tuple[Trajectory, ...]
     held_out: tuple[Trajectory, ...]
+    labelled: bool  # whether actions were taken that are not those to be learnt
     returns_to_go: Mapping[int, Float[np.ndarray, " time"]]  # by id() of a trajectory
     ends: Num[np.ndarray, " trajectory"]  # sums of the lengths for training up to each
 
@@ -164,32 +159,34 @@ class TrajectorySource:
         order = np.random.default_rng([self.sampling.seed, zlib.crc32(domain.name.encode())]).permutation(len(items))
         train = tuple(items[index] for index in sorted(order[held:]))
         held_out = tuple(items[index] for index in sorted(order[:held]))
-        return _Division(domain, train, held_out, returns, np.cumsum([len(item) for item in train]))
+        labelled = any(item.labels is not None for item in items)
+        return _Division(domain, train, held_out, labelled, returns, np.cumsum([len(item) for item in train]))
 
     def _assembled(self, part: _Division, windows: Sequence[tuple[Trajectory, int]]) -> Batch:
         domain, context = part.domain, self.sampling.context
         first = part.train[0]
         observation_type = np.uint8 if first.observations.dtype == np.uint8 else np.float32
-        discrete = not isinstance(domain.action, Continuous)
         shape = (len(windows), context)
         observation = np.zeros((*shape, *domain.observation.shape), observation_type)
-        action = np.zeros((*shape, domain.action.dims), np.int64 if discrete else np.float32)
+        action = np.zeros(
+            (*shape, domain.action.dims), np.float32 if isinstance(domain.action, Continuous) else np.int64
+        )
+        taken = np.zeros_like(action) if part.labelled else None
         valid = np.zeros(shape, bool)
         reward = None if first.rewards is None else np.zeros(shape, np.float32)
         returns = np.zeros(shape, np.float32) if self.sampling.returns else None
         for row, (item, start) in enumerate(windows):
             stop = min(start + context, len(item))
             steps, place = slice(start, stop), slice(0, stop - start)
-            actions = item.learnt if self.sampling.learn == "labels" else item.actions
             observation[row, place] = item.observations[steps]
-            action[row, place] = actions[steps].reshape(stop - start, -1)
+            action[row, place] = _within(domain, item.learnt[steps])
             valid[row, place] = True
+            if taken is not None:
+                taken[row, place] = _within(domain, item.actions[steps])
             if reward is not None and item.rewards is not None:
                 reward[row, place] = item.rewards[steps]
             if returns is not None:
                 returns[row, place] = part.returns_to_go[id(item)][steps]
-        if isinstance(domain.action, Continuous):
-            action = np.where(valid[..., None], np.clip(action, *_bounds(domain.action)), 0)
         return Batch(
             domain=domain,
             observation=torch.from_numpy(observation),
@@ -197,8 +194,11 @@ class TrajectorySource:
             valid=torch.from_numpy(valid),
             returns_to_go=None if returns is None else torch.from_numpy(returns),
             reward=None if reward is None else torch.from_numpy(reward),
+            taken=None if taken is None else torch.from_numpy(taken),
         )
 
 
-def _bounds(space: Continuous) -> tuple[Float[np.ndarray, " dims"], Float[np.ndarray, " dims"]]:
-    return np.array(space.low, np.float32), np.array(space.high, np.float32)
+def _within(domain: Domain, actions: Num[np.ndarray, "time ..."]) -> Num[np.ndarray, "time dims"]:
+    """One row a step; vectors are moved to the bounds."""
+    rows = actions.reshape(len(actions), -1)
+    return np.clip(rows, domain.action.low, domain.action.high) if isinstance(domain.action, Continuous) else rows

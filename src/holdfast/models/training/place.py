@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from holdfast.errors import ArgumentError
-from holdfast.models.language.recipe import OptimisationRecipe
+from holdfast.models.training.recipe import OptimisationRecipe
 
 
 @dataclass(frozen=True)

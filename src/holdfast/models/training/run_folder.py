@@ -1,7 +1,7 @@
 """The folder of a training run: what it was begun with, its checkpoints, and in the end the model and an account.
 
 OUT/run.json                    what the run was begun with; written first, never again
-OUT/checkpoints/checkpoint-N/   what transformers keeps after N steps, and complete.json once all of it is on the disk
+OUT/checkpoints/checkpoint-N/   what a run keeps after N steps, and complete.json once all of it is on the disk
 OUT/training.json               command, settings, versions, corpus and curve; written last, in place of checkpoints/
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import ArgumentError
-from holdfast.models.language.recipe import Recipe
 
 COMPLETE = "complete.json"
 """Stands in a checkpoint of which all is written."""
@@ -72,10 +71,6 @@ class RunFolder:
     def beginning(self) -> dict[str, Any]:
         """What the run was begun with."""
         return _read(self.path / "run.json")
-
-    def recipe(self) -> Recipe:
-        """The settings that the run was begun with."""
-        return Recipe.from_dict(self.beginning()["recipe"])
 
     def report(self) -> dict[str, Any] | None:
         """The account of a run that is done."""

@@ -1,0 +1,1 @@
+"""What training runs of all kinds of models share."""

@@ -1,0 +1,1 @@
+"""The study of action: one recurrent policy for many domains."""
