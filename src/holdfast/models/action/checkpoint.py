@@ -15,6 +15,10 @@ KIND = "Holdfast action model"
 VERSION = 1
 """Of the layout of the file."""
 
+SHIPPED = Path(__file__).parent / "pretrained" / "policy.safetensors"
+"""The small policy for four tasks of classic control that comes with the package; beside it the account of its training
+with the command, and its scores."""
+
 
 def save_model(model: ActionModel, path: Path) -> None:
     """Write a model to a file.
