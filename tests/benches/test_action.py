@@ -131,7 +131,7 @@ def test_a_case_that_fails_costs_no_other(alone):
 
 def test_times_are_divided_by_the_chunk_after_the_longest_episode(monkeypatch):
     times = {"chunk 4": [2.0, 2.0], "chunk 40": [4.0, 4.0], "single 0": [8.0, 12.0]}
-    monkeypatch.setattr(measure, "interleaved", lambda arms, clock, rounds, budget_s: times)
+    monkeypatch.setattr(measure, "interleaved", lambda arms, clock, **rest: times)
     arms = {(name.split()[0], int(name.split()[1])): Arm(lambda: None) for name in times}
     plan = Plan(rounds=2, budget_s=1.0, reference="chunk", unit="timesteps")
     rows = measure._rows(CASE, "step", subjects.Subject(arms), plan, "host")

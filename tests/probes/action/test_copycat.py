@@ -238,7 +238,7 @@ def test_sentences_follow_from_the_interval():
     assert report(without, 0.4 * without).index == pytest.approx(0.6)
     assert "saves 60% [0.60, 0.60] of the held-out loss" in report(without, 0.4 * without).verdict
     assert report(without, 0.99 * without).verdict.startswith("The last action is no news here")
-    assert report(without, 1.2 * without).verdict.startswith("The last action misleads here")
+    assert report(without, 1.2 * without).verdict.startswith("The last action is of no help here")
     spread = without * (0.95 + 0.2 * random.normal(size=20))
     assert report(without, spread).verdict.startswith("Not told by these data")
     nothing = report(0.001 * without, 0.0001 * without)

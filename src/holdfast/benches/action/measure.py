@@ -76,7 +76,7 @@ def _rows(case: Case, name: str, subject: Subject, plan: Plan, launch: str) -> l
     peaks = {key: (peak_on_gpu if gpu else peak_on_cpu)(arm) for key, arm in arms.items()}
     clock: Clock = on_gpu if gpu else processor_time
     by_word: dict[str, Arm] = {f"{arm} {length}": call for (arm, length), call in arms.items()}
-    times = interleaved(by_word, clock, rounds=plan.rounds, budget_s=plan.budget_s)
+    times = interleaved(by_word, clock, rounds=plan.rounds, budget_s=plan.budget_s, shuffled=True)
     longest = max(length for arm, length in arms if arm == plan.reference)
     reference = times[f"{plan.reference} {longest}"]
     rows: list[Row] = []

@@ -160,7 +160,9 @@ class CopycatReport:
             text = f"The last action is no news here: knowing it saves {share} of the held-out loss ({change})"
             text += "; past actions may stay in the policy's context or not"
         elif self.index_interval[1] <= -SMALL:
-            text = f"The last action misleads here: the held-out loss goes {change} with it; leave past actions out"
+            text = (
+                f"The last action is of no help here: the held-out loss goes {change} with it; leave past actions out"
+            )
         else:
             text = f"Not told by these data: knowing the last action saves {share} of the held-out loss ({change})"
             text += "; leave past actions out, or measure with more trajectories"
