@@ -5,7 +5,7 @@ Needs `pip install inspect_ai`; written for and run with version 0.3.285.
     inspect eval examples/inspect_task.py --model openai/gpt-4o-mini -T count=50 -T store=answers.jsonl
     holdfast confidence analyze answers.jsonl
 
-Each sample is a question: the solver asks it alone, in both orders, and then again in new conversations that show or
+Each sample is a question: the solver asks it alone, in all orders, and then again in new conversations that show or
 hide the first answer and bring advice. The scorer reads log-odds and keeps every answer in a store of Holdfast's own,
 which `holdfast confidence analyze` reads. As a script it asks a simulated observer in the place of a model.
 """
@@ -123,7 +123,7 @@ def log_odds(plan: Plan, path: str) -> Scorer:
         for request in second:
             cell = plan.design.cells[request.cell]
             if cell.advice == "neutral" and cell.display in neutral:
-                place = request.question.order(request.reversed_).index(chosen)
+                place = request.question.order(request.turn).index(chosen)
                 scores = answers[request.key].scores
                 neutral[cell.display].append(scores[place] - scores[1 - place])
         means = {display: sum(values) / len(values) for display, values in neutral.items()}

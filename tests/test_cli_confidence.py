@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.confidence import (
     PRESETS,
+    Question,
     SimulatedResponder,
     Store,
     analyze,
@@ -80,7 +81,7 @@ def test_a_dry_run_counts_every_sample_and_the_pilot_of_the_difficulty(folder: P
     status, out, _ = ask(*words, "--target-accuracy", "0.75", cwd=folder)
     assert status == 0
     assert out.startswith("at most 1,000 requests to find the difficulty, and then\n")
-    assert f"{5 * REQUESTS:,} requests (100 in stage 1" in out
+    assert f"{5 * REQUESTS:,} requests for {REQUESTS} readings, 5 each (100 in stage 1" in out
 
 
 def test_difficulty_is_chosen_before_and_asked_once(folder: Path) -> None:
@@ -132,9 +133,44 @@ def test_a_model_that_answers_with_no_letter_is_refused_in_one_line(folder: Path
     status, out, err = ask("probe", "confidence", "mute", "--count", "10", "--pilot", cwd=folder)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("holdfast: error: the labels hold 0% of the probability")
+    # What can be done with a model in process, by flags that are there.
+    for flag in ("--no-thinking", "--form", "--wordings", "--model with --backend sampled"):
+        assert flag in err.splitlines()[-1]
     status, _, err = ask("probe", "confidence", "no/such/model", *SMALL, cwd=folder)
     assert status == 2
-    assert "model: expected a causal language model of transformers, got no/such/model" in err.splitlines()[-1]
+    assert "TARGET: expected a causal language model of transformers, got no/such/model" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("make", ["gpt2", "llama"])
+def test_a_model_without_a_tokenizer_is_one_line(folder: Path, make: str) -> None:
+    """Where there is none transformers fails for some models, and makes an empty one for others."""
+    pytest.importorskip("transformers")
+    from tests.confidence import tiny
+
+    getattr(tiny, make)().save_pretrained(folder / "bare")
+    for words, flag in (
+        (("probe", "confidence", "bare", *SMALL), "TARGET"),
+        (("generate", "--model", "bare", "--prompt", "x"), "--model"),
+    ):
+        status, _, err = ask(*words, cwd=folder)
+        assert status == 2
+        said = err.splitlines()[-1]
+        assert said.startswith(f"holdfast: error: {flag}: expected a ")
+        assert "bare, whose tokenizer is missing or does not load (" in said
+        assert "from one of: )" not in said
+
+
+def test_a_device_that_is_not_there_and_a_form_that_cannot_be_asked_are_said_before_the_plan(folder: Path) -> None:
+    pytest.importorskip("transformers")
+    saved(folder / "tiny", answers=True, chat=False)
+    for words, said in (
+        (("--device", "nowhere"), "--device: expected a device that this machine has room on"),
+        (("--form", "chat"), "--form: expected flat, as the model has no chat template"),
+    ):
+        status, out, err = ask("probe", "confidence", "tiny", *SMALL, *words, cwd=folder)
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+        assert said in err
+        assert not (folder / "confidence.jsonl").exists()
 
 
 @pytest.mark.parametrize("backend", ["chat", "systemone", "sampled"])
@@ -151,6 +187,9 @@ def test_a_model_behind_an_endpoint_is_probed(folder: Path, backend: str) -> Non
         status, out, err = ask(*words, cwd=folder, env=env)
     assert status == 0, err
     readings = 4 * 2 * 19
+    if backend == "sampled":
+        assert f"{2 * readings} requests for {readings} readings, 2 each" in err
+        assert f"{readings} readings of 2 requests each were answered now, 0 before" in err
     assert server.seen.requests == (readings * 2 if backend == "sampled" else readings + 20)
     assert json.loads(out)["source"] == ("sampled" if backend == "sampled" else "logprobs")
     assert ask("confidence", "analyze", "confidence.jsonl", "--json", cwd=folder)[1] == out
@@ -166,12 +205,69 @@ def test_a_spent_budget_ends_the_command_and_the_same_command_goes_on(folder: Pa
         words = ("probe", "confidence", "--model", "obs", "--base-url", base_url, "--count", "4", "--pilot")
         status, out, err = ask(*words, "--max-requests", "60", cwd=folder)
         assert (status, out) == (2, "")
-        assert err.splitlines()[-1].startswith("holdfast: error: ")
+        assert err.splitlines()[-1].startswith("holdfast: error: --max-requests: 60 are allowed, 60 are spent")
         assert server.seen.requests == 60
         status, _, err = ask(*words, cwd=folder)
     assert status == 0, err
     assert server.seen.requests == 4 * 2 * 19 + 20
     assert server.seen.repeated == 20
+
+
+def test_a_run_of_which_no_question_is_whole_says_how_far_it_is_and_how_to_go_on(folder: Path) -> None:
+    for module in ("aiohttp", "starlette", "tenacity", "uvicorn"):
+        pytest.importorskip(module)
+    from holdfast.confidence.observer_server import ObserverServer, latitude_answers, serving
+
+    server = ObserverServer(SimulatedResponder(PRESETS["both"], answers=latitude_answers()))
+    with serving(server) as base_url:
+        words = ("probe", "confidence", "--model", "obs", "--base-url", base_url, "--count", "4", "--pilot")
+        for spent in (5, 25):
+            assert ask(*words, "--max-requests", spent, "--concurrency", "1", cwd=folder)[0] == 2
+            status, out, err = ask("confidence", "analyze", "confidence.jsonl", cwd=folder)
+            assert (status, out) == (2, "")
+            assert f"{5 if spent == 5 else 30} of 172 requests are answered, and no question in all" in err
+            assert "To go on, give the command" in err
+        base = base_url.removesuffix("/v1")
+        status, _, err = ask(*words[:5], base, *words[6:], cwd=folder)
+    assert status == 2
+    assert f"(most servers answer below /v1: try {base_url})" in err.splitlines()[-1]
+
+
+def test_no_file_of_something_else_is_appended_to(folder: Path) -> None:
+    (folder / "README.md").write_text("# mine\n")
+    words = ("probe", "confidence", "--observer", "both", *SMALL)
+    for more, said in (
+        (("--questions", "cards.jsonl", "--store", "./cards.jsonl"), "--store: expected another file than that of"),
+        (("--store", "cards.jsonl"), "--store: expected a new file, or one that was written as such before"),
+        (("--store", "README.md"), "--store: expected a new file, or one that was written as such before"),
+        (("--store", "a.svg", "--plot", "a.svg"), "--plot: expected another file than that of --store"),
+    ):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        status, out, err = ask(*words, *more, cwd=folder)
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+        assert said in err
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_missing_is_said_before_the_plan_is(folder: Path) -> None:
+    """A key, above all: nothing is told of requests that cannot be sent."""
+    for module in ("aiohttp", "tenacity"):
+        pytest.importorskip(module)
+    write_questions(folder / "three.jsonl", [Question("q", "Which?", ("x", "y", "z"), 2)])
+    for words, said in (
+        (
+            "--model m",
+            "--key-env: expected the name of an environment variable that holds the key, got OPENAI_API_KEY,",
+        ),
+        ("--model m --base-url http://localhost:1 --key-env NO_KEY", "got NO_KEY, which is not set"),
+        ("--model m --base-url localhost", "--base-url: expected an address that starts with http://"),
+        ("--model m --concurrency 0", "--concurrency: expected a whole number of at least 1"),
+        ("--observer both --questions three.jsonl", "--observer: expected questions of two options"),
+    ):
+        status, out, err = ask("probe", "confidence", *words.split(), cwd=folder, env={"OPENAI_API_KEY": ""})
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+        assert said in err
+    assert not (folder / "confidence.jsonl").exists()
 
 
 def test_a_server_without_log_probabilities_ends_the_command_after_one_request(folder: Path) -> None:
@@ -240,7 +336,7 @@ def test_requests_are_exported_and_no_file_is_replaced_unless_that_is_wanted(fol
     store = (folder / "confidence.jsonl").read_bytes()
     status, _, err = ask(*words[:3], "--export", "./confidence.jsonl", "--overwrite", cwd=folder)
     assert (status, (folder / "confidence.jsonl").read_bytes()) == (2, store)
-    assert "--export: expected another file than the one that is read" in err.splitlines()[-1]
+    assert "--export: expected another file than that of STORE" in err.splitlines()[-1]
     assert ask(*words[:3], "--trials", "trials.jsonl", cwd=folder)[0] == 0
     status, _, err = ask("confidence", "analyze", "trials.jsonl", "--export", "x.jsonl", cwd=folder)
     assert status == 2
@@ -277,6 +373,14 @@ def test_fuse_is_bayes(tmp_path: Path) -> None:
     assert cooled["probability"] == pytest.approx(3 / 4)
 
 
+def test_the_help_of_fuse_names_its_numbers(tmp_path: Path) -> None:
+    status, out, _ = ask("confidence", "fuse", "--help", cwd=tmp_path)
+    assert status == 0
+    text = " ".join(out.replace("│", " ").split())
+    assert "PROBABILITY {same,opposite,neutral} ACCURACY" in text
+    assert "above 0.99 it counts as that" in text
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -291,7 +395,21 @@ def test_fuse_is_bayes(tmp_path: Path) -> None:
         ("probe confidence --observer both --count 0", "--count: expected a whole number of at least 1"),
         ("probe confidence --observer both --target-accuracy 0.4", "--target-accuracy: expected a share between"),
         ("probe confidence --observer both --target-accuracy .8 --questions cards.jsonl", "expected the latitudes"),
-        ("probe confidence --observer both --accuracies 70", "expected shares above 0 and up to 1"),
+        (
+            "probe confidence --observer both --accuracies 70",
+            "--accuracies: expected shares above 0 and up to 1, got 70",
+        ),
+        ("probe confidence --observer both --displays shown shown", "--displays: expected some of shown, hidden"),
+        ("probe confidence --observer both --wordings form form", "--wordings: expected at least one level, each once"),
+        ("probe confidence --observer both --questions none.jsonl", "--questions: expected a file of JSON lines"),
+        ("probe confidence --observer both --count 5000", "--count: expected"),
+        ("probe confidence --observer both --seed -1", "--seed: expected a whole number of at least 0, got -1"),
+        ("probe confidence --observer both --set scale=0", "--set: expected noise not negative"),
+        ("probe confidence --observer both --store .", "--store: expected a file that can be read and written"),
+        ("probe confidence --model m --backend sampled --samples 0 --dry-run", "--samples: expected a whole number"),
+        ("probe confidence --model m --backend systemone --form chat", "--form: expected flat"),
+        ("probe confidence --model m --max-cost 5", "--max-cost: expected a --price"),
+        ("probe confidence --model m --price -1 2 --dry-run", "--price: expected two numbers of at least 0"),
         ("probe confidence --observer both --duplicates -1", "--duplicates: expected a whole number of at least 0"),
         ("probe confidence --model m --backend sampled --duplicates 5", "--duplicates: expected log-probabilities"),
         ("probe confidence --observer both --explain --json", "--explain: expected a report for people"),
@@ -299,10 +417,24 @@ def test_fuse_is_bayes(tmp_path: Path) -> None:
         ("probe confidence --observer both --dtype float32", "--dtype: expected a model, which alone has"),
         ("probe confidence --observer cheerful", "--observer"),
         ("confidence analyze none.jsonl", "STORE: expected a file that the probe wrote"),
-        ("confidence analyze cards.jsonl", "run: expected one of the runs in the store"),
+        ("confidence analyze .", "STORE: expected a file that the probe wrote, got ., which is no regular file"),
+        (
+            "confidence analyze cards.jsonl",
+            "STORE: expected a file that holds a run of the probe, got cards.jsonl, which",
+        ),
+        ("confidence analyze cards.jsonl --seed -1", "--seed: expected a whole number of at least 0"),
+        (
+            "confidence analyze cards.jsonl --export x --trials ./x",
+            "--trials: expected another file than that of --export",
+        ),
+        ("confidence simulate both --seed -1", "--seed: expected a whole number of at least 0"),
+        ("confidence simulate both --questions 0", "--questions: expected a whole number of at least 1"),
+        ("confidence simulate both --accuracies 70", "--accuracies: expected shares above 0"),
+        ("confidence simulate both --output cards.jsonl", "--output: expected a new file, or one with trials"),
+        ("confidence fuse 0.6 same 0.7 --temperature 0", "--temperature: expected a positive number"),
         ("confidence simulate both --output no/where.jsonl", "--output: expected a path to write to"),
         ("confidence fuse 1 same 0.7", "PROBABILITY: expected a share above 0 and below 1"),
-        ("confidence fuse 0.6 same 7", "accuracy: expected shares above 0 and up to 1"),
+        ("confidence fuse 0.6 same 7", "ACCURACY: expected shares above 0 and up to 1"),
         ("confidence guess", "no command named 'guess'"),
     ],
 )

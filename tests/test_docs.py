@@ -36,6 +36,7 @@ import yaml
 
 from holdfast.cli.parsing import parse
 from holdfast.cli.probes import PROBES
+from holdfast.cli.serve import ServeAction
 from holdfast.cli.studies import run_options
 from holdfast.cli.train import action_options, language_options
 from holdfast.errors import HoldfastError
@@ -174,6 +175,11 @@ def check_known(block: Block, where: str) -> None:
             options_of, recipe = options[words[2]]
             try:
                 parse(options_of(recipe), f"holdfast train {words[2]}", words[3:])
+            except HoldfastError as error:
+                pytest.fail(f"{where}: {line}: {error}")
+        elif words[:3] == ["holdfast", "serve", "action"]:
+            try:
+                parse(ServeAction, "holdfast serve action", words[3:])
             except HoldfastError as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:1] == ["make"]:

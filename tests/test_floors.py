@@ -16,7 +16,7 @@ FLOORS = (
     ("nn", "optim", "lists", "confidence"),
     ("models",),
     ("rl",),
-    ("lab", "probes"),
+    ("lab", "probes", "serving"),
     ("studies", "benches"),
     ("card",),
     ("cli",),

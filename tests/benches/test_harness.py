@@ -72,3 +72,17 @@ def test_the_commit_is_named_without_git(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", gone)
     assert machine.commit() == "unknown"
+
+
+def test_a_shuffled_order_is_another_one_in_each_round():
+    def order(shuffled):
+        called: list[str] = []
+        arms = {name: Arm(lambda name=name: called.append(name)) for name in "abcd"}
+        times = interleaved(arms, lambda call: float(call() is None), rounds=9, warmup=1, shuffled=shuffled)
+        assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abcd", 9)
+        return [tuple(called[start : start + 4]) for start in range(0, len(called), 4)]
+
+    assert set(order(False)) == {tuple("abcd")}
+    assert len(set(order(True))) > 3
+    assert all(sorted(turn) == list("abcd") for turn in order(True))
+    assert order(True) == order(True)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from holdfast.confidence import PRESETS, Observer, analyze, contrast, simulate
+from holdfast.confidence import PRESETS, Observer, Readings, analyze, contrast, simulate
 from holdfast.confidence.estimates import estimate
 from holdfast.confidence.intervals import Estimate
 from holdfast.confidence.verdicts import IDEAL, judge, summary
@@ -202,3 +202,27 @@ def test_nothing_valid_is_an_error() -> None:
     trials = simulate(Observer(), 3)
     with pytest.raises(ArgumentError, match="valid trial"):
         analyze(dataclasses.replace(trials, invalid=np.full(len(trials), "refusal")))
+
+
+@pytest.mark.parametrize("what", ["all right", "all wrong", "one order", "one reading for all", "no wrong half"])
+def test_what_has_no_number_is_not_printed_as_one(what: str) -> None:
+    trials = simulate(Observer(noise=1.0), 40, seed=3)
+    if what == "one order":
+        once = {
+            name: Readings(part.scores[:, :1], part.mass[:, :1], part.censored[:, :1])
+            for name, part in (("stage_1", trials.stage_1), ("stage_2", trials.stage_2))
+        }
+        trials = dataclasses.replace(trials, **once)
+        trials = trials.where(trials.stage_1.mean_scores.argmax(axis=1) == trials.choice)
+    elif what == "one reading for all":
+        trials = trials.where(trials.choice == 0)
+        scores = np.broadcast_to(np.log([0.7, 0.3]), trials.stage_1.scores.shape).copy()
+        trials = dataclasses.replace(trials, stage_1=dataclasses.replace(trials.stage_1, scores=scores))
+    else:
+        answer = 1 - trials.choice if what == "all wrong" else trials.choice.copy()
+        if what == "no wrong half":
+            answer[trials.question_code == 0] = 1 - answer[trials.question_code == 0]
+        trials = dataclasses.replace(trials, answer=answer)
+    text = str(analyze(trials, resamples=100))
+    assert "First answers: " in text
+    assert "nan" not in text.lower()

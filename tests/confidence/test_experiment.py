@@ -18,7 +18,7 @@ from holdfast.confidence.observers import Observer
 from holdfast.confidence.plan import PILOT, Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders import NOT_FINITE, Answer, Backend, SimulatedResponder, simulated_questions
-from holdfast.confidence.results import UnusableAnswers, results_of, trials_of
+from holdfast.confidence.results import UnusableAnswers, refuse_nothing, results_of, trials_of
 from holdfast.confidence.store import Keys, Store
 from holdfast.confidence.templates import PLAIN, TEMPLATES
 from holdfast.errors import ArgumentError, HoldfastError
@@ -378,6 +378,24 @@ def test_refusals_are_kept_counted_and_left_out(store):
     assert (measured.dropped, measured.questions) == (1, 19)
 
 
+def test_a_run_of_refusals_says_why_nothing_can_be_said(store):
+    """And one that has begun says how far it is; neither is a mistake of whoever calls."""
+    plan = Plan(tuple(simulated_questions(4)), SMALL)
+
+    def leaving(number, answer):
+        if number > 20:
+            raise HoldfastError("the server is gone")
+        return answer
+
+    with pytest.raises(HoldfastError, match="gone"):
+        run(plan, Counting(change=leaving), store)
+    with pytest.raises(UnusableAnswers, match=f"20 of {plan.requests} requests are answered.*To go on"):
+        refuse_nothing(results_of(store))
+    refuses = Counting(change=lambda number, answer: Answer(answer.key, problem="refusal"))
+    with pytest.raises(UnusableAnswers, match="of 32 trials refusal in 32 are left out"):
+        refuse_nothing(run(plan, refuses, Store(store.path.with_name("other"))))
+
+
 def test_a_refusal_in_stage_1_ends_that_question(store):
     plan = Plan(tuple(simulated_questions(20)), SMALL)
     refused = Counting(change=lambda number, answer: Answer(answer.key, problem="refusal") if number == 3 else answer)
@@ -495,6 +513,33 @@ def test_three_options(store):
     assert np.isnan(neutral.accuracy).all()
 
 
+class OfTheFirstPlace:
+    """Likes options by their numbers, and whatever stands first by 1.5 more."""
+
+    backend = Backend("first", "test", deterministic=True)
+
+    def answer(self, asks):
+        for ask in asks:
+            scores = [0.7 * int(option) + 1.5 * (place == 0) for place, option in enumerate(ask.options)]
+            total = math.log(sum(map(math.exp, scores)))
+            yield Answer(ask.key, tuple(score - total for score in scores), 1.0)
+
+
+def test_each_option_stands_at_each_place_once(store):
+    """Whatever stands first is liked, which no mean of an order and its reverse would take from options at the end."""
+    questions = (Question("four", "?", ("2", "3", "0", "1")), Question("two", "??", ("0", "1")))
+    plan = Plan(questions, SMALL)
+    assert plan.first_requests == 4 + 2
+    results = run(plan, OfTheFirstPlace(), store)
+    assert results.complete
+    scores = results.trials.stage_1.mean_scores
+    of_four = scores[results.trials.question == "four"]
+    assert np.diff(of_four, axis=1) == pytest.approx(np.array([[0.7, -2.1, 0.7]] * len(of_four)), abs=1e-12)
+    of_two = scores[results.trials.question == "two"]
+    assert of_two[:, 1] - of_two[:, 0] == pytest.approx(0.7, abs=1e-12)
+    assert np.isnan(of_two[:, 2:]).all()
+
+
 class OfPlaces:
     """Says a bare letter: always the first, or the right one."""
 
@@ -521,5 +566,22 @@ def test_a_store_of_something_else_is_one_line(store):
     with pytest.raises(ArgumentError, match="runs of this version"):
         results_of(store)
     assert store.answers() == {}
-    with pytest.raises(ArgumentError, match="none in"):
+    with pytest.raises(ArgumentError, match="empty, which holds none"):
         results_of(Store(store.path.with_name("empty")))
+
+
+def test_a_run_that_cannot_be_read_leaves_the_others_alone(store):
+    store.path.write_text('{"key": "run-x", "answer": {"plan": 3}}\n')
+    plan = Plan(tuple(simulated_questions(2)), SMALL)
+    results = run(plan, Counting(), store, progress=False)
+    assert results.complete
+    assert list(store.runs()) == [results.run.id]
+    assert columns(results_of(store).trials) == columns(results.trials)
+    with pytest.raises(ArgumentError, match=r"runs of this version.*run x cannot be read"):
+        results_of(store, "x")
+    lines = store.path.read_text().splitlines()
+    lines[1] = json.dumps({"key": json.loads(lines[1])["key"], "answer": {}})
+    store.path.write_text("\n".join(lines) + "\n")
+    again = Counting()
+    assert columns(run(plan, again, Store(store.path), progress=False).trials) == columns(results.trials)
+    assert again.asked == []

@@ -122,7 +122,10 @@ def test_nineteen_samples_of_twenty() -> None:
     assert np.exp(reading.scores[0]) == pytest.approx(0.928571, abs=1e-6)
     assert reading.scores[0] - reading.scores[1] == pytest.approx(2.564949, abs=1e-6)
     assert read_samples([10, 6], 20).mass == 0.8
-    assert np.isfinite(read_samples([20, 0], 20).scores).all()
+    never = read_samples([20, 0, 0], 20)
+    assert np.isfinite(never.scores).all()
+    assert (never.missing, never.censored) == ((1, 2), True)
+    assert not reading.censored
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [-1, 3], [15, 6]])

@@ -158,7 +158,7 @@ def test_a_model_in_process_answers_through_the_server_with_its_own_probabilitie
 
     model = HuggingFaceResponder(llama(), tokenizer())
     asks = [
-        Ask(str(place), tuple(first_prompt(question, question.order(place % 2 == 1), PLAIN)), ("A", "B"), ("", ""))
+        Ask(str(place), tuple(first_prompt(question, question.order(place % 2), PLAIN)), ("A", "B"), ("", ""))
         for place, question in enumerate(latitude_questions(4))
     ]
     server = ObserverServer(model, mass=1.0)
@@ -209,21 +209,37 @@ def test_an_answer_without_a_reading_is_refused():
 
 
 def test_a_storm_ends_in_the_complete_result(store):
-    faults = Faults(busy=0.15, broken=0.15, dropped=0.05, slow=0.03, slow_s=3.0, no_logprobs=0.1, seed=4)
-    server = ObserverServer(BOTH, faults)
-    results = ask(server, store, concurrency=6, attempts=30, timeout_s=1.0)
+    """No request is given up here, however busy this machine is, so that all counts agree."""
+    server = ObserverServer(BOTH, Faults(busy=0.15, broken=0.15, dropped=0.05, no_logprobs=0.1, seed=4))
+    results = ask(server, store, concurrency=6, attempts=30, timeout_s=300.0)
     assert results.complete
     assert_same(results.trials, in_process(store))
     statuses = server.seen.statuses
     errors = [error for answer in store.answers().values() for error in answer.errors]
     assert errors.count("429") == statuses[429] > 0
     assert errors.count("500") + errors.count("503") == statuses[500] + statuses[503] > 0
-    late = errors.count("no answer") - statuses[0]
-    assert statuses[0] > 0
-    assert late > 0
+    assert errors.count("no answer") == statuses[0] > 0
     assert errors.count("malformed") > 0
-    assert server.seen.most_at_once <= 6 + late, "for the server those given up go on"
     assert sum(answer.attempts for answer in store.answers().values()) == len(errors) + PLAN.requests
+    assert server.seen.most_at_once <= 6
+
+
+def test_late_answers_are_asked_for_again(store):
+    """A busy machine may make others late too: how many are is nobody's business."""
+    server = ObserverServer(BOTH, Faults(slow=0.03, slow_s=600.0, seed=4))
+    results = ask(server, store, concurrency=6, attempts=30, timeout_s=1.0)
+    assert results.complete
+    assert_same(results.trials, in_process(store))
+    errors = [error for answer in store.answers().values() for error in answer.errors]
+    assert set(errors) == {"no answer"}
+    assert sum(answer.attempts for answer in store.answers().values()) == len(errors) + PLAN.requests
+
+
+def test_requests_that_wait_together_are_counted(store):
+    """Though an answer is computed at one go."""
+    server = ObserverServer(BOTH)
+    ask(server, store, concurrency=6)
+    assert 1 < server.seen.most_at_once <= 6
 
 
 def test_a_storm_that_stays_is_one_diagnosis_and_the_answers_so_far_are_good(store):

@@ -40,7 +40,7 @@ def test_the_published_design_is_144000_second_requests_in_both_orders():
     "design",
     [
         PILOT,
-        TrialDesign(displays=("shown_flipped",), advice=("neutral", "same"), orders=(1,), accuracies=(1.0,)),
+        TrialDesign(displays=("shown_flipped",), advice=("neutral", "same"), orders="listed", accuracies=(1.0,)),
         TrialDesign(neutral="absent", templates=tuple(TEMPLATES.values()), accuracies=(0.6, 0.7, 0.9)),
     ],
 )
@@ -65,13 +65,14 @@ def test_tokens_and_cost_follow_the_prompts(duplicates):
     assert str(estimate).startswith(f"{760 + duplicates} requests (40 in stage 1, 720 in stage 2{again}), about ")
     assert plan.estimate(samples=3).duplicates == 3 * duplicates
     assert plan.estimate(samples=3).requests == 3 * plan.requests
+    assert f" requests for {plan.requests} readings, 3 each (120 in stage 1, " in str(plan.estimate(samples=3))
     assert plan.estimate().cost is None
 
 
 def test_requests_of_one_question_and_order_follow_each_other():
     plan = Plan(tuple(latitude_questions(5)), PILOT)
     run = Run(BACKEND, plan)
-    places = [(request.question.id, request.reversed_) for request in second_requests(run, [1] * 5)]
+    places = [(request.question.id, request.turn) for request in second_requests(run, [1] * 5)]
     changes = sum(one != other for one, other in itertools.pairwise(places))
     assert changes == 2 * 5 - 1
 
@@ -93,7 +94,7 @@ def test_a_plan_survives_json():
         {"accuracies": (70,)},
         {"accuracies": (0.0,)},
         {"accuracies": (0.6, 0.6000000001)},
-        {"orders": (2,)},
+        {"orders": "reversed"},
         {"templates": ()},
         {"neutral": "none"},
     ],

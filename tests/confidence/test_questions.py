@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -65,12 +66,23 @@ def test_all_problems_are_named_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("key", "hint"), [("anwser", "did you mean 'answer'?"), ("source", "there are id, question, options, answer")]
+)
+def test_a_key_that_is_not_known_is_no_answer(key, hint, tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({"id": "q", "question": "?", "options": ["1", "2"], key: 0}))
+    with pytest.raises(ArgumentError, match=re.escape(f"line 1: unknown key {key!r} ({hint})")):
+        read_questions(path)
+
+
+@pytest.mark.parametrize(
     "questions",
     [
         [],
         [Question("a", "?", ("1",))],
-        # Each would ask in one order what the other asks in the other one.
+        # Each would ask in one order what the other asks in another one.
         [Question("a", "?", ("1", "2")), Question("b", "?", ("2", "1"))],
+        [Question("a", "?", ("1", "2", "3")), Question("b", "?", ("2", "3", "1"))],
     ],
 )
 def test_what_cannot_be_asked_is_refused(questions):

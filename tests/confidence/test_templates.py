@@ -32,12 +32,12 @@ def content(messages):
 
 @given(
     template=templates,
-    reversed_=st.booleans(),
+    turn=st.integers(0, 2),
     accuracy=st.sampled_from([0.5, 0.6, 0.955, 1.0]),
     named=st.integers(0, 1),
 )
-def test_a_hidden_prompt_does_not_depend_on_the_choice(template, reversed_, accuracy, named):
-    order = QUESTION.order(reversed_)
+def test_a_hidden_prompt_does_not_depend_on_the_choice(template, turn, accuracy, named):
+    order = QUESTION.order(turn)
     # The letter that the adviser names is the same; whether that is agreement depends on the choice.
     advice = {choice: "same" if choice == named else "opposite" for choice in (0, 1)}
     prompts = [
@@ -63,14 +63,14 @@ def test_a_hidden_prompt_takes_no_answer():
 
 @given(
     template=templates,
-    reversed_=st.booleans(),
+    turn=st.integers(0, 2),
     display=st.sampled_from(["shown", "hidden", "other", "shown_flipped"]),
     advised=st.sampled_from([None, 0, 1]),
     accuracy=st.sampled_from([None, 0.5, 0.6, 0.955, 1.0]),
     displayed=st.integers(0, 1),
 )
-def test_what_a_prompt_says_is_read_from_its_text(template, reversed_, display, advised, accuracy, displayed):
-    order = QUESTION.order(reversed_)
+def test_what_a_prompt_says_is_read_from_its_text(template, turn, display, advised, accuracy, displayed):
+    order = QUESTION.order(turn)
     if accuracy is None:
         advised = None
     option = None if display == "hidden" else displayed

@@ -86,6 +86,10 @@ def test_a_share_below_one_half_that_leads_is_no_change_of_mind() -> None:
         ({"template": np.array(["a", "b"])}, r"template has shape \(2,\)"),
         ({"stage_2": readings([[1.0, np.inf]])}, "stage_2.scores infinite"),
         ({"stage_1": readings([[np.nan, np.nan]])}, "stage_1.scores missing"),
+        (
+            {"stage_1": readings([[1.0, 2.0, 1.0]]), "stage_2": readings([[1.0, 2.0, np.nan]])},
+            "1.scores in more orders",
+        ),
         ({"stage_1": readings([[1.0, 2.0]], mass=1.2)}, "stage_1.mass outside"),
         ({"source": "verbal"}, "source 'verbal'"),
         ({"source": "sampled"}, "samples is 0"),

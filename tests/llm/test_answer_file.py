@@ -33,6 +33,43 @@ def test_a_damaged_line_costs_that_line(damage, tmp_path):
     assert AnswerFile(path).read() == file.read() == {"a": [1], "b": [2]}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# README\n",
+        b'{"id": "q1", "question": "?"}\n',
+        b"\x00\xff\xfe",
+        b'"key"',
+        b'{"key": 5, "answer": {}}\n[1]\n',
+        b"{}",
+    ],
+)
+def test_nothing_is_appended_to_a_file_of_something_else(content, tmp_path):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    file = AnswerFile(path, "store")
+    for write in (file.check, file.prepare, lambda: file.append({"key": "a", "answer": 1}), file.writer().__enter__):
+        with pytest.raises(ArgumentError, match=r"store: expected a new file.*mine, which holds something else"):
+            write()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"{", b'{"key": "run-1", "ans', b'# lost\n{"key": "half\n{"key": "b'])
+def test_what_a_kill_left_of_the_first_line_is_ours(content, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(content)
+    AnswerFile(path).check()
+    AnswerFile(path).append({"key": "a", "answer": 1})
+    assert AnswerFile(path).read() == {"a": 1}
+
+
+def test_a_check_makes_no_file(tmp_path):
+    AnswerFile(tmp_path / "folder" / "answers.jsonl").check()
+    with pytest.raises(ArgumentError, match="not a regular file"):
+        AnswerFile(tmp_path).check()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["device", "pipe"])
 def test_what_has_no_end_is_no_file(kind, tmp_path):
     path = Path("/dev/zero")
@@ -111,7 +148,7 @@ def test_a_file_that_is_kept_open_has_one_writer_and_can_be_read(tmp_path):
         assert file.read() == AnswerFile(path).read() == {"a": [1]}
         for other in (file, AnswerFile(path, "store")):
             with (
-                pytest.raises(ArgumentError, match="store: expected a file that nobody else is writing to"),
+                pytest.raises(ArgumentError, match=r"store: expected a file that nobody else is writing to"),
                 other.writer(),
             ):
                 pass

@@ -151,12 +151,12 @@ def test_little_mass_unusable_readings_and_one_order_are_said_once(tmp_path):
             return Answer(answer.key, problem="refusal")
         return dataclasses.replace(answer, mass=0.8)
 
-    plan = Plan(QUESTIONS, TrialDesign(accuracies=(0.6, 0.9), orders=(0,)))
+    plan = Plan(QUESTIONS, TrialDesign(accuracies=(0.6, 0.9), orders="listed"))
     report = probe_confidence(Shaken(0.0, odd), plan, tmp_path / "store", resamples=200)
     text = " ".join(str(report).split())
     assert text.count("80%") == 1
     assert text.count("refusal") == 1
-    assert text.count("one order") == 1
+    assert text.count("asked in one order") == 1
     assert {"mass", "invalid", "single_order"} <= {caution.name for caution in report.analysis.warnings}
 
 

@@ -1,4 +1,5 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `bench`, `lists`, `generate`, `confidence`."""
+"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `serve`, `bench`, `lists`, `generate`,
+`confidence`."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from holdfast.cli.generate import Generate, generate
 from holdfast.cli.lists import lists
 from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
 from holdfast.cli.probes import probe
+from holdfast.cli.serve import serve
 from holdfast.cli.studies import List, Report, Run, list_studies, report_studies, run_options, run_studies
 from holdfast.cli.train import train
 from holdfast.errors import HoldfastError
@@ -34,6 +36,11 @@ class Probe:
 @dataclass(frozen=True)
 class Train:
     """Train a model: holdfast train KIND --help."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a model to other programs: holdfast serve KIND --help."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def _dispatch(words: list[str]) -> int:
     groups = {
         "probe": probe,
         "train": train,
+        "serve": serve,
         "bench": bench,
         "lists": lists,
         "generate": generate,
@@ -105,6 +113,7 @@ _COMMANDS = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Lists, tyro.conf.subcommand("lists")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]

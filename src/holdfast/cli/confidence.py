@@ -7,18 +7,18 @@ import dataclasses
 import json as jsonlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from holdfast.cli.parsing import OK, Commands, ReportOptions, choose, say
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
-    from holdfast.confidence import Observer
+    from holdfast.confidence import Observer, Question
     from holdfast.probes.confidence import ConfidenceReport
 
 Preset = Literal[
@@ -31,6 +31,33 @@ Preset = Literal[
     "position_biased",
     "anchorer",
 ]
+
+
+FLAGS = {
+    "TrialDesign.accuracies": "--accuracies",
+    "TrialDesign.displays": "--displays",
+    "TrialDesign.templates": "--wordings",
+    "api_key_env": "--key-env",
+    "base_url": "--base-url",
+    "chat": "--form",
+    "concurrency": "--concurrency",
+    "count": "--count",
+    "device": "--device",
+    "form": "--form",
+    "max_cost": "--max-cost",
+    "max_requests": "--max-requests",
+    "port": "--port",
+    "price": "--price",
+    "questions": "--questions",
+    "requests_per_minute": "--requests-per-minute",
+    "run": "--run",
+    "samples": "--samples",
+    "seed": "--seed",
+    "store": "--store",
+    "target": "--target-accuracy",
+    "temperature": "--temperature",
+}
+"""What arguments of the library are called on the command line."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +159,62 @@ class Simulate(ReportOptions):
 class Fuse:
     """Weigh advice outside of the model: what a probability becomes by it, after Bayes."""
 
-    probability: tyro.conf.Positional[float]
+    probability: Annotated[tyro.conf.Positional[float], tyro.conf.arg(metavar="PROBABILITY")]
     """That the model gave its own answer, on a question of two options."""
     advice: tyro.conf.Positional[Literal["same", "opposite", "neutral"]]
     """Whether the adviser names that answer, the other one, or none."""
-    accuracy: tyro.conf.Positional[float]
-    """How often the adviser is right, as a share."""
+    accuracy: Annotated[tyro.conf.Positional[float], tyro.conf.arg(metavar="ACCURACY")]
+    """How often the adviser is right, as a share; above 0.99 it counts as that: nobody is never wrong."""
     temperature: float = 1.0
     """Of the model, as the report on it gives it: its log-odds are divided by that."""
     json: bool = False
     """Print JSON."""
+
+
+@contextlib.contextmanager
+def under_flags(more: Mapping[str, str]) -> Iterator[None]:
+    """Errors about arguments of the library, under the names that they have on the command line.
+
+    Arguments:
+        more: names of this command, beside `FLAGS` and before it.
+    """
+    from holdfast.llm.errors import BudgetSpent
+
+    names = {**FLAGS, **more}
+    try:
+        yield
+    except BudgetSpent as error:
+        raise BudgetSpent(names[error.limit], error.allowed, error.spent) from error
+    except ArgumentError as error:
+        name = "--set" if error.argument.startswith("Observer") else names.get(error.argument, error.argument)
+        raise ArgumentError(name, error.expected.removesuffix(", or None"), error.got) from error
+
+
+def refuse_same_files(paths: Mapping[str, Path | None]) -> None:
+    """Refuse to write into a file that is another argument too.
+
+    Arguments:
+        paths: by their flags, those that are read first; `None`: not given.
+
+    Errors:
+        ArgumentError: two are the same.
+    """
+    known: dict[Path, str] = {}
+    for flag, path in paths.items():
+        if path is not None:
+            other = known.setdefault(path.resolve(), flag)
+            if other != flag:
+                raise ArgumentError(flag, f"another file than that of {other}", str(path))
+
+
+def refuse_json_explained(options: ReportOptions, explain: bool) -> None:
+    """Refuse an explanation beside JSON.
+
+    Errors:
+        ArgumentError: both are wanted.
+    """
+    if explain and options.json:
+        raise ArgumentError("--explain", "a report for people", "--json")
 
 
 def observer_of(preset: str, changes: Sequence[str]) -> Observer:
@@ -165,14 +238,20 @@ def observer_of(preset: str, changes: Sequence[str]) -> Observer:
     return dataclasses.replace(PRESETS[preset], **values)
 
 
-def show_report(options: ReportOptions, report: ConfidenceReport, explain: bool) -> None:
-    """Print a report, and below it what its words mean where that is wanted.
+def refuse_more_options(flag: str, questions: Sequence[Question]) -> None:
+    """Refuse what a simulated observer cannot answer.
 
     Errors:
-        ArgumentError: it is wanted beside JSON.
+        ArgumentError: a question has more than two options.
     """
-    if explain and options.json:
-        raise ArgumentError("--explain", "a report for people", "--json")
+    for question in questions:
+        if len(question.options) != 2:
+            expected = "questions of two options, as simulated observers answer no others"
+            raise ArgumentError(flag, expected, f"{question.id!r} with {len(question.options)}")
+
+
+def show_report(options: ReportOptions, report: ConfidenceReport, explain: bool) -> None:
+    """Print a report, and below it what its words mean where that is wanted."""
     options.show(report)
     if explain:
         say(f"\n{report.explain()}")
@@ -183,8 +262,13 @@ def _analyze(options: Analyze) -> int:
     from holdfast.probes.confidence import ConfidenceReport, report_of_results
 
     if not options.store.is_file():
-        raise ArgumentError("STORE", "a file that the probe wrote", f"{options.store}, which is not there")
-    for flag, path in (("--export", options.export), ("--trials", options.trials)):
+        problem = "no regular file" if options.store.exists() else "not there"
+        raise ArgumentError("STORE", "a file that the probe wrote", f"{options.store}, which is {problem}")
+    count_of("--seed", options.seed)
+    refuse_json_explained(options, options.explain)
+    written = {"--export": options.export, "--trials": options.trials}
+    refuse_same_files({"STORE": options.store, **written, "--plot": options.plot})
+    for flag, path in written.items():
         if path is not None:
             _check_free(flag, path, options)
     if _holds_trials(options.store):
@@ -220,6 +304,13 @@ def _simulate(options: Simulate) -> int:
     from holdfast.confidence import analyze, simulate, write_trials
     from holdfast.probes.confidence import ConfidenceReport
 
+    count_of("--seed", options.seed)
+    refuse_json_explained(options, options.explain)
+    refuse_same_files({"--output": options.output, "--plot": options.plot})
+    if options.output is not None and options.output.is_file() and not _holds_trials(options.output):
+        raise ArgumentError(
+            "--output", "a new file, or one with trials", f"{options.output}, which holds something else"
+        )
     observer = observer_of(options.preset, options.set)
     trials = simulate(observer, options.questions, options.seed, accuracies=options.accuracies)
     if options.output is not None:
@@ -234,10 +325,8 @@ def _check_free(flag: str, path: Path, options: Analyze) -> None:
     """Whether a file may be written.
 
     Errors:
-        ArgumentError: it is there, and not to be replaced, or is what is read.
+        ArgumentError: it is there, and not to be replaced.
     """
-    if path.exists() and path.samefile(options.store):
-        raise ArgumentError(flag, "another file than the one that is read", str(path))
     if path.exists() and not options.overwrite:
         raise ArgumentError(flag, "a new file, or --overwrite", f"{path}, which is there")
 
@@ -273,11 +362,14 @@ def _serve_observer(options: ServeObserver) -> int:
     from holdfast.confidence.responders.simulated import SimulatedResponder
 
     observer = observer_of(options.preset, options.set)
+    count_of("--seed", options.seed)
     key = os.environ.get(options.key_env, "") if options.key_env else ""
     if options.key_env and not key:
         raise ArgumentError("--key-env", "an environment variable that holds a key", f"{options.key_env}, not set")
     answers = latitude_answers()
-    for question in read_questions(options.questions) if options.questions else []:
+    questions = read_questions(options.questions) if options.questions else []
+    refuse_more_options("--questions", questions)
+    for question in questions:
         if question.answer is not None:
             answers[question.text] = question.options[question.answer]
     faults = Faults(**vars(options.faults), seed=options.seed)
@@ -288,16 +380,26 @@ def _serve_observer(options: ServeObserver) -> int:
             threading.Event().wait()
     seen = server.seen
     statuses = ", ".join(f"{count} with {status}" for status, count in sorted(seen.statuses.items())) or "none"
-    say(f"{seen.requests} requests ({statuses}), {seen.most_at_once} at once at most, {seen.repeated} repeated")
+    say(f"{seen.requests} requests ({statuses}), up to {seen.most_at_once} waiting at once, {seen.repeated} repeated")
     say(f"{seen.hidden} hidden prompts held nothing of the first answer, {len(seen.leaks)} were refused")
     return OK
 
 
+def _named(carry_out: Callable[[Any], int], **more: str) -> Callable[[Any], int]:
+    """A command whose errors name its flags."""
+
+    def named(options: Any) -> int:
+        with under_flags(more):
+            return carry_out(options)
+
+    return named
+
+
 COMMANDS: Commands = {
-    "analyze": (Analyze, _analyze),
-    "fuse": (Fuse, _fuse),
-    "serve-observer": (ServeObserver, _serve_observer),
-    "simulate": (Simulate, _simulate),
+    "analyze": (Analyze, _named(_analyze, store="STORE", path="STORE", trials="STORE")),
+    "fuse": (Fuse, _named(_fuse, accuracy="ACCURACY")),
+    "serve-observer": (ServeObserver, _named(_serve_observer)),
+    "simulate": (Simulate, _named(_simulate, accuracy="--accuracies")),
 }
 
 

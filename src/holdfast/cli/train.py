@@ -169,9 +169,10 @@ def _action_conclusion(report: Mapping[str, Any], out: Path) -> str:
 
 
 def _leave_processes() -> None:
-    """End the group that a launcher's processes form: torch warns otherwise."""
+    """End the group that a launcher's processes form, together: one that leaves early can abort."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
         distributed.destroy_process_group()
 
 

@@ -402,11 +402,14 @@ def _calibration_lines(analysis: Analysis) -> list[str]:
     lines: list[str] = []
     calibration = analysis.calibration
     if calibration is not None:
+        # What there is no number for is left out: that first answers are all right, or there is one order, is said.
+        scaled = "" if math.isnan(calibration.error_after) else f", after scaling {calibration.error_after:.3f}"
+        auroc = "" if math.isnan(calibration.auroc) else f"; AUROC {calibration.auroc:.3f}"
+        reliable = "" if math.isnan(analysis.reliability) else f"; reliability of readings {analysis.reliability:.2f}"
         lines += _wrapped(
             f"First answers: {calibration.accuracy:.1%} right at a mean confidence of "
-            f"{calibration.mean_confidence:.1%}; calibration error {calibration.error_before:.3f}, after scaling "
-            f"{calibration.error_after:.3f}; AUROC {calibration.auroc:.3f}; temperature {analysis.temperature}; "
-            f"reliability of readings {analysis.reliability:.2f}."
+            f"{calibration.mean_confidence:.1%}; calibration error {calibration.error_before:.3f}{scaled}{auroc}; "
+            f"temperature {analysis.temperature}{reliable}."
         )
     if analysis.comparison is not None:
         lines += _wrapped(f"Simplest model that held-out questions need: {analysis.comparison.needed}.")

@@ -27,12 +27,13 @@ BINS = 10
 """Bins of a reliability diagram, as is usual."""
 
 
-def fit_temperature(log_odds: FloatArray, correct: BoolArray | FloatArray) -> float:
+def fit_temperature(log_odds: FloatArray, correct: BoolArray | FloatArray, weights: FloatArray | None = None) -> float:
     """Temperature T that makes sigmoid(L / T) likeliest, given what was right (Guo et al. 2017).
 
     Arguments:
         log_odds: (n) of the chosen options.
         correct: (n) whether they are right.
+        weights: (n) positive ones, of the cases; left out: all are equal.
 
     Returns:
         T; infinite where confidence says nothing about being right (or the opposite), 0 where it is never wrong.
@@ -42,14 +43,15 @@ def fit_temperature(log_odds: FloatArray, correct: BoolArray | FloatArray) -> fl
     """
     values, outcomes = _checked(log_odds, correct)
     signed = np.where(outcomes > 0, values, -values)
-    if signed.sum() <= 0:
+    weighted = signed if weights is None else weights * signed
+    if weighted.sum() <= 0:
         return math.inf
     if signed.min() >= 0:
         return 0.0
 
     def rise(log_inverse: float) -> float:
         """Derivative of the log-likelihood in 1 / T, which falls as 1 / T grows."""
-        return float(signed @ expit(-math.exp(log_inverse) * signed))
+        return float(weighted @ expit(-math.exp(log_inverse) * signed))
 
     low, high = -1.0, 1.0
     while rise(low) < 0:
@@ -59,7 +61,9 @@ def fit_temperature(log_odds: FloatArray, correct: BoolArray | FloatArray) -> fl
     return math.exp(-float(brentq(rise, low, high, xtol=1e-12)))
 
 
-def fit_score_temperature(scores: FloatArray, choice: IntArray, correct: BoolArray | FloatArray) -> float:
+def fit_score_temperature(
+    scores: FloatArray, choice: IntArray, correct: BoolArray | FloatArray, weights: FloatArray | None = None
+) -> float:
     """Temperature T of softmax(scores / T) that makes it likeliest which choices were right.
 
     For two options this is `fit_temperature` of the log-odds. For more the log-odds of the chosen option against all
@@ -69,25 +73,27 @@ def fit_score_temperature(scores: FloatArray, choice: IntArray, correct: BoolArr
         scores: (n, options) logits or log-probabilities, NaN at options that do not exist.
         choice: (n) option that was chosen, the one with the highest score.
         correct: (n) whether it is right.
+        weights: (n) positive ones, of the cases; left out: all are equal.
 
     Returns:
         T; infinite where scores say nothing about being right, 0 where they are never wrong.
     """
     if scores.shape[1] == 2:
-        return fit_temperature(_tempered(scores, choice, 1.0)[0], correct)
+        return fit_temperature(_tempered(scores, choice, 1.0)[0], correct, weights)
     outcomes = np.asarray(correct, np.float64)
+    cases = np.ones(len(outcomes)) if weights is None else weights
 
     def rise(log_temperature: float) -> float:
         """Derivative of the log-likelihood in ln T."""
         log_odds, slope = _tempered(scores, choice, math.exp(log_temperature))
-        return float(slope @ (expit(log_odds) - outcomes))
+        return float((cases * slope) @ (expit(log_odds) - outcomes))
 
     # The likelihood may have several peaks in principle: the highest of a grid is where the root is looked for.
     grid = np.linspace(-LONGEST_SEARCH, LONGEST_SEARCH, 40)
     likelihood = []
     for log_temperature in grid:
         log_odds, _ = _tempered(scores, choice, math.exp(log_temperature))
-        likelihood.append(outcomes @ log_expit(log_odds) + (1 - outcomes) @ log_expit(-log_odds))
+        likelihood.append(cases @ np.where(outcomes > 0, log_expit(log_odds), log_expit(-log_odds)))
     place = int(np.argmax(likelihood))
     if place in (0, len(grid) - 1):
         return math.inf if place else 0.0

@@ -23,9 +23,7 @@ import numpy as np
 from holdfast.confidence.observers import CERTAIN, advice_log_odds
 from holdfast.confidence.trials import (
     ADVICE,
-    AS_LISTED,
     DISPLAYS,
-    REVERSED,
     BoolArray,
     FloatArray,
     IntArray,
@@ -186,17 +184,21 @@ def contrast(trials: Trials, keep: BoolArray | None = None) -> Contrasts:
 def position(trials: Trials) -> FloatArray:
     """(trials) Stage-1 leaning towards what is shown first: half the log-odds that the first place gains over the last.
 
-    For two options (L_AB - L_BA) / 2 with L the log-odds of the option listed first; NaN without both orders.
+    The mean over options, each of which stands first in one order and last in another. For two options
+    (L_AB - L_BA) / 2 with L the log-odds of the option listed first; NaN without all orders.
     """
-    scores = trials.stage_1.scores
-    if scores.shape[1] < 2:
-        return np.full(len(trials), np.nan)
-    top, bottom = np.zeros(len(trials), np.int64), trials.options - 1
-    gains = [
-        log_odds(scores[:, AS_LISTED], top) - log_odds(scores[:, REVERSED], top),
-        log_odds(scores[:, REVERSED], bottom) - log_odds(scores[:, AS_LISTED], bottom),
-    ]
-    return np.asarray((gains[0] + gains[1]) / 4)
+    scores, leaning = trials.stage_1.scores, np.full(len(trials), np.nan)
+    for count in np.unique(trials.options):
+        if count <= scores.shape[1]:
+            rows = np.flatnonzero(trials.options == count)
+            # In order r the option (j + r) mod K stands at the place j.
+            gains = [
+                log_odds(scores[rows, option], at) - log_odds(scores[rows, (option + 1) % count], at)
+                for option in range(count)
+                for at in [np.full(len(rows), option)]
+            ]
+            leaning[rows] = np.mean(gains, axis=0) / 2
+    return leaning
 
 
 def _codes(words: np.ndarray, names: tuple[str, ...]) -> IntArray:

@@ -124,7 +124,7 @@ def ask_with(
             answer = next(answers)
         if answer.problem:
             raise UnusableAnswers(f"no answer to reconsider: {answer.problem}")
-        refuse_little_mass([answer])
+        refuse_little_mass([answer], responder.backend.kind)
         if answer.missing and not accept_bounds:
             names = ", ".join(labels[place] for place in answer.missing)
             raise UnusableAnswers(

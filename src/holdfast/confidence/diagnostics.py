@@ -17,7 +17,7 @@ from holdfast.confidence.contrasts import Contrasts, Grid
 from holdfast.confidence.estimates import Estimates, first_answers
 from holdfast.confidence.intervals import Estimate
 from holdfast.confidence.observers import CERTAIN, with_advice
-from holdfast.confidence.trials import AS_LISTED, REVERSED, BoolArray, Trials, log_odds
+from holdfast.confidence.trials import BoolArray, Trials, log_odds
 
 CENSORED_LIMIT = 0.2
 """Share of censored trials in a cell from which no ratio of weights is given."""
@@ -93,12 +93,12 @@ def probability_asymmetry(trials: Trials) -> ProbabilityAsymmetry | None:
 
 
 def reliability_of_readings(trials: Trials) -> float:
-    """Correlation of the two stage-1 readings of a question, one for each order; NaN without both."""
+    """Correlation of the first two stage-1 readings of a question, one for each order; NaN without both."""
     rows = Grid.of(trials).first
     scores = trials.stage_1.scores[rows[trials.valid[rows]]]
     if scores.shape[1] < 2:
         return math.nan
-    listed, turned = (scores[:, order, 0] - scores[:, order, 1] for order in (AS_LISTED, REVERSED))
+    listed, turned = (scores[:, order, 0] - scores[:, order, 1] for order in (0, 1))
     both = ~np.isnan(listed) & ~np.isnan(turned)
     if both.sum() < 3 or listed[both].std() == 0 or turned[both].std() == 0:
         return math.nan
@@ -121,10 +121,12 @@ def look_at_readings(trials: Trials) -> list[Caution]:
             Caution("few_questions", f"{trials.questions} questions: intervals are too narrow below {FEW_QUESTIONS}")
         )
     asked = ~np.isnan(trials.stage_2.scores[trials.valid]).all(axis=2)
-    single = 1 - float((asked.sum(axis=1) >= 2).mean())
-    if single > 0:
+    orders, options = asked.sum(axis=1), trials.options[trials.valid]
+    lacking = float((orders < options).mean())
+    if lacking > 0:
+        few = "one order" if (orders[orders < options] == 1).all() else "fewer orders than they have options"
         cautions.append(
-            Caution("single_order", f"{single:.0%} of trials were asked in one order: a leaning to a place is in them")
+            Caution("single_order", f"{lacking:.0%} of trials were asked in {few}: a leaning to a place is in them")
         )
     ties = int((trials.change_of_mind[trials.valid] == 0.5).sum())
     if ties:
@@ -295,10 +297,11 @@ def _regression_to_the_mean(trials: Trials, table: tuple[Cell, ...]) -> list[Cau
     if not cells or cells[0].change_of_mind.value < 0.02:
         return []
     cell, r = cells[0], reliability_of_readings(trials)
+    reliable = "" if math.isnan(r) else f" (their reliability is {r:.2f})"
     text = (
         f"with its answer hidden and no advice it changes its mind in {cell.change_of_mind.value:.1%}, and its "
-        f"log-odds move by {cell.log_odds_change:+.2f}: noise of its readings (their reliability is {r:.2f}) does "
-        "that too, so that only the difference between displays says something"
+        f"log-odds move by {cell.log_odds_change:+.2f}: noise of its readings{reliable} does that too, so that only "
+        "the difference between displays says something"
     )
     return [Caution("regression_to_the_mean", text)]
 

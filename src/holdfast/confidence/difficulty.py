@@ -22,6 +22,7 @@ from holdfast.confidence.latitude import DIFFERENCES, difference_of, latitude_qu
 from holdfast.confidence.plan import Plan, TrialDesign
 from holdfast.confidence.questions import Question
 from holdfast.confidence.responders.interface import Responder
+from holdfast.confidence.results import UnusableAnswers
 from holdfast.confidence.store import Store
 from holdfast.confidence.templates import PLAIN, Template
 from holdfast.confidence.trials import BoolArray, FloatArray
@@ -95,6 +96,7 @@ def find_difference(
 
     Errors:
         ArgumentError: a target or number that cannot be used.
+        UnusableAnswers: no question has a first answer.
         HoldfastError: see `holdfast.confidence.experiment.run`.
     """
     if not 0.5 < target < 1:
@@ -113,6 +115,8 @@ def find_difference(
         curve = expected_right(differences, right)
         place = int(np.abs(curve - target).argmin())
         levels = [min(max(round(factor * GRID[place], 1), SMALLEST), LARGEST) for factor in AROUND]
+    if not len(right):
+        raise UnusableAnswers("no question of the pilot has a usable first answer")
     limited = bool(target < curve[0] or target > curve[-1])
     return Difficulty(float(GRID[place]), target, float(curve[place]), differences, right, limited)
 

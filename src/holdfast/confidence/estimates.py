@@ -2,12 +2,15 @@
 
 **Calibrated.** Weights are compared with those of an ideal observer in log-odds that mean what they say, L / T. T is
 what makes first-stage confidence fit first answers, taken back to readings without noise: a reading that is noisy is
-overconfident even where what it reads is not, and that must not look like too little weight on advice. Noise has twice
-the variance in a reading of one order that it has in the mean of two, so that to first order
+overconfident even where what it reads is not, and that must not look like too little weight on advice. Noise has n
+times the variance in a reading of one order that it has in the mean of n, so that to first order, with r the mean of
+1 / n over questions,
 
-    T = 2 T(mean of both orders) - T(one order)
+    T = (T(mean of all orders) - r T(one order)) / (1 - r)
 
-The resamples of questions that give intervals go through T as well.
+where n is the number of options K, so that each stood at each place: with fewer orders a leaning to a place does not
+cancel out and looks like overconfidence too, and nothing is calibrated. The resamples of questions that give intervals
+go through T as well.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ ABSOLUTE = ("choice_bias", "ownership_bias", "weight_same", "weight_opposite", "
 """Estimates that are in log-odds, which calibration changes."""
 
 NOISIEST = 1.3
-"""Where a single order has a temperature so many times that of the mean, there is no going back to no noise."""
+"""Where a single order has a temperature so many times that of a mean of two, there is no going back to no noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,47 +103,53 @@ def _temperature(trials: Trials, question: IntArray, weights: FloatArray) -> tup
     rows, correct = rows[inside], correct[inside]
     if not len(rows):
         return refused("no answer key"), nothing
-    single = _single_order(trials, rows)
+    single = _single_orders(trials, rows)
     if single is None:
-        return refused("one order alone: a leaning to a place, and noise, look like overconfidence"), nothing
+        reason = "one order, or fewer than options: a leaning to a place, and noise, look like overconfidence"
+        return refused(reason), nothing
+    readings, of = single
     means, choice = trials.stage_1.mean_scores[rows], trials.choice[rows]
     case_weights = weights[:, np.searchsorted(question, trials.question_code[rows])]
     temperature = fit_score_temperature(means, choice, correct)
     if not 0 < temperature < math.inf:
         return refused("first answers are all right, or confidence says nothing about being right"), nothing
     temperatures = resampled_temperatures(means, choice, correct, temperature, case_weights)
-    orders = single.shape[1]
-    twice = single.reshape(-1, single.shape[2]), np.repeat(choice, orders), np.repeat(correct, orders)
-    noisy = fit_score_temperature(*twice)
-    if not noisy < NOISIEST * temperature:
-        return refused("readings of the two orders have too little in common: average more wordings"), nothing
-    again = 2 * temperatures - resampled_temperatures(*twice, noisy, np.repeat(case_weights, orders, axis=1) / orders)
-    temperature = 2 * temperature - noisy
+    share = 1 / trials.options[rows]
+    every = readings, choice[of], correct[of]
+    noisy = fit_score_temperature(*every, share[of])
+    temperature = (temperature - share.mean() * noisy) / (1 - share.mean())
+    if not noisy < NOISIEST * (temperature + noisy) / 2:
+        return refused("readings of the orders have too little in common: average more wordings"), nothing
+    total = case_weights.sum(axis=1)
+    of_resample = np.divide(case_weights @ share, total, out=np.full_like(total, share.mean()), where=total > 0)
+    noisy_again = resampled_temperatures(*every, noisy, case_weights[:, of] * share[of])
+    again = (temperatures - of_resample * noisy_again) / (1 - of_resample)
     # A resample of few questions may go further back than there is to go.
     again = np.maximum(again, temperature / 10)
     return interval(temperature, again, len(question)), again
 
 
-def _single_order(trials: Trials, rows: IntArray) -> FloatArray | None:
-    """(rows, orders, options) Scores in each order, without what places add to them on average; `None` without both
-    orders."""
+def _single_orders(trials: Trials, rows: IntArray) -> tuple[FloatArray, IntArray] | None:
+    """(readings, options) Scores of each order by itself, without what places add to them on average, and (readings)
+    the row that each is of; `None` where a row was not asked in as many orders as it has options."""
     scores, options = trials.stage_1.scores[rows], trials.options[rows]
-    if scores.shape[1] < 2 or np.isnan(scores).all(axis=2).any():
+    orders, width = scores.shape[1:]
+    asked = np.asarray(~np.isnan(scores).all(axis=2))
+    if (asked.sum(axis=1) < options).any():
         return None
-    exists = np.arange(scores.shape[2]) < options[:, None]
-    mean = np.where(exists[:, None], scores, 0.0).sum(axis=2) / options[:, None]
-    centred = scores - mean[:, :, None]
-    moved = centred - centred.mean(axis=1, keepdims=True)
-    place = np.broadcast_to(np.arange(scores.shape[2]), exists.shape)
-    # As listed, and the other way round.
-    places = np.stack([place, options[:, None] - 1 - place], axis=1)
+    exists = np.asarray(np.arange(width) < options[:, None])
+    there = asked[:, :, None] & exists[:, None]
+    mean = np.where(there, scores, 0.0).sum(axis=2) / options[:, None]
+    centred = np.where(there, scores - mean[:, :, None], 0.0)
+    moved = centred - centred.sum(axis=1, keepdims=True) / options[:, None, None]
+    # In order r the option k stood at the place k - r.
+    places = (np.arange(width) - np.arange(orders)[:, None]) % options[:, None, None]
     # Questions with as many options have the same places.
-    there = np.broadcast_to(exists[:, None], scores.shape)
-    group = np.broadcast_to(options[:, None, None] * scores.shape[2], scores.shape)[there] + places[there]
+    group = (options[:, None, None] * width + places)[there]
     added = np.bincount(group, moved[there]) / np.maximum(np.bincount(group), 1)
     cleared = scores.copy()
     cleared[there] -= added[group]
-    return np.asarray(cleared)
+    return cleared[asked], np.nonzero(asked)[0]
 
 
 def _interval(value: float, again: FloatArray, questions: int) -> Estimate:

@@ -14,7 +14,7 @@ from holdfast.bar import Bar
 from holdfast.confidence.plan import Condition, Plan
 from holdfast.confidence.requests import Request, duplicate_requests, first_requests, second_requests
 from holdfast.confidence.responders.interface import Answer, Ask, Responder
-from holdfast.confidence.results import Results, Units, refuse_little_mass, results_of
+from holdfast.confidence.results import Results, Units, refuse_little_mass, results_of, unit_of
 from holdfast.confidence.store import Record, Run, Store
 from holdfast.errors import HoldfastError
 
@@ -46,13 +46,15 @@ def run(
     this = Run(responder.backend, plan)
     for line in _other_wordings(this, store):
         tell(line)
-    with store.writing(this) as record, Bar("requests", plan.requests, wanted=progress) as bar:
+    unit = unit_of(responder.backend)
+    with store.writing(this) as record, Bar(unit, plan.requests, wanted=progress) as bar:
         known = store.answers()
         asker = _Asker(responder, record, known, plan.design.cells, bar)
         asker.ask(first_requests(this))
         duplicates = (again for _, again in duplicate_requests(this))
         asker.ask(_spread(duplicates, second_requests(this, Units.read(this, known).choice), plan))
-    tell(f"{asker.sent:,} requests were answered now, {asker.kept:,} before")
+    each = f" of {responder.backend.samples} requests each" if unit == "readings" else ""
+    tell(f"{asker.sent:,} {unit}{each} were answered now, {asker.kept:,} before")
     return results_of(store, this.id)
 
 
@@ -72,7 +74,7 @@ def ask_first(plan: Plan, responder: Responder, store: Store, *, progress: bool 
         See `run`.
     """
     this = Run(responder.backend, plan)
-    with store.writing(None) as record, Bar("requests", plan.first_requests, wanted=progress) as bar:
+    with store.writing(None) as record, Bar(unit_of(responder.backend), plan.first_requests, wanted=progress) as bar:
         known = store.answers()
         _Asker(responder, record, known, plan.design.cells, bar).ask(first_requests(this))
     return Units.read(this, known)
@@ -117,7 +119,7 @@ class _Asker:
                 if len(early) < EARLY:
                     early.append(answer)
                     if len(early) == EARLY:
-                        refuse_little_mass(early)
+                        refuse_little_mass(early, self._responder.backend.kind)
         if waiting:
             raise HoldfastError(f"the responder left {len(waiting)} requests without an answer")
 

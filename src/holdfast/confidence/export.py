@@ -77,7 +77,7 @@ def export_requests(store: Store, path: Path | str, run_id: str | None = None) -
 
 def _record(this: Run, request: Request, answer: Answer) -> dict[str, Any]:
     question = request.question
-    order = question.order(request.reversed_)
+    order = question.order(request.turn)
     labels = LETTERS[: len(order)]
     cell = None if request.cell < 0 else this.plan.design.cells[request.cell]
     read = len(answer.scores) == len(order)

@@ -35,7 +35,7 @@ class OptionReading:
     Arguments:
         scores: (options) log-probability of each label; of a missing one an upper bound.
         mass: share of probability on all labels that were returned.
-        missing: indices of labels that were not among the tokens returned.
+        missing: indices of labels that were not among the tokens returned, or the answers drawn.
     """
 
     scores: FloatArray
@@ -125,6 +125,8 @@ def read_logits(logits: FloatArray, label_tokens: Sequence[IntArray | Sequence[i
 def read_samples(counts: Sequence[int], drawn: int) -> OptionReading:
     """Scores from answers drawn at temperature 1: (k + 1/2) / (n + K/2), with n the answers that name an option.
 
+    An option that never came counts as missing: it may be as rare as it likes, and its share is only a bound.
+
     Arguments:
         counts: how often each option came.
         drawn: answers drawn, with those that name no option.
@@ -136,7 +138,8 @@ def read_samples(counts: Sequence[int], drawn: int) -> OptionReading:
     if min(counts) < 0 or not 0 < named <= drawn:
         raise ArgumentError("counts", f"between 1 and {drawn} answers that name an option", repr(list(counts)))
     shares = (np.asarray(counts, np.float64) + 0.5) / (named + len(counts) / 2)
-    return OptionReading(np.log(shares), named / drawn)
+    never = tuple(place for place, count in enumerate(counts) if not count)
+    return OptionReading(np.log(shares), named / drawn, never)
 
 
 def read_choice(option: int, options: int) -> OptionReading:

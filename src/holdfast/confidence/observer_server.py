@@ -114,7 +114,7 @@ class Seen:
     Arguments:
         statuses: answers by status of HTTP; 0: the connection was closed.
         repeated: requests that were asked again after they had been answered.
-        most_at_once: most requests that were under way together.
+        most_at_once: most requests that were here together without an answer.
         hidden: prompts that hid the earlier answer, and held nothing else of stage 1.
         leaks: what was refused since it could carry something of stage 1, in words.
     """
@@ -190,6 +190,8 @@ class ObserverServer:
         self.seen.most_at_once = max(self.seen.most_at_once, self._under_way)
         try:
             raw = await request.body()
+            # An answer is computed at one go: requests that are here already are to be counted before.
+            await asyncio.sleep(0)
             name = hashlib.sha256(request.url.path.encode() + raw).hexdigest()
             self._times[name] += 1
             status, body, headers = self._fault(name) or self._reply(request, raw, name, answer)

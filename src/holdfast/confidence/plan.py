@@ -14,7 +14,7 @@ import cattrs
 from holdfast.confidence.observers import ACCURACIES
 from holdfast.confidence.questions import Question, check_questions
 from holdfast.confidence.templates import PLAIN, Template, first_prompt, second_prompt, stated
-from holdfast.confidence.trials import ADVICE, AS_LISTED, DISPLAYS, REVERSED, Advice, Display
+from holdfast.confidence.trials import ADVICE, DISPLAYS, Advice, Display
 from holdfast.errors import ArgumentError, count_of
 from holdfast.llm import Message
 
@@ -25,6 +25,8 @@ TOKENS_A_MESSAGE = 5
 """What a chat template adds to each, about."""
 
 Neutral = Literal["masked", "absent"]
+
+Orders = Literal["all", "listed"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class TrialDesign:
         advice: relative to the earlier answer.
         accuracies: of the adviser, as stated, in (0, 1].
         templates: wordings.
-        orders: of the options: as listed, reversed, or both, which takes a preference for a place out.
+        orders: of the options. `"all"`: as many as a question has options, each of which moves them on by one place
+            more, so that each option stands at each place once and an additive preference for a place cancels out in
+            the mean; for two options as listed and the other way round. Two orders would not do for more: options in
+            the middle stay there when the order is reversed. `"listed"`: as listed alone, at a Kth of the price; a
+            preference for a place is then in all that is read, and nothing is calibrated.
         neutral: advice that names no option: masked, for each accuracy, or no adviser at all.
 
     Errors:
@@ -62,7 +68,7 @@ class TrialDesign:
     advice: tuple[Advice, ...] = ADVICE
     accuracies: tuple[float, ...] = ACCURACIES
     templates: tuple[Template, ...] = (PLAIN,)
-    orders: tuple[int, ...] = (AS_LISTED, REVERSED)
+    orders: Orders = "all"
     neutral: Neutral = "masked"
 
     def __post_init__(self) -> None:
@@ -71,20 +77,27 @@ class TrialDesign:
             "advice": (self.advice, ADVICE),
             "accuracies": (self.accuracies, None),
             "templates": (self.templates, None),
-            "orders": (self.orders, (AS_LISTED, REVERSED)),
         }
         for name, (chosen, known) in levels.items():
             if not chosen or len(set(chosen)) < len(chosen) or (known and not set(chosen) <= set(known)):
                 expected = f"some of {', '.join(map(str, known))}" if known else "at least one level"
-                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", repr(chosen))
+                words = ", ".join(level.label if isinstance(level, Template) else str(level) for level in chosen)
+                raise ArgumentError(f"TrialDesign.{name}", f"{expected}, each once", words or "none")
         # 1 and 1.0 are one level, and make one run.
         object.__setattr__(self, "accuracies", tuple(map(float, self.accuracies)))
+        words = ", ".join(map(str, self.accuracies))
         if not all(0 < accuracy <= 1 for accuracy in self.accuracies):
-            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", repr(self.accuracies))
+            raise ArgumentError("TrialDesign.accuracies", "shares above 0 and up to 1", words)
         if len(set(map(stated, self.accuracies))) < len(self.accuracies):
-            raise ArgumentError("TrialDesign.accuracies", "shares that read differently", repr(self.accuracies))
+            raise ArgumentError("TrialDesign.accuracies", "shares that read differently", words)
         if self.neutral not in ("masked", "absent"):
             raise ArgumentError("TrialDesign.neutral", "masked or absent", repr(self.neutral))
+        if self.orders not in ("all", "listed"):
+            raise ArgumentError("TrialDesign.orders", "all or listed", repr(self.orders))
+
+    def turns(self, question: Question) -> range:
+        """The orders in which the options of a question are shown, for `Question.order`."""
+        return range(len(question.options) if self.orders == "all" else 1)
 
     @cached_property
     def cells(self) -> tuple[Condition, ...]:
@@ -98,7 +111,7 @@ class TrialDesign:
 
 
 PILOT = TrialDesign(accuracies=(0.6, 0.9))
-"""With `PILOT_QUESTIONS` questions 1,900 requests, which are enough where log-probabilities are available."""
+"""With `PILOT_QUESTIONS` questions of two options 1,900 requests: enough where log-probabilities are available."""
 
 PILOT_QUESTIONS = 50
 
@@ -117,6 +130,7 @@ class PlanCost:
         completion_tokens: about how many come out.
         cost: of the tokens; `None`: no price was given.
         duplicates: requests of stage 1 that are sent once more; exact.
+        samples: requests that make a reading.
     """
 
     first: int
@@ -125,6 +139,7 @@ class PlanCost:
     completion_tokens: int
     cost: float | None
     duplicates: int = 0
+    samples: int = 1
 
     @property
     def requests(self) -> int:
@@ -137,7 +152,8 @@ class PlanCost:
         cost = "" if self.cost is None else f", about {self.cost:,.2f} at the price given"
         stages = f"{self.first:,} in stage 1, {self.second:,} in stage 2"
         stages += f", {self.duplicates:,} once more" if self.duplicates else ""
-        return f"{self.requests:,} requests ({stages}), {tokens}{cost}"
+        each = f" for {self.requests // self.samples:,} readings, {self.samples} each" if self.samples > 1 else ""
+        return f"{self.requests:,} requests{each} ({stages}), {tokens}{cost}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,7 @@ class Plan:
     @property
     def first_requests(self) -> int:
         """Of stage 1."""
-        return len(self.questions) * len(self.design.orders) * len(self.design.templates)
+        return sum(len(self.design.turns(question)) for question in self.questions) * len(self.design.templates)
 
     @property
     def requests(self) -> int:
@@ -183,21 +199,22 @@ class Plan:
             samples: requests for each reading, where answers are drawn and counted.
         """
         design, size, size_1 = self.design, 0.0, 0.0
+        turns = [len(design.turns(question)) for question in self.questions]
+        lengths = sum(count * _length(question) for count, question in zip(turns, self.questions, strict=True))
         for template in design.templates:
             # Beside the question a prompt has the same length for all of them, but for the letter of a choice.
             question = self.questions[0]
             order = tuple(range(len(question.options)))
             prompts = [first_prompt(question, order, template)]
             prompts += [prompt_of(question, order, template, cell, 0) for cell in design.cells]
-            lengths = sum(_length(question) for question in self.questions)
             beside = [_tokens(prompt) - _length(question) for prompt in prompts]
-            size += len(design.orders) * (sum(beside) * len(self.questions) + len(prompts) * lengths)
-            size_1 += len(design.orders) * (beside[0] * len(self.questions) + lengths)
+            size += sum(beside) * sum(turns) + len(prompts) * lengths
+            size_1 += beside[0] * sum(turns) + lengths
         first, twice, every = (count * samples for count in (self.first_requests, self.duplicates, self.requests))
         size = samples * (size + size_1 * self.duplicates / self.first_requests)
         completion = every * completion_tokens
         cost = None if price is None else (size * price[0] + completion * price[1]) / 1e6
-        return PlanCost(first, every - first - twice, round(size), completion, cost, twice)
+        return PlanCost(first, every - first - twice, round(size), completion, cost, twice, samples)
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON, the words of all templates included."""

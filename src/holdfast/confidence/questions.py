@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +16,9 @@ from holdfast.errors import ArgumentError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Labels of options, in the order in which they are shown."""
+
+KEYS = ("id", "question", "options", "answer")
+"""Of a question in a file."""
 
 LISTED = 12
 """Problems that one message lists; the rest are counted."""
@@ -41,15 +45,11 @@ class Question:
         """Hash of what is asked, the answer left out."""
         return hashlib.sha256(json.dumps([self.text, self.options]).encode()).hexdigest()[:16]
 
-    @property
-    def turned(self) -> Question:
-        """The same with its options the other way round, the answer left out."""
-        return Question(self.id, self.text, self.options[::-1])
-
-    def order(self, reversed_: bool) -> tuple[int, ...]:
-        """Option at each place: as listed, or the other way round."""
-        places = range(len(self.options))
-        return tuple(reversed(places)) if reversed_ else tuple(places)
+    def order(self, turn: int) -> tuple[int, ...]:
+        """Option at each place once the options have moved on in a circle by so many places: 0 is as listed, and 1 for
+        two options the other way round. Over all turns each option stands at each place once."""
+        count = len(self.options)
+        return tuple((place + turn) % count for place in range(count))
 
     def rival(self, chosen: int) -> int:
         """The option that stands against a chosen one, in opposing advice and where a false answer is displayed.
@@ -70,11 +70,11 @@ def problems_of(questions: Sequence[Question]) -> list[str]:
     problems: list[str] = []
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     problems += [f"{name!r} is the id of several questions" for name in repeated]
-    first: dict[str, str] = {}
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
     for question in questions:
         problems += [f"{question.id!r}: {problem}" for problem in _problems_of_one(question)]
-        # With its options the other way round it is the same question in the other order.
-        other = first.setdefault(min(question.content, question.turned.content), question.id)
+        # With its options in another order it is the same question, which is asked in several orders anyway.
+        other = first.setdefault((question.text, tuple(sorted(question.options))), question.id)
         if other != question.id:
             problems.append(f"{question.id!r} asks the same as {other!r}")
     return problems
@@ -93,7 +93,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """Questions from a file of JSON lines, `{"id": "q1", "question": "…", "options": ["…", "…"], "answer": 0}`.
 
     `answer` is the index of the right option from 0, null or left out where it is not known; a number for `id` will do.
-    Empty lines are skipped.
+    Empty lines are skipped. A key of another name is refused: misspelt, an answer would be taken for unknown.
 
     Errors:
         ArgumentError: the file cannot be read, or the set cannot be asked; all problems are named in one message.
@@ -137,7 +137,12 @@ def _question_of(record: Any) -> Question | str:
     """A question, or what is wrong with its record."""
     if not isinstance(record, dict):
         return "not an object"
-    name, text, options, answer = (record.get(field) for field in ("id", "question", "options", "answer"))
+    for key in record:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KEYS)}"
+            return f"unknown key {key!r} ({meant})"
+    name, text, options, answer = (record.get(key) for key in KEYS)
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     if not isinstance(name, str) or not name:

@@ -12,7 +12,7 @@ from holdfast.confidence.questions import LETTERS, Question
 from holdfast.confidence.responders.interface import Ask
 from holdfast.confidence.store import Keys, Run
 from holdfast.confidence.templates import Template, first_prompt
-from holdfast.confidence.trials import REVERSED, IntArray
+from holdfast.confidence.trials import IntArray
 from holdfast.llm import Message
 
 
@@ -23,7 +23,7 @@ class Request:
     Arguments:
         question: what is asked.
         template: how.
-        reversed_: whether options are shown in the order opposite to the listed one.
+        turn: places that the options have moved on from the order in which they are listed; see `Question.order`.
         unit: number of question and template.
         cell: number of the condition of stage 2; -1: stage 1.
         key: in the store.
@@ -33,7 +33,7 @@ class Request:
 
     question: Question
     template: Template
-    reversed_: bool
+    turn: int
     unit: int
     cell: int
     key: str
@@ -42,14 +42,14 @@ class Request:
 
     def ask(self) -> Ask:
         """What the responder gets."""
-        order = self.question.order(self.reversed_)
+        order = self.question.order(self.turn)
         options = tuple(self.question.options[option] for option in order)
         return Ask(self.key, tuple(self.messages), tuple(LETTERS[: len(order)]), options)
 
     def about(self, cells: Sequence[Condition]) -> dict[str, Any]:
         """Words for people who read the store."""
         stage: dict[str, Any] = {"stage": 1} if self.cell < 0 else {"stage": 2, **vars(cells[self.cell])}
-        order = "reversed" if self.reversed_ else "as listed"
+        order = f"moved on by {self.turn}" if self.turn else "as listed"
         if self.duplicate:
             stage["duplicate"] = self.duplicate
         return {"question": self.question.id, "template": self.template.label, "order": order, **stage}
@@ -57,9 +57,9 @@ class Request:
 
 def first_requests(this: Run) -> Iterator[Request]:
     """Requests of stage 1."""
-    for question, template, reversed_, unit, keys in _places(this):
-        messages = first_prompt(question, question.order(reversed_), template)
-        yield Request(question, template, reversed_, unit, -1, keys.of(messages), messages)
+    for question, template, turn, unit, keys in _places(this):
+        messages = first_prompt(question, question.order(turn), template)
+        yield Request(question, template, turn, unit, -1, keys.of(messages), messages)
 
 
 def second_requests(this: Run, choice: IntArray) -> Iterator[Request]:
@@ -69,12 +69,12 @@ def second_requests(this: Run, choice: IntArray) -> Iterator[Request]:
         this: the run.
         choice: (units) option chosen in stage 1 by question and template; those with -1 have no stage 2.
     """
-    for question, template, reversed_, unit, keys in _places(this):
-        chosen, order = int(choice[unit]), question.order(reversed_)
+    for question, template, turn, unit, keys in _places(this):
+        chosen, order = int(choice[unit]), question.order(turn)
         if chosen >= 0:
             for number, cell in enumerate(this.plan.design.cells):
                 messages = prompt_of(question, order, template, cell, chosen)
-                yield Request(question, template, reversed_, unit, number, keys.of(messages), messages)
+                yield Request(question, template, turn, unit, number, keys.of(messages), messages)
 
 
 def duplicate_requests(this: Run) -> Iterator[tuple[Request, Request]]:
@@ -87,11 +87,11 @@ def duplicate_requests(this: Run) -> Iterator[tuple[Request, Request]]:
         yield first, replace(first, key=f"{first.key}-{duplicate}", duplicate=duplicate)
 
 
-def _places(this: Run) -> Iterator[tuple[Question, Template, bool, int, Keys]]:
-    """Question, template, order, number of question and template, and keys."""
+def _places(this: Run) -> Iterator[tuple[Question, Template, int, int, Keys]]:
+    """Question, template, turn, number of question and template, and keys."""
     design = this.plan.design
     keys = [Keys(this.backend, template) for template in design.templates]
     for place, question in enumerate(this.plan.questions):
-        for order in design.orders:
+        for turn in design.turns(question):
             for number, template in enumerate(design.templates):
-                yield question, template, order == REVERSED, place * len(keys) + number, keys[number]
+                yield question, template, turn, place * len(keys) + number, keys[number]

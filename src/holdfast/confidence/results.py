@@ -11,10 +11,11 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.confidence.contrasts import Grid
 from holdfast.confidence.duplicates import RepeatNoise, repeat_noise
 from holdfast.confidence.plan import Plan, advised_option
 from holdfast.confidence.requests import Request, duplicate_requests, first_requests, second_requests
-from holdfast.confidence.responders.interface import NOT_FINITE, Answer
+from holdfast.confidence.responders.interface import NOT_FINITE, Answer, Backend
 from holdfast.confidence.store import Run, Store
 from holdfast.confidence.trials import BoolArray, FloatArray, IntArray, Readings, Trials
 from holdfast.errors import HoldfastError
@@ -27,6 +28,20 @@ MOST_INVALID = 0.01
 
 TIE, UNDECIDED, NO_MASS, NOT_ASKED = "tie", "undecided", "little mass on the labels", "not asked"
 """Why trials are invalid, beside the problems that responders name."""
+
+
+ANOTHER_WAY = "Ask in another form (--form) or wording (--wordings)"
+
+REMEDIES = {
+    "huggingface": "Turn off thinking if its chat template lets it think (--no-thinking, or `chat_template_kwargs`). "
+    f"{ANOTHER_WAY}; a base model may need the flat form. If it has to write more before it answers, serve it, and "
+    "draw and count answers there (--model with --backend sampled)",
+    "chat": "Turn off thinking if its chat template lets it think (--no-thinking, or `Endpoint.extra`). "
+    f"{ANOTHER_WAY}. If it has to write more before it answers, draw and count answers (--backend sampled)",
+    "sampled": "Turn off thinking if its chat template lets it think (--no-thinking, or `Endpoint.extra`). "
+    f"{ANOTHER_WAY}; let answers be longer (`max_tokens` of `SampledResponder`)",
+}
+"""What to try where a model does not write labels, by the kind of back end."""
 
 
 class UnusableAnswers(HoldfastError):
@@ -43,6 +58,7 @@ class Results:
         answered: requests that are answered, of `run.plan.requests`.
         problems: readings without use, by reason.
         undecided: questions without a choice in stage 1, each template counted.
+        skipped: requests of stage 2 that these questions do not have.
         mass: mean share of probability on the labels; NaN: not known.
         noise: by how much answers to equal prompts differ; `None`: not measured.
         warnings: what to know of the run before believing any number, in sentences. What trials show by themselves,
@@ -54,6 +70,7 @@ class Results:
     answered: int
     problems: Mapping[str, int]
     undecided: int
+    skipped: int
     mass: float
     noise: RepeatNoise | None
     warnings: tuple[str, ...]
@@ -61,8 +78,7 @@ class Results:
     @property
     def complete(self) -> bool:
         """Whether all is answered but stage 2 of questions that have no choice."""
-        design = self.run.plan.design
-        return self.answered + self.undecided * len(design.orders) * len(design.cells) == self.run.plan.requests
+        return self.answered + self.skipped == self.run.plan.requests
 
 
 def trials_of(store: Store, run_id: str | None = None) -> Trials:
@@ -94,8 +110,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         second.put(request.unit * count + request.cell, request, answers.get(request.key))
     rows = np.flatnonzero(np.repeat(units.asked, count))
     if not len(rows):
-        raise UnusableAnswers(f"{store.path}: no question is answered in stage 1 yet")
-    refuse_little_mass([*units.table.read, *second.read])
+        raise UnusableAnswers(_too_few(this, units.table.answered))
+    refuse_little_mass([*units.table.read, *second.read], this.backend.kind)
     _refuse_invalid(this, units, second)
     unit, cell = rows // count, rows % count
     questions = [this.plan.questions[place] for place in unit // len(design.templates)]
@@ -121,6 +137,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         source=this.backend.source,
         samples=this.backend.samples,
     )
+    undecided = np.flatnonzero(units.asked & (units.reason != ""))
+    skipped = count * sum(len(design.turns(this.plan.questions[at // len(design.templates)])) for at in undecided)
     problems = units.table.problems + second.problems
     masses = [answer.mass for answer in (*units.table.read, *second.read) if not math.isnan(answer.mass)]
     mass = float(np.mean(masses)) if masses else math.nan
@@ -131,7 +149,8 @@ def results_of(store: Store, run_id: str | None = None) -> Results:
         trials=trials,
         answered=units.table.answered + second.answered + sum(twice is not None for _, twice in again),
         problems=dict(problems),
-        undecided=int((units.asked & (units.reason != "")).sum()),
+        undecided=len(undecided),
+        skipped=skipped,
         mass=mass,
         # Bare choices have no log-odds that could differ.
         noise=None if this.backend.source == "choices" else repeat_noise(of_use),
@@ -179,9 +198,10 @@ class _Table:
 
     def __init__(self, rows: int, plan: Plan) -> None:
         width = max(len(question.options) for question in plan.questions)
-        self.scores: FloatArray = np.full((rows, 2, width), np.nan)
-        self.mass: FloatArray = np.full((rows, 2), np.nan)
-        self.censored: BoolArray = np.zeros((rows, 2), bool)
+        turns = max(len(plan.design.turns(question)) for question in plan.questions)
+        self.scores: FloatArray = np.full((rows, turns, width), np.nan)
+        self.mass: FloatArray = np.full((rows, turns), np.nan)
+        self.censored: BoolArray = np.zeros((rows, turns), bool)
         self.reason = np.full(rows, "", object)
         self.read: list[Answer] = []
         self.answered = 0
@@ -189,8 +209,7 @@ class _Table:
 
     def put(self, row: int, request: Request, answer: Answer | None) -> None:
         """Put one answer in its place; a request without one leaves its row invalid."""
-        order = request.question.order(request.reversed_)
-        place = int(request.reversed_)
+        order, turn = request.question.order(request.turn), request.turn
         if answer is None:
             self.reason[row] = self.reason[row] or NOT_ASKED
             return
@@ -203,10 +222,10 @@ class _Table:
             self.reason[row] = problem if self.reason[row] in ("", NOT_ASKED) else self.reason[row]
         if problem in ("", NO_MASS):
             self.read.append(answer)
-            self.mass[row, place] = min(max(answer.mass, 0.0), 1.0) if not math.isnan(answer.mass) else math.nan
+            self.mass[row, turn] = min(max(answer.mass, 0.0), 1.0) if not math.isnan(answer.mass) else math.nan
         if not problem:
-            self.scores[row, place, list(order)] = answer.scores
-            self.censored[row, place] = bool(answer.missing)
+            self.scores[row, turn, list(order)] = answer.scores
+            self.censored[row, turn] = bool(answer.missing)
 
     def readings(self, rows: IntArray) -> Readings:
         """Those of some rows."""
@@ -217,8 +236,43 @@ def _is_of_use(answer: Answer | None) -> TypeGuard[Answer]:
     return answer is not None and not answer.problem and not answer.mass < LEAST_MASS
 
 
-def refuse_little_mass(answers: Iterable[Answer]) -> None:
+def refuse_nothing(results: Results) -> None:
+    """Stop where no question has what an analysis needs.
+
+    Errors:
+        UnusableAnswers: none does, since answers are still missing, or since too many are of no use.
+    """
+    trials = results.trials
+    compared = trials.valid.any() if trials.source == "choices" else Grid.of(trials).complete.any()
+    if compared:
+        return
+    if not results.complete:
+        raise UnusableAnswers(_too_few(results.run, results.answered))
+    reasons, counts = np.unique(trials.invalid[~trials.valid], return_counts=True)
+    named = ", ".join(f"{reason} in {number}" for reason, number in zip(reasons, counts, strict=True))
+    remedy = REMEDIES.get(results.run.backend.kind, ANOTHER_WAY)
+    raise UnusableAnswers(f"no question has all its answers: of {len(trials):,} trials {named} are left out. {remedy}")
+
+
+def _too_few(this: Run, answered: int) -> str:
+    return (
+        f"{answered:,} of {this.plan.requests:,} {unit_of(this.backend)} are answered, and no question in all its "
+        "conditions. To go on, give the command (or call) that began it once more, with a larger --max-requests if "
+        "that ended it: only what is missing is asked"
+    )
+
+
+def unit_of(backend: Backend) -> str:
+    """What is counted of a run: requests, or readings where each takes several."""
+    return "readings" if backend.samples > 1 else "requests"
+
+
+def refuse_little_mass(answers: Iterable[Answer], kind: str) -> None:
     """Stop where the model wants to write something other than a label.
+
+    Arguments:
+        answers: of one model.
+        kind: of its back end, which decides what can be done.
 
     Errors:
         UnusableAnswers: the labels hold less than half of the probability on average.
@@ -232,7 +286,7 @@ def refuse_little_mass(answers: Iterable[Answer]) -> None:
         seen = ", ".join(f"{text!r} ({share:.0%})" for text, share in weight.most_common(5)) or "not known"
         raise UnusableAnswers(
             f"the labels hold {mass:.0%} of the probability: the model wants to write something else (likeliest: "
-            f"{seen}). Turn off thinking where the chat template can, try another template or form, or sample answers"
+            f"{seen}). {REMEDIES.get(kind, ANOTHER_WAY)}"
         )
 
 
@@ -254,9 +308,9 @@ def _refuse_invalid(this: Run, units: Units, second: _Table) -> None:
 
 
 def _warnings(results: Results, models: set[str]) -> Iterator[str]:
-    missing = results.run.plan.requests - results.answered
+    missing = results.run.plan.requests - results.answered - results.skipped
     if not results.complete:
-        yield f"{missing:,} of {results.run.plan.requests:,} requests have no answer yet"
+        yield f"{missing:,} of {results.run.plan.requests:,} {unit_of(results.run.backend)} have no answer yet"
     if len(models) > 1:
         yield f"the server changed its model during the run: {', '.join(sorted(models))}"
 

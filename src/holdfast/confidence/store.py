@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,34 +103,57 @@ class Store:
         return answers
 
     def runs(self) -> dict[str, Run]:
-        """All runs by id, in the order in which they began.
+        """All runs that can be read by id, in the order in which they began; those of another version cannot.
 
         Errors:
-            ArgumentError: the file cannot be read, or holds a run of another version.
+            ArgumentError: the file cannot be read.
         """
-        runs = {}
-        for key, record in self._file.read().items():
-            if key.startswith(RUN):
-                try:
-                    runs[key.removeprefix(RUN)] = Run(Backend(**record["backend"]), Plan.of_record(record["plan"]))
-                except Exception as error:  # cattrs gathers what is wrong in groups of its own
-                    words = f"{self.path}, whose run {key.removeprefix(RUN)} cannot be read ({type(error).__name__})"
-                    raise ArgumentError("store", "runs of this version", words) from None
-        return runs
+        return {name: run for name, run in self._records() if run is not None}
+
+    def check(self) -> None:
+        """See that what is there, if anything is, is a store, before anything is asked.
+
+        Errors:
+            ArgumentError: it is something else, or cannot be read.
+        """
+        self._file.check()
+
+    def prepare(self) -> None:
+        """Make the file if it is not there, and see that it can be written, before anything is asked.
+
+        Errors:
+            ArgumentError: it cannot, or is something else.
+        """
+        self._file.prepare()
 
     def run(self, run_id: str | None = None) -> Run:
         """One run; it need not be named where there is only one.
 
         Errors:
-            ArgumentError: there is none of that name, none at all, or several to choose from.
+            ArgumentError: there is none of that name, none at all, or several to choose from; or it cannot be read.
         """
-        runs = self.runs()
+        records = dict(self._records())
+        if not records:
+            raise ArgumentError("store", "a file that holds a run of the probe", f"{self.path}, which holds none")
+        runs = {name: run for name, run in records.items() if run is not None}
         if run_id is None and len(runs) == 1:
             return next(iter(runs.values()))
-        if run_id not in runs:
-            known = "; ".join(f"{name}: {described(run)}" for name, run in runs.items()) or f"none in {self.path}"
+        if not runs or (run_id in records and run_id not in runs):
+            words = f"{self.path}, whose run {run_id or next(iter(records))} cannot be read"
+            raise ArgumentError("store", "runs of this version", words)
+        if run_id is None or run_id not in runs:
+            known = "; ".join(f"{name}: {described(run)}" for name, run in runs.items())
             raise ArgumentError("run", "one of the runs in the store", f"{run_id or 'no name'} (there are {known})")
         return runs[run_id]
+
+    def _records(self) -> Iterator[tuple[str, Run | None]]:
+        """Names of runs, and the runs; `None` where one cannot be read."""
+        for key, record in self._file.read().items():
+            if key.startswith(RUN):
+                run = None
+                with suppress(Exception):  # cattrs gathers what is wrong in groups of its own
+                    run = Run(Backend(**record["backend"]), Plan.of_record(record["plan"]))
+                yield key.removeprefix(RUN), run
 
     @contextmanager
     def writing(self, run: Run | None) -> Iterator[Record]:
@@ -146,7 +169,7 @@ class Store:
             ArgumentError: another program writes to the file, or it cannot be written.
         """
         with self._file.writer() as write:
-            if run is not None and RUN + run.id not in self._file.read():
+            if run is not None and run.id not in self.runs():
                 write({"key": RUN + run.id, "answer": {"backend": asdict(run.backend), "plan": run.plan.to_record()}})
 
             def record(answer: Answer, about: Mapping[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 Stage 1: a model answers a question. Stage 2, a new query without memory: the question again, the first answer
 displayed or not, one line of advice from a stated adviser, and the final answer. A trial is one stage-2 query of a
-question, asked in both orders of its options, with the stage-1 readings of that question beside it.
+question, asked in all orders of its options, with the stage-1 readings of that question beside it.
 
-**Frames.** Readings are kept in the *option frame*: a score for each option, whatever place it was shown at. Orders
-are averaged there, which takes an additive preference for a place out exactly. Analyses look at the *chosen frame*:
-L0 and L1 are the log-odds of the option that was chosen in stage 1, before and after.
+**Frames.** Readings are kept in the *option frame*: a score for each option, whatever place it was shown at. There are
+as many orders as options, each moved on by a place from the one before, and readings are averaged over them, which
+takes an additive preference for a place out exactly: each option stood at each place once. Analyses look at the
+*chosen frame*: L0 and L1 are the log-odds of the option that was chosen in stage 1, before and after.
 
 **K options.** The log-odds of an option are those against all the others together, z_k - logsumexp(z_j, j != k). For
 two options this is the difference of their scores. A mind has changed where another option leads in stage 2, which
@@ -43,9 +44,6 @@ DISPLAYS: tuple[Display, ...] = get_args(Display)
 ADVICE: tuple[Advice, ...] = get_args(Advice)
 SOURCES: tuple[Source, ...] = get_args(Source)
 
-AS_LISTED, REVERSED = 0, 1
-"""Places on the axis of orders: options as the question lists them, and the other way round."""
-
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -58,7 +56,9 @@ class Readings:
 
     Arguments:
         scores: (trials, orders, options) natural log-probabilities of the options, up to a constant for each trial and
-            order; all NaN in an order that was not asked or failed, NaN at options that the question does not have.
+            order; all NaN in an order that was not asked, does not exist or failed, NaN at options that the question
+            does not have. In order r the option (j + r) mod K stood at the place j: 0 is as listed, and for two options
+            1 is the other way round.
             For bare choices: 1 at the choice and 0 elsewhere, of which only the sign of differences is used.
         mass: (trials, orders) share of probability on the options, the rest going to other words; NaN: unknown.
         censored: (trials, orders) some option's score is only an upper bound.
@@ -230,9 +230,9 @@ def concatenate(parts: Sequence[Trials]) -> Trials:
         for field in dataclasses.fields(Trials)
         if isinstance(getattr(parts[0], field.name), np.ndarray)
     }
-    width = max(part.stage_1.scores.shape[-1] for part in parts)
+    orders, width = (max(part.stage_1.scores.shape[axis] for part in parts) for axis in (1, 2))
     for stage in ("stage_1", "stage_2"):
-        columns[stage] = _joined([getattr(part, stage) for part in parts], width)
+        columns[stage] = _joined([getattr(part, stage) for part in parts], orders, width)
     return dataclasses.replace(parts[0], **columns)
 
 
@@ -240,17 +240,15 @@ def _rows_of(readings: Readings, rows: BoolArray | IntArray) -> Readings:
     return Readings(readings.scores[rows], readings.mass[rows], readings.censored[rows])
 
 
-def _joined(readings: Sequence[Readings], width: int) -> Readings:
-    """Readings below each other, padded to the same number of options."""
-    padded = [
-        np.pad(part.scores, ((0, 0), (0, 0), (0, width - part.scores.shape[-1])), constant_values=np.nan)
-        for part in readings
-    ]
-    return Readings(
-        np.concatenate(padded),
-        np.concatenate([part.mass for part in readings]),
-        np.concatenate([part.censored for part in readings]),
-    )
+def _joined(readings: Sequence[Readings], orders: int, width: int) -> Readings:
+    """Readings below each other, padded to the same number of orders and options."""
+    joined: dict[str, list[Any]] = {"scores": [], "mass": [], "censored": []}
+    for part in readings:
+        missing = ((0, 0), (0, orders - part.scores.shape[1]), (0, width - part.scores.shape[2]))
+        joined["scores"].append(np.pad(part.scores, missing, constant_values=np.nan))
+        joined["mass"].append(np.pad(part.mass, missing[:2], constant_values=np.nan))
+        joined["censored"].append(np.pad(part.censored, missing[:2]))
+    return Readings(**{name: np.concatenate(values) for name, values in joined.items()})
 
 
 def _shape_problems(trials: Trials) -> list[str]:
@@ -299,6 +297,8 @@ def _value_problems(trials: Trials) -> list[str]:
         unusable = np.asarray(~missing & (scored != exists[:, None, :]).any(axis=2))
         valid = trials.invalid == ""
         wrong[f"{stage}.scores infinite, partly missing or beyond the options"] = valid & unusable.any(axis=1)
+        beyond = ~missing & (np.arange(missing.shape[1]) >= trials.options[:, None])
+        wrong[f"{stage}.scores in more orders than there are options"] = beyond.any(axis=1)
         wrong[f"{stage}.scores missing in a trial not marked invalid"] = valid & missing.all(axis=1)
         wrong[f"{stage}.mass outside [0, 1]"] = ((readings.mass < 0) | (readings.mass > 1 + 1e-6)).any(axis=1)
     problems = [

@@ -22,6 +22,9 @@ LOCK_S = 60.0
 SYNC_S = 1.0
 """Seconds of answers that a power cut may cost while a file is kept open; a kill costs none."""
 
+BEGINNING = b'{"key": "'
+"""Of every line that is written here."""
+
 Write = Callable[[dict[str, Any]], None]
 """Writes one record."""
 
@@ -45,12 +48,28 @@ class AnswerFile:
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._answers: dict[str, Any] = {}
         self._read_to = 0
+        self._known_as_ours = False
+
+    def check(self) -> None:
+        """See that what is there, if anything is, was written here: nothing is ever appended to another file.
+
+        Errors:
+            ArgumentError: it holds something else, or cannot be read.
+        """
+        try:
+            self._refuse_devices()
+            with self.path.open("rb") as file:
+                self._refuse_others(file)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from None
 
     def prepare(self) -> None:
         """Make the file if it is not there, and see that it can be written: before an answer is paid for.
 
         Errors:
-            ArgumentError: it cannot.
+            ArgumentError: it cannot, or what is there was not written here.
         """
         with self._open():
             pass
@@ -89,7 +108,7 @@ class AnswerFile:
             record: holds the `key` and the `answer`, and whatever else is to stand in the file for a person to read.
 
         Errors:
-            ArgumentError: the file cannot be written.
+            ArgumentError: the file cannot be written, or what is there was not written here.
         """
         with self._open() as file:
             self._write(file, record)
@@ -106,7 +125,8 @@ class AnswerFile:
             The function that writes one record, from one thread at a time; see `append`.
 
         Errors:
-            ArgumentError: another program writes to the file, or the file cannot be written.
+            ArgumentError: another program writes to the file, it cannot be written, or what is there was not written
+                here.
         """
         with self._open(wait_s=0.0) as file:
             synced = time.monotonic()
@@ -126,9 +146,28 @@ class AnswerFile:
                 raise
             self._sync(file)
 
-    def _news(self) -> bytes:
+    def _refuse_devices(self) -> None:
+        """Refuse folders too."""
         if self.path.exists() and not self.path.is_file():
             raise OSError("not a regular file: it may have no end")
+
+    def _refuse_others(self, file: Any) -> None:
+        """Refuse a file that is not empty and has no line of ours, not even a torn one.
+
+        Arguments:
+            file: open for reading.
+        """
+        file.seek(0)
+        empty = True
+        while not self._known_as_ours and (line := file.readline()):
+            self._known_as_ours = _is_ours(line.strip())
+            empty = empty and not line.strip()
+        if not empty and not self._known_as_ours:
+            expected = "a new file, or one that was written as such before"
+            raise ArgumentError(self._argument, expected, f"{self.path}, which holds something else")
+
+    def _news(self) -> bytes:
+        self._refuse_devices()
         with self.path.open("rb") as file:
             if file.seek(0, os.SEEK_END) < self._read_to:
                 self._read_to = 0  # it was made anew
@@ -166,6 +205,8 @@ class AnswerFile:
                 opened.callback(self._writing.release)
                 opened.enter_context(FileLock(f"{self.path}.lock", timeout=wait_s))
                 file = opened.enter_context(self.path.open("a+b", buffering=0))
+                if self.path.is_file():
+                    self._refuse_others(file)
             except Timeout as error:
                 raise ArgumentError(
                     self._argument, "a file that nobody else is writing to", f"{self.path} ({error})"
@@ -176,6 +217,15 @@ class AnswerFile:
 
     def _unusable(self, error: BaseException) -> ArgumentError:
         return ArgumentError(self._argument, "a file that can be read and written", f"{self.path} ({error})")
+
+
+def _is_ours(line: bytes) -> bool:
+    """Whether a line holds an answer, or is what a kill left of one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return line.startswith(BEGINNING) or (line != b"" and BEGINNING.startswith(line))
+    return isinstance(record, dict) and isinstance(record.get("key"), str) and "answer" in record
 
 
 @contextmanager

@@ -39,4 +39,5 @@ class BudgetSpent(HoldfastError):
         self.limit, self.allowed, self.spent = limit, allowed, spent
 
     def __str__(self) -> str:
-        return f"{self.limit}: {self.allowed:g} are allowed, {self.spent:g} are spent; answers so far are kept"
+        spent = f"{self.limit}: {self.allowed:g} are allowed, {self.spent:g} are spent"
+        return f"{spent}; answers so far are kept, and not asked for again"

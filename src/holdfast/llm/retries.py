@@ -7,9 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from holdfast.llm.completion import words_of
 from holdfast.llm.errors import EndpointError
+from holdfast.llm.settings import PATHS
 from holdfast.llm.transport import Reply
 
 if TYPE_CHECKING:
@@ -30,7 +32,16 @@ def refusal_of(reply: Reply, url: str, hide: Callable[[str], str]) -> EndpointEr
     # A quota that is used up has the status of too many requests, and no wait mends it.
     passing = (reply.status in PASSING or reply.status >= 500) and "insufficient_quota" not in reply.text
     problem = f"{url} answered {reply.status}: {words_of(hide(reply.text))}"
+    if reply.status == 404:
+        problem += _other_base(url)
     return EndpointError(problem, passing, retry_after(reply.headers), reply.status)
+
+
+def _other_base(url: str) -> str:
+    """A hint where an address lacks what most servers have before the path of the protocol; empty: it does not."""
+    parts = urlsplit(url)
+    bare = parts.netloc and parts.path in PATHS.values()
+    return f" (most servers answer below /v1: try {parts.scheme}://{parts.netloc}/v1)" if bare else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

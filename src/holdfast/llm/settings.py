@@ -183,6 +183,14 @@ class EndpointSettings:
             expected = "an object with chat.completions.create, such as openai.OpenAI()"
             raise ArgumentError("client", expected, type(self.client).__name__)
 
+    def check(self) -> None:
+        """See that the key is there, and that a proxy can be used, before anything is asked.
+
+        Errors:
+            ArgumentError: see `transport`.
+        """
+        self.transport()
+
     @property
     def url(self) -> str:
         """Where requests go, without keys and passwords."""

@@ -17,6 +17,7 @@ from holdfast.confidence import Analysis, Plan, Question, RepeatNoise, Responder
 from holdfast.confidence.analysis import WIDTH
 from holdfast.confidence.duplicates import duplicates_for, noise_of_contrasts
 from holdfast.confidence.intervals import RESAMPLES
+from holdfast.confidence.results import refuse_nothing
 from holdfast.confidence.store import described
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def probe_confidence(
         responder: the model: `holdfast.confidence.responders.huggingface.HuggingFaceResponder` in process,
             `ChatResponder`, `SystemOneResponder` or `SampledResponder` behind an endpoint, `SimulatedResponder` to try
             the probe on an observer with known biases.
-        plan: what is asked; of questions alone the pilot design is made, 38 requests a question, with 20 duplicates
-            where they say something (`holdfast.confidence.duplicates`).
+        plan: what is asked; of questions alone the pilot design is made, 38 requests a question of two options, with 20
+            duplicates where they say something (`holdfast.confidence.duplicates`).
         store: file where answers are kept.
         tell: called with lines for the user: what it will take, before the first request, and what was reused.
         progress: show a bar with the time left, where there is a terminal.
@@ -155,8 +156,9 @@ def report_of_results(results: Results, *, resamples: int = RESAMPLES, seed: int
         seed: of the draws.
 
     Errors:
-        ArgumentError: nothing in them can be analysed.
+        UnusableAnswers: no question has what an analysis needs; the message says how to go on.
     """
+    refuse_nothing(results)
     analysis = analyze(results.trials, resamples=resamples, seed=seed)
     warnings = (*results.warnings, *_of_noise(results, analysis))
     return ConfidenceReport(analysis, _asked(results), warnings, results.noise)

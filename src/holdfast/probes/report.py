@@ -84,3 +84,12 @@ def shown(value: float, form: str) -> str:
 def percent(share: float) -> str:
     """A share for a table."""
     return "-" if math.isnan(share) else f"{100 * share:.0f}%"
+
+
+def size(number: int | float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if number >= 100 or unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} GiB"

@@ -28,6 +28,7 @@ from holdfast.models.action.model import ActionModel
 from holdfast.models.action.state_tensors import state_from, state_tensors
 from holdfast.models.action.tensor_file import CheckpointError, read_tensors, write_tensors
 from holdfast.rl.episodes import Episodes
+from holdfast.rl.memory import Memory
 
 KIND = "Holdfast policy state"
 VERSION = 1
@@ -188,6 +189,17 @@ class Policy:
         self._state, self.logits = state, logits
         self.held += int(invalid.sum())
         return self._in_units(self._episodes.action)
+
+    @property
+    def memory(self) -> Memory:
+        """What the policy remembers, which later steps do not change. To set it is to go on from there."""
+        return Memory(state=self._state, episodes=self._episodes, target=self._target)
+
+    @memory.setter
+    def memory(self, memory: Memory) -> None:
+        if memory.slots != self.config.slots:
+            raise ArgumentError("memory", f"that of {self.config.slots} slots", memory.slots)
+        self._state, self._episodes, self._target = memory.state, memory.episodes, memory.target
 
     def save_state(self, path: Path) -> None:
         """Write what the policy remembers, so that its episodes can go on in another process.

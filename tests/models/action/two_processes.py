@@ -13,4 +13,5 @@ from tests.models.action.test_train import recipe
 
 if __name__ == "__main__":
     train(recipe(), MadeUp(), Path(sys.argv[1]), quiet=True)
+    torch.distributed.barrier()  # one that leaves early can abort
     torch.distributed.destroy_process_group()

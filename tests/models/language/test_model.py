@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,23 @@ def test_initial_weights() -> None:
         tokens = block.mixer.gate_bias.exp()
         assert 1 <= tokens.min() < 1 + 0.1 * memory
         assert memory - 1 - 0.2 * memory < tokens.max() <= memory - 1
+
+
+def test_initial_gates_of_the_xlstm_are_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = HoldfastForCausalLM(config(("mlstm", "slstm"), hidden_size=64))
+    for block in network.backbone.blocks:
+        torch.manual_seed(1)
+        fresh = copy.deepcopy(block.mixer)
+        fresh.reset_parameters()
+        spreads = [(a.std(), b.std()) for a, b in zip(block.mixer.parameters(), fresh.parameters(), strict=True)]
+        assert all(torch.isclose(a, b, rtol=0.5, atol=0.02) for a, b in spreads if a.isfinite())
+    assert network.backbone.blocks[0].mixer.gates.bias[-4:].min() >= 3, "forget gates are open at first"
+    with torch.no_grad():
+        network.backbone.blocks[0].mixer.gates.bias.fill_(-7.0)
+    network.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.backbone.blocks[0].mixer.gates.bias.eq(-7).all(), "what was loaded stays"
 
 
 def test_weights_are_saved_as_they_are(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ def interleaved(
     warmup: int = 3,
     budget_s: float = math.inf,
     least: int = 3,
+    shuffled: bool = False,
 ) -> dict[str, list[float]]:
     """Milliseconds of each arm, by round.
 
@@ -56,7 +58,10 @@ def interleaved(
         warmup: rounds before them that are not.
         budget_s: after this long no further round begins. A quarter of it ends the warm-up, of which one round stays.
         least: timed rounds that are made whatever they take, unless `rounds` is less.
+        shuffled: whether the order is drawn anew in each round. In a fixed one an arm always finds the caches of the
+            processor as the same other arm has left them.
     """
+    order, drawn = list(arms), random.Random(0)
     milliseconds: dict[str, list[float]] = {name: [] for name in arms}
     started = time.monotonic()
     for turn in range(-warmup, rounds):
@@ -65,9 +70,11 @@ def interleaved(
             continue
         if turn >= least and elapsed > budget_s:
             break
-        for name, arm in arms.items():
-            with arm.setting():
-                took = clock(arm.call)
+        if shuffled:
+            drawn.shuffle(order)
+        for name in order:
+            with arms[name].setting():
+                took = clock(arms[name].call)
             if turn >= 0:
                 milliseconds[name].append(took)
     return milliseconds

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from holdfast.cli.confidence import Preset, observer_of, show_report
+from holdfast.cli.confidence import (
+    Preset,
+    observer_of,
+    refuse_json_explained,
+    refuse_more_options,
+    refuse_same_files,
+    show_report,
+    under_flags,
+)
 from holdfast.cli.parsing import FAILED, OK, ReportOptions, say
 from holdfast.errors import ArgumentError, count_of
 
@@ -112,19 +120,29 @@ class ConfidenceProbe(LocalFlags, EndpointFlags, ReportOptions):
 
 def run(options: ConfidenceProbe) -> int:
     """Ask, and report."""
+    with under_flags({"model": "--model" if options.target is None else "TARGET", "tokenizer": "TARGET"}):
+        return _run(options)
+
+
+def _run(options: ConfidenceProbe) -> int:
     from holdfast.confidence import Store
     from holdfast.confidence.latitude import ATTRIBUTION
 
     _check(options)
     questions = _questions(options)
+    if options.observer is not None:
+        refuse_more_options("--observer", questions)
+    plan = _plan(options, questions, options.form or "chat")
     if options.dry_run:
         # Nothing is loaded for it: the number of requests does not depend on what the model is.
-        _tell_cost(options, _plan(options, questions, options.form or "chat"))
+        _tell_cost(options, plan)
         return OK
+    store = Store(options.store)
+    store.check()
+    responder, form = _responder(options, questions)
+    store.prepare()
     if options.questions is None:
         _tell(ATTRIBUTION)
-    responder, form = _responder(options, questions)
-    store = Store(options.store)
     if options.target_accuracy is not None:
         questions = _of_difficulty(options, options.target_accuracy, responder, store, form)
     return _probe(options, responder, _plan(options, questions, form), store)
@@ -164,18 +182,34 @@ def _check(options: ConfidenceProbe) -> None:
                 raise ArgumentError(name, f"{who}, which alone has such an option", given[0])
     if options.set and options.observer is None:
         raise ArgumentError("--set", "an --observer that has parameters", given[0])
-    _duplicates(options)
+    _check_numbers(options)
+    refuse_same_files({"--questions": options.questions, "--store": options.store, "--plot": options.plot})
+    if options.backend == "systemone" and options.form == "chat":
+        raise ArgumentError("--form", "flat, as the systemone protocol takes a text", "chat")
     if options.duplicates and _draws(options):
         raise ArgumentError("--duplicates", "log-probabilities, whose noise is not known", "--backend sampled")
-    if options.explain and options.json:
-        raise ArgumentError("--explain", "a report for people", "--json")
-    if options.target_accuracy is not None:
-        if options.questions is not None:
-            raise ArgumentError("--target-accuracy", "the latitudes, whose difficulty can be chosen", "--questions")
-        if not 0.5 < options.target_accuracy < 1:
-            raise ArgumentError("--target-accuracy", "a share between 0.5 and 1", options.target_accuracy)
+    refuse_json_explained(options, options.explain)
+    if options.target_accuracy is not None and options.questions is not None:
+        raise ArgumentError("--target-accuracy", "the latitudes, whose difficulty can be chosen", "--questions")
+
+
+def _check_numbers(options: ConfidenceProbe) -> None:
+    """Numbers that are looked at nowhere else before requests are paid for.
+
+    Errors:
+        ArgumentError: one cannot be used.
+    """
+    _duplicates(options)
+    count_of("--seed", options.seed)
+    count_of("--samples", options.samples, 1)
     if options.count is not None:
         count_of("--count", options.count, 1)
+    if options.target_accuracy is not None and not 0.5 < options.target_accuracy < 1:
+        raise ArgumentError("--target-accuracy", "a share between 0.5 and 1", options.target_accuracy)
+    if options.max_cost is not None and options.price is None:
+        raise ArgumentError("--max-cost", "a --price, of which the cost follows", "none")
+    if options.price is not None and min(options.price) < 0:
+        raise ArgumentError("--price", "two numbers of at least 0", options.price)
 
 
 def _questions(options: ConfidenceProbe) -> list[Question]:
@@ -230,7 +264,7 @@ def _tell_cost(options: ConfidenceProbe, plan: Plan) -> None:
     before = 0 if options.target_accuracy is None else _requests_for_difficulty(options)
     if options.json:
         known = {"requests": cost.requests, "first": cost.first, "second": cost.second}
-        known |= {"duplicates": cost.duplicates, "before": before}
+        known |= {"duplicates": cost.duplicates, "before": before, "samples": cost.samples}
         tokens = {"prompt_tokens": cost.prompt_tokens, "completion_tokens": cost.completion_tokens, "cost": cost.cost}
         say(jsonlib.dumps({**known, **tokens}, indent=1))
         return
@@ -264,7 +298,10 @@ def _responder(options: ConfidenceProbe, questions: list[Question]) -> tuple[Res
     if options.model is not None:
         return _endpoint(options), options.form or ("flat" if options.backend == "systemone" else "chat")
     local = _local(options)
-    return local, options.form or ("chat" if local.backend.params["chat"] else "flat")
+    chat = local.backend.params["chat"]
+    if options.form == "chat" and not chat:
+        raise ArgumentError("--form", "flat, as the model has no chat template", "chat")
+    return local, options.form or ("chat" if chat else "flat")
 
 
 def _observer(options: ConfidenceProbe, questions: list[Question]) -> Responder:
@@ -318,6 +355,7 @@ def _endpoint(options: ConfidenceProbe) -> Responder:
         # The key of OpenAI is not sent to another server because it happens to be there.
         settings["api_key_env"] = options.key_env
     endpoint = Endpoint(**settings)
+    endpoint.check()
     if options.backend == "sampled":
         return SampledResponder(endpoint, samples=options.samples)
     return SystemOneResponder(endpoint) if options.backend == "systemone" else ChatResponder(endpoint)

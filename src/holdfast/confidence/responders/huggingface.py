@@ -104,17 +104,17 @@ class HuggingFaceResponder:
             options: of the responder.
 
         Errors:
-            ArgumentError: the model does not load, or not onto the device.
+            ArgumentError: the model does not load, or not onto the device, or it has no tokenizer.
             MissingExtraError: transformers is not installed.
         """
         transformers = require("transformers", "hf")
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(target)
             model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
         except Exception as error:  # transformers, safetensors and tokenizers have errors of their own for a bad file
             raise ArgumentError(
                 "model", "a causal language model of transformers", f"{target} ({_first(error)})"
             ) from error
+        tokenizer = _tokenizer(transformers, target)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             model = model.to(place)
@@ -280,9 +280,28 @@ def _positions(model: Any) -> int | None:
     return most if table else None
 
 
+def _tokenizer(transformers: Any, target: str | Path) -> Any:
+    """The tokenizer of a model.
+
+    Errors:
+        ArgumentError: there is none. For some models transformers makes an empty one then.
+    """
+    reason = "it makes no token of a letter"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+        if tokenizer("A", add_special_tokens=False)["input_ids"]:
+            return tokenizer
+    except Exception as error:  # likewise
+        reason = _first(error)
+    problem = f"{target}, whose tokenizer is missing or does not load ({reason})"
+    raise ArgumentError("model", "a model with its tokenizer, both saved in one folder", problem) from None
+
+
 def _first(error: BaseException) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error, or all of it where that line only begins a list."""
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    return " ".join(text.split()) if first.rstrip().endswith(":") else first
 
 
 def _begins(tokens: Sequence[int], prompt: Sequence[int]) -> bool:

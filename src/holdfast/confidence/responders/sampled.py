@@ -107,10 +107,7 @@ class SampledResponder:
         counts = [named.count(place) for place in range(len(ask.labels))]
         if self._samples == 1:
             return Answer.of_reading(ask.key, read_choice(counts.index(1), len(counts)), raw=raw)
-        # A label that never came may be as rare as it likes: its share is only a bound.
-        never = tuple(place for place, count in enumerate(counts) if not count)
-        reading = replace(read_samples(counts, len(named)), missing=never)
-        return Answer.of_reading(ask.key, reading, raw=raw)
+        return Answer.of_reading(ask.key, read_samples(counts, len(named)), raw=raw)
 
 
 def named_label(text: str, labels: Sequence[str]) -> int | None:

@@ -69,13 +69,25 @@ def load(folder: Path) -> tuple[Any, Any]:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
         model = model.to(device)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # what is wrong with a folder comes as errors of many libraries
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ArgumentError(
             "model", "a folder with a language model and its tokenizer", f"{folder} ({reason})"
         ) from error
-    return model.eval(), tokenizer
+    return model.eval(), _tokenizer(folder)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder; for some models transformers makes an empty one where there is none."""
+    reason = "it makes no token of a letter"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if tokenizer("a", add_special_tokens=False)["input_ids"]:
+            return tokenizer
+    except Exception as error:  # likewise
+        reason = " ".join(str(error).split()) or type(error).__name__
+    problem = f"{folder}, whose tokenizer is missing or does not load ({reason})"
+    raise ArgumentError("model", "a folder with a language model and its tokenizer", problem) from None
 
 
 def continued(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from holdfast.errors import ArgumentError
 from holdfast.models.language.cache import HoldfastCache
 from holdfast.models.language.config import HoldfastConfig
 from holdfast.models.language.layouts import layout_of
-from holdfast.nn import RAT, Backbone, GatedRNN
+from holdfast.nn import MLSTM, RAT, SLSTM, Backbone, GatedRNN
 
 
 class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
@@ -65,6 +66,11 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
             memory = module.chunk_size if isinstance(module, RAT) else module.memory
             bias = torch.empty_like(module.gate_bias).uniform_(1.0, max(1.0, memory - 1.0)).log_()
             initialization.copy_(module.gate_bias, bias)  # leaves alone what was loaded
+        if isinstance(module, MLSTM | SLSTM):
+            fresh = copy.deepcopy(module)
+            fresh.reset_parameters()
+            for parameter, value in zip(module.parameters(), fresh.parameters(), strict=True):
+                initialization.copy_(parameter, value)
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding."""

@@ -14,10 +14,12 @@ from torch import Tensor
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import DTYPES, full_precision
 from holdfast.nn.attention.triton.host import VARIABLE
+from holdfast.nn.rat.triton.host import wanted
 from holdfast.nn.xlstm import chunkwise, parallel, recurrent
 from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall
+from holdfast.nn.xlstm.triton import host as triton
 
-Backend = Literal["auto", "parallel", "chunkwise", "recurrent"]
+Backend = Literal["auto", "triton", "parallel", "chunkwise", "recurrent"]
 
 
 def mlstm(
@@ -51,8 +53,8 @@ def mlstm(
         scale: 1 / sqrt(dim) unless given.
         eps: added to the denominator in the unit of the memory.
         chunk_size: tokens that the chunkwise form takes at once; any.
-        backend: the form that computes it. All have the same result; `auto` takes the fastest, and the recurrent one
-            where the environment has `HOLDFAST_KERNELS=reference`.
+        backend: what computes it. All have the same result; `auto` takes the form that is fastest at that length, and
+            where the environment has `HOLDFAST_KERNELS` set to reference or triton, the recurrent one or the kernels.
 
     Returns:
         The output, in the dtype of `value`, and the memory after the last token, in float32 or better. The gradient
@@ -161,7 +163,12 @@ def _said(parts: tuple[Any, ...]) -> str:
     return f"shape {shape} in {dtype} on {device}"
 
 
-BACKENDS: dict[str, ModuleType] = {"parallel": parallel, "chunkwise": chunkwise, "recurrent": recurrent}
+BACKENDS: dict[str, ModuleType] = {
+    "triton": triton,
+    "parallel": parallel,
+    "chunkwise": chunkwise,
+    "recurrent": recurrent,
+}
 """By name; each has `refusal(call)`, why it does not take a call, and `compute(call)`."""
 
 
@@ -189,7 +196,9 @@ def computed(call: MLSTMCall, backend: str = "auto") -> MLSTMAnswer:
 
 
 def _unasked(call: MLSTMCall) -> str:
-    """The form for a call where none is asked for: the reference where the environment forces it."""
+    """The form for a call where none is asked for: the reference or the kernels where the environment says so."""
     if os.environ.get(VARIABLE) == "reference":
         return "recurrent"
+    if wanted() and triton.refusal(call) is None:
+        return "triton"
     return "parallel" if call.time <= 2 * call.chunk_size else "chunkwise"

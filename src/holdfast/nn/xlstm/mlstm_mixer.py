@@ -94,7 +94,16 @@ class MLSTM(nn.Module):
         return f"heads={self.heads}, backend={self.backend!r}"
 
     def init_state(self, batch: int, *, limit: int | None = None) -> MLSTMState:
-        """The state before the first token; see `RAT.init_state`."""
+        """The state before the first token.
+
+        Arguments:
+            batch: number of rows.
+            limit: tokens that may follow; its memory is then written in place, and is as large at any limit. `None`:
+                no limit, and no state that was handed out ever changes.
+
+        Errors:
+            ArgumentError: a limit that is no whole number from 0 on.
+        """
         limit, weight = limit_of(limit), self.skip  # those of projections may be quantised
         wide = torch.promote_types(weight.dtype, torch.float32)
         size = self.inner // self.heads

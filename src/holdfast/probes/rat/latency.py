@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from holdfast.errors import ArgumentError, count_of
 from holdfast.probes.rat.cache import checked_lengths, prefill
 from holdfast.probes.rat.reading import Progress, check_tokens, device_of, left_as_found, position_limit, untold
+from holdfast.probes.rounds import interval, line, medians_drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +32,6 @@ SECONDS = 10.0
 
 FIT = 0.25
 """Share of a median by which the line may miss it: beyond, times follow no line, and nothing is predicted from it."""
-
-RESAMPLES = 2000
-"""Of the bootstrap over rounds."""
 
 
 @dataclass(frozen=True)
@@ -144,22 +142,19 @@ def fitted(lengths: Sequence[int], times: np.ndarray) -> DecodeLatency:
         lengths: T of each column.
         times: milliseconds, a row for each round.
     """
-    rounds = len(times)
-    drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
-    line = np.linalg.pinv(np.stack([np.ones(len(lengths)), np.asarray(lengths, dtype=float)], axis=1))
     medians = np.median(times, axis=0)
-    fixed, slope = line @ medians
-    fixed_drawn, slope_drawn = line @ np.median(times[drawn], axis=1).T
+    fixed, slope = line(lengths, medians)
+    fixed_drawn, slope_drawn = line(lengths, medians_drawn(times))
     return DecodeLatency(
         lengths=tuple(lengths),
         medians=tuple(medians.tolist()),
-        rounds=rounds,
+        rounds=len(times),
         fixed=float(fixed),
-        fixed_interval=_interval(fixed_drawn),
+        fixed_interval=interval(fixed_drawn),
         per_token=float(slope),
-        per_token_interval=_interval(slope_drawn),
+        per_token_interval=interval(slope_drawn),
         doubles=float(_doubles(fixed, slope)),
-        doubles_interval=_interval(_doubles(fixed_drawn, slope_drawn)),
+        doubles_interval=interval(_doubles(fixed_drawn, slope_drawn)),
     )
 
 
@@ -167,12 +162,6 @@ def _doubles(fixed: Any, slope: Any) -> Any:
     """a / b; inf where the line does not rise."""
     rises = np.asarray(slope) > 0
     return np.where(rises, np.maximum(fixed, 0) / np.where(rises, slope, 1), math.inf)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of values, among which infinite ones may be."""
-    low, high = np.quantile(values, (0.025, 0.975), method="nearest")
-    return float(low), float(high)
 
 
 class _State:

@@ -13,7 +13,7 @@ from holdfast.probes.rat.chunks import ChunkCompressibility
 from holdfast.probes.rat.latency import DecodeLatency
 from holdfast.probes.rat.locality import HeadLocality, LocalityProfile
 from holdfast.probes.rat.positions import PositionLoss
-from holdfast.probes.report import explained, jsonable, percent, shown, table
+from holdfast.probes.report import explained, jsonable, percent, shown, size, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,15 +171,6 @@ class RATReport:
         if self.left_out:
             lines += ["", *(f"left out: {part}: {reason}" for part, reason in self.left_out.items())]
         return "\n".join(lines)
-
-
-def size(number: int | float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if number >= 100 or unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} GiB"
 
 
 def rounded(tokens: int | float) -> str:
