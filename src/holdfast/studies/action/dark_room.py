@@ -70,7 +70,7 @@ def trials(config: Any) -> Iterator[Trial[DarkRoomConfig]]:
         config: the study's configuration.
     """
     settings: DarkRoomConfig = config.dark_room
-    for seed in config.policy_range:
+    for seed in config.long_range:
         for arm in settings.arms:
             recipe = settings.recipe
             yield Trial(seed, settings, {"arm": arm}, cost=recipe.steps / 8, gpu=recipe.gpu)

@@ -58,11 +58,11 @@ class ManipulationConfig:
     arms: tuple[str, ...] = ("xlstm10",)
     size: str = "small"
     steps: int = 200
-    episodes: int = 10
-    context: int = 30
+    episodes: int = 20
+    context: int = 20
     bins: int = 64
     rollouts: int = 10
-    recipe: Recipe = field(default_factory=lambda: Recipe(steps=400, batch=16))
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=1200, batch=16))
 
     def __post_init__(self) -> None:
         if not set(self.arms) <= set(ARMS):

@@ -37,7 +37,9 @@ class ActionStudyConfig(Config):
         manipulation: the same on Meta-World.
         parity: layers that keep track of a state.
         dark_room: policies that learn within their context.
-        policy_seeds: how many seeds, from the first on, train policies, which takes longest.
+        policy_seeds: how many seeds, from the first on, train policies in the parts control, conditioning,
+            copycat and manipulation.
+        long_seeds: how many seeds the parts parity and dark_room take, whose trials are long.
     """
 
     latency: LatencyConfig = field(default_factory=LatencyConfig)
@@ -47,12 +49,18 @@ class ActionStudyConfig(Config):
     manipulation: ManipulationConfig = field(default_factory=ManipulationConfig)
     parity: ParityConfig = field(default_factory=ParityConfig)
     dark_room: DarkRoomConfig = field(default_factory=DarkRoomConfig)
-    policy_seeds: int = 3
+    policy_seeds: int = 5
+    long_seeds: int = 3
 
     @property
     def policy_range(self) -> range:
-        """The seeds that train policies."""
+        """The seeds that train policies for given tasks."""
         return self.seed_range[: self.policy_seeds]
+
+    @property
+    def long_range(self) -> range:
+        """The seeds of parts with long trials."""
+        return self.seed_range[: self.long_seeds]
 
 
 FEW = Recipe(steps=6, batch=4, warmup=2, curve_every=3)
@@ -91,7 +99,7 @@ PUBLISHED = Recipe(
 SCALES = {
     "quick": ActionStudyConfig(
         seeds=3,
-        first_seed=100,
+        first_seed=200,
         latency=LatencyConfig(dim=32, contexts=(10, 50, 800), rounds=2),
         control=ControlConfig(cloning=QUICK, contexts=(1, 4), masked_arms=("xlstm10",)),
         conditioning=ConditioningConfig(cloning=QUICK),
@@ -108,11 +116,12 @@ SCALES = {
         parity=ParityConfig(steps=6, batch=8, dim=16, lengths=(4, 32, 64, 256), tests=32, warmup=2, curve_every=3),
         dark_room=DarkRoomConfig(size="tiny", room=3, steps=6, episodes=2, histories=2, rollouts=2, recipe=FEW),
         policy_seeds=1,
+        long_seeds=1,
     ),
-    "laptop": ActionStudyConfig(seeds=3, first_seed=100),
+    "laptop": ActionStudyConfig(seeds=5, first_seed=200),
     "gpu": ActionStudyConfig(
         seeds=3,
-        first_seed=100,
+        first_seed=200,
         latency=LatencyConfig(
             device="cuda",
             dim=1280,
@@ -148,7 +157,7 @@ SCALES = {
     ),
     "paper": ActionStudyConfig(
         seeds=3,
-        first_seed=100,
+        first_seed=200,
         latency=LatencyConfig(
             device="cuda",
             dim=1280,
