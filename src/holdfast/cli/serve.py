@@ -84,7 +84,10 @@ def _action(options: ServeAction) -> int:
         with listening(options.host, options.port) as (listener, address):
             stepper = _stepper(options)
             server = Server(stepper, config)
-            print(f"serving {options.model or 'the shipped policy'} at {address}" + (", with a token" if token else ""), flush=True)
+            print(
+                f"serving {options.model or 'the shipped policy'} at {address}" + (", with a token" if token else ""),
+                flush=True,
+            )
             print(f"domains: {', '.join(stepper.domains)}", flush=True)
             print(_pace(stepper, options.deadline_ms), flush=True)
             # A signal is raised again once all is closed.
