@@ -95,7 +95,7 @@ def test_both_probes_have_something_to_look_at(tmp_path: Path, monkeypatch: pyte
         (("control-latency", "gone.safetensors"), "TARGET: expected the file of an action model"),
         (("control-latency", "policy.safetensors", "--rounds", 3), "--rounds: expected a whole number of at least 7"),
         (("control-latency", "policy.safetensors", "--device", "nowhere"), "--device: expected a device of PyTorch"),
-        (("control-latency", "policy.safetensors", "--domain", "nowhere"), "domain: expected one of arm, maze, game"),
+        (("control-latency", "policy.safetensors", "--domain", "nowhere"), "--domain: expected one of arm, maze, game"),
         (("control-latency", "policy.safetensors", "--lengths", 5), "lengths: expected at least two"),
         (("control-latency", "mine.py:make", "--batches", 2), "--batches: expected an action model"),
         (("control-latency", "mine.py:nothing"), "TARGET: expected a function without arguments that returns a policy"),

@@ -50,8 +50,8 @@ class CopycatProbe(ReportOptions):
     """Measure whether your data lead a policy to copy its last action."""
 
     target: OptionalTarget = None
-    """Trajectories: a folder of LeRobot, one of hdf5 or npz files with a domain, or the name of a Minari dataset. Unless
-    given, 20 episodes of the pendulum's analytic expert, collected there and then."""
+    """Trajectories: a folder of LeRobot, one of hdf5 or npz files with a domain, or the name of a Minari dataset. 20
+    episodes of the pendulum's analytic expert, collected there and then, unless given."""
     policy: Path | None = None
     """An action model's file, to see how often it repeats itself in an environment."""
     environment: str | None = None
@@ -81,17 +81,21 @@ def run_control_latency(options: ControlLatencyProbe) -> int:
     policy, observation = _strange_policy(str(target)) if strange else (_model(target, options.device), None)
     from holdfast.probes.action import probe_control_latency
 
-    report = probe_control_latency(
-        policy,
-        domain=options.domain,
-        observation=observation,
-        lengths=options.lengths,
-        batches=options.batches,
-        rounds=options.rounds,
-        budget_s=options.budget_s,
-        compare=options.compare,
-        tell=lambda text: print(text, file=sys.stderr),
-    )
+    try:
+        report = probe_control_latency(
+            policy,
+            domain=options.domain,
+            observation=observation,
+            lengths=options.lengths,
+            batches=options.batches,
+            rounds=options.rounds,
+            budget_s=options.budget_s,
+            compare=options.compare,
+            tell=lambda text: print(text, file=sys.stderr),
+        )
+    except ArgumentError as error:
+        flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
+        raise ArgumentError(flag, error.expected, error.got) from error
     options.show(report)
     if options.explain:
         say(f"\n{report.explain()}")

@@ -6,7 +6,9 @@ They lie where the variable MINARI_DATASETS_PATH says, or in `~/.minari/datasets
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
