@@ -152,7 +152,7 @@ def _step(
     """A step of control after so many timesteps, and the bytes that are kept for it."""
     import torch
 
-    from holdfast.studies.caches import filled
+    from holdfast.studies.caches import again, filled
 
     weight = next(net.parameters())
     generator = generator_for(seed, INPUTS, context, device=config.device)
@@ -171,7 +171,7 @@ def _step(
         if batch * room * width > config.memory:
             return (lambda: None), batch * room * width
         state = filled(net.init_state(batch, limit=room), TOKENS * context)
-        return (lambda: net(step, state)), state.nbytes
+        return (lambda: net(step, again(state))), state.nbytes
     state = net.init_state(batch)
     with torch.no_grad():
         for begin in range(0, context, 100):
