@@ -259,7 +259,7 @@ def draw_scores(results: Results, axes: Axes) -> list[Record]:
     axes.set_xticks(range(len(tasks)), tasks)
     axes.set_ylim(bottom=-0.6)
     axes.set_ylabel("score")
-    legend(axes)
+    legend(axes, columns=3)
     return rows
 
 
