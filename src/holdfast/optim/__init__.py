@@ -2,22 +2,30 @@
 
 from holdfast.optim.rewarming import (
     EffectiveLR,
+    JsonLines,
     NonFiniteParameter,
     ProjectionWarning,
     Projector,
+    StepPart,
+    TensorBoard,
     attached,
     layers_of,
+    normalize_,
     scale_decay_groups,
     scale_invariance,
 )
 
 __all__ = [
     "EffectiveLR",
+    "JsonLines",
     "NonFiniteParameter",
     "ProjectionWarning",
     "Projector",
+    "StepPart",
+    "TensorBoard",
     "attached",
     "layers_of",
+    "normalize_",
     "scale_decay_groups",
     "scale_invariance",
 ]
