@@ -3,19 +3,28 @@
 After arXiv 2507.20057 and 2407.01800.
 """
 
+from holdfast.optim.rewarming.cusum import Cusum
 from holdfast.optim.rewarming.effective_lr import EffectiveLR
+from holdfast.optim.rewarming.groups import layer_groups
 from holdfast.optim.rewarming.hooks import StepPart, attached
 from holdfast.optim.rewarming.layers import Layer, layers_of, scale_decay_groups, scale_invariance, select
 from holdfast.optim.rewarming.projection import NonFiniteParameter, ProjectionWarning, Projector
+from holdfast.optim.rewarming.schedule import Rewarm, RewarmEvent, RewarmOptions, RewarmWarning
 
 __all__ = [
+    "Cusum",
     "EffectiveLR",
     "Layer",
     "NonFiniteParameter",
     "ProjectionWarning",
     "Projector",
+    "Rewarm",
+    "RewarmEvent",
+    "RewarmOptions",
+    "RewarmWarning",
     "StepPart",
     "attached",
+    "layer_groups",
     "layers_of",
     "scale_decay_groups",
     "scale_invariance",

@@ -69,7 +69,7 @@ class Attachments:
             raise ArgumentError(
                 "rewarm", "a projector, a monitor or a schedule here, or a Rewarm as the scheduler", "none"
             )
-        if resumed:
+        if resumed or self._saved is not None:
             self._restore()
         self._saved = None
 
@@ -81,7 +81,7 @@ class Attachments:
                 part.load_state_dict(saved[name])
         missing = sorted(set(parts) - set(saved))
         if missing:
-            text = f"the checkpoint has no state of {', '.join(missing)}: a norm to hold is that of now, a cycle begins now"
+            text = f"the checkpoint has no state of {', '.join(missing)}, as if the training began now"
             warnings.warn(text, RewarmWarning, stacklevel=4)
 
     def _own_parts(self) -> dict[str, Any]:
