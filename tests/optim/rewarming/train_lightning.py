@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from holdfast.errors import ArgumentError
-from holdfast.optim import Cusum, EffectiveLR, LightningCallback, Projector, Rewarm, RewarmOptions
+from holdfast.optim import Cusum, EffectiveLR, LightningCallback, Projector, Rewarm, RewarmWarning
 
 SAVED, KILLED, TRIGGERED, STEPS = 73, 80, 91, 273
 SETTINGS: dict[str, Any] = {"peak": 1e-2, "final": 1e-4, "warmup": 5, "period": 100, "peaks": [0.02]}
@@ -75,10 +75,10 @@ def train(
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     model = Net(scheduler=scheduler)
-    makes = {} if scheduler == "rewarm" else {"rewarm": lambda optimizer: Rewarm(optimizer, **SETTINGS, trigger=Cusum())}
-    callback = LightningCallback(
-        projector=Projector, monitor=lambda *both: EffectiveLR(*both, every=20), **makes
+    makes = (
+        {} if scheduler == "rewarm" else {"rewarm": lambda optimizer: Rewarm(optimizer, **SETTINGS, trigger=Cusum())}
     )
+    callback = LightningCallback(projector=Projector, monitor=lambda *both: EffectiveLR(*both, every=20), **makes)
     watch = Watch(callback, killed)
     x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
     data = TensorDataset(x.repeat(9, 1), x.sum(1, keepdim=True).repeat(9, 1))  # nine equal batches
@@ -89,13 +89,14 @@ def train(
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, **trainer,
     )  # fmt: skip
     fit.fit(model, DataLoader(data, batch_size=16), ckpt_path=checkpoint, weights_only=True)
+    logged = Path(fit.logger.log_dir) / "metrics.csv"
     return {
         "rates": watch.rates,
         "rewarm": callback.rewarm.state_dict(),
         "projector": callback.attachments.projector.state_dict(),
         "weights": {name: value.tolist() for name, value in model.state_dict().items()},
         "elr": callback.attachments.monitor.last,
-        "columns": (Path(fit.logger.log_dir) / "metrics.csv").read_text().splitlines()[0],
+        "columns": logged.read_text().splitlines()[0].split(",") if logged.exists() else [],
     }
 
 
@@ -134,6 +135,5 @@ def main(part: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    RewarmOptions()
+    warnings.filterwarnings("error", category=RewarmWarning)
     main(sys.argv[1], Path(sys.argv[2]))

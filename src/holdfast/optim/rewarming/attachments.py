@@ -66,9 +66,7 @@ class Attachments:
             self.monitor = self.make_monitor(model, optimizer)
         self.rewarm = existing if self.make_rewarm is None else self.make_rewarm(optimizer)
         if not any((self.projector, self.monitor, self.rewarm)):
-            raise ArgumentError(
-                "rewarm", "a projector, a monitor or a schedule here, or a Rewarm as the scheduler", "none"
-            )
+            raise ArgumentError("rewarm", "a projector, a monitor or a schedule, or the trainer's own Rewarm", "none")
         if resumed or self._saved is not None:
             self._restore()
         self._saved = None

@@ -111,6 +111,7 @@ class HuggingFaceCallback(TrainerCallback, ExportableState):
         """Overrule what the Trainer's scheduler has written."""
         if self.attachments.rewarm is not None:
             self.attachments.rewarm.apply()
+            self._show(kwargs["lr_scheduler"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell the schedule the loss."""
