@@ -1,0 +1,9 @@
+"""Keeping a network able to learn: effective learning rates, norms that are held, learning rates that rise again.
+
+After arXiv 2507.20057 and 2407.01800.
+"""
+
+from holdfast.optim.rewarming.hooks import StepPart, attached
+from holdfast.optim.rewarming.layers import Layer, layers_of, scale_decay_groups, scale_invariance, select
+
+__all__ = ["Layer", "StepPart", "attached", "layers_of", "scale_decay_groups", "scale_invariance", "select"]
