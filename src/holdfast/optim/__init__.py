@@ -10,13 +10,26 @@ from holdfast.optim.baselines import (
     reset_moments,
     shrink_and_perturb_,
 )
-from holdfast.optim.rewarming import attached, layers_of, scale_decay_groups, scale_invariance
+from holdfast.optim.rewarming import (
+    EffectiveLR,
+    NonFiniteParameter,
+    ProjectionWarning,
+    Projector,
+    attached,
+    layers_of,
+    scale_decay_groups,
+    scale_invariance,
+)
 
 __all__ = [
     "ContinualBackprop",
+    "EffectiveLR",
     "Grokfast",
     "HareTortoise",
     "L2Init",
+    "NonFiniteParameter",
+    "ProjectionWarning",
+    "Projector",
     "ReDo",
     "SpectralRegularization",
     "attached",
