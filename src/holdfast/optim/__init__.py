@@ -2,6 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from holdfast.optim.baselines import (
+    ContinualBackprop,
+    Grokfast,
+    HareTortoise,
+    L2Init,
+    ReDo,
+    SpectralRegularization,
+    reset_moments,
+    shrink_and_perturb_,
+)
 from holdfast.optim.rewarming import (
     Cusum,
     EffectiveLR,
@@ -28,26 +38,34 @@ if TYPE_CHECKING:
     from holdfast.optim.rewarming.lightning import LightningCallback
 
 __all__ = [
+    "ContinualBackprop",
     "Cusum",
     "EffectiveLR",
+    "Grokfast",
+    "HareTortoise",
     "HuggingFaceCallback",
     "JsonLines",
+    "L2Init",
     "LightningCallback",
     "NonFiniteParameter",
     "ProjectionWarning",
     "Projector",
+    "ReDo",
     "Rewarm",
     "RewarmEvent",
     "RewarmOptions",
     "RewarmWarning",
+    "SpectralRegularization",
     "StepPart",
     "TensorBoard",
     "attached",
     "layer_groups",
     "layers_of",
     "normalize_",
+    "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
+    "shrink_and_perturb_",
 ]
 
 
