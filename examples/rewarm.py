@@ -1,6 +1,6 @@
 """Method: a learning rate that rises again when the labels of a task change, in a plain loop, and what it is worth.
 
-Half-way through all labels are drawn anew. A rate that has decayed by then learns the new ones slowly, though the norms of
+Half-way through all labels are drawn anew. A rate that has decayed by then learns the new ones slowly, though norms of
 all layers are held; one that the detector re-warms learns them as it did the first.
 """
 
