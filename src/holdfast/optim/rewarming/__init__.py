@@ -3,7 +3,17 @@
 After arXiv 2507.20057 and 2407.01800.
 """
 
+from holdfast.optim.rewarming.effective_lr import EffectiveLR
 from holdfast.optim.rewarming.hooks import StepPart, attached
 from holdfast.optim.rewarming.layers import Layer, layers_of, scale_decay_groups, scale_invariance, select
 
-__all__ = ["Layer", "StepPart", "attached", "layers_of", "scale_decay_groups", "scale_invariance", "select"]
+__all__ = [
+    "EffectiveLR",
+    "Layer",
+    "StepPart",
+    "attached",
+    "layers_of",
+    "scale_decay_groups",
+    "scale_invariance",
+    "select",
+]
