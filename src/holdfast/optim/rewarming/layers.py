@@ -27,9 +27,9 @@ NORMS = (
 _LIKE_A_LAYER = re.compile(r"Linear|Conv\d?[dD]?$|Embedding")
 _LIKE_A_NORM = re.compile(r"(?<!Weight)(?<!Spectral)Norm(\dd)?$")
 _NORM_FUNCTIONS = re.compile(r"(layer|rms|group|batch|instance)_norm$|^normalize$")
-_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
 _WRAPPING = (
-    "OptimizedModule", "DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "CheckpointWrapper",
+    "OptimizedModule", "DistributedDataParallel", "DataParallel", "CheckpointWrapper",
 )  # fmt: skip
 
 Role = Literal["weight", "magnitude", "direction"]
@@ -131,17 +131,18 @@ def layers_of(model: nn.Module) -> tuple[Layer, ...]:
     `ColumnParallelLinear`). A tensor with several names comes once, with the first of them.
 
     Errors:
-        ArgumentError: a weight has a parametrisation other than `weight_norm` and `spectral_norm`.
+        ArgumentError: a weight has a parametrisation other than `weight_norm` and `spectral_norm`, has no values yet,
+            or is a part of a flat parameter (FSDP1, ZeRO-3).
     """
-    found: dict[int, Layer] = {}
+    for module in model.modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise ArgumentError("model", "parameters as they are, or sharded by fully_shard (FSDP2)", "one under FSDP1")
+    found: list[Layer] = []
     for module_name, module in named_modules(model):
         if not (isinstance(module, LAYERS) or _LIKE_A_LAYER.search(type(module).__name__)):
             continue
-        for layer in (*_plain(module_name, module), *_parametrised(module_name, module)):
-            first = found.setdefault(id(layer.parameter), layer)
-            if first is not layer:
-                found[id(layer.parameter)] = replace(first, aliases=(*first.aliases, layer.name))
-    return tuple(found.values())
+        found += [*_plain(module_name, module), *_parametrised(module_name, module)]
+    return _once(found)
 
 
 def output_layer(model: nn.Module, graph: CallGraph | None = None) -> nn.Module | None:
@@ -187,13 +188,12 @@ def select(
     Errors:
         ArgumentError: a name matches nothing; a weight has a parametrisation that is not understood.
     """
-    inner = unwrapped(model)
-    graph = call_graph(inner)
+    layers = layers_of(model)
+    graph = call_graph(unwrapped(model))
     wanted = () if include in (None, "all") else _patterns("include", include)
     unwanted = () if exclude is None else _patterns("exclude", exclude)
-    layers = layers_of(model)
     of_layers = {id(layer.parameter) for layer in layers}
-    others = tuple(layer for layer in _all_parameters(model) if id(layer.parameter) not in of_layers)
+    others = _once(layer for layer in _all_parameters(model) if id(layer.parameter) not in of_layers)
     for argument, patterns in (("include", wanted), ("exclude", unwanted)):
         for pattern in patterns:
             if not any(layer.matches(pattern) for layer in (*layers, *others)):
@@ -300,7 +300,7 @@ def relative_change(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> fl
     return float((gap / size) ** 0.5) if size else (0.0 if gap == 0 else float("inf"))
 
 
-def scale_decay_groups(model: nn.Module, decay: float, **defaults: Any) -> list[dict[str, Any]]:
+def scale_decay_groups(model: nn.Module, decay: float | int, **defaults: Any) -> list[dict[str, Any]]:
     """Groups of parameters for an optimiser that decays the scales of norms, and nothing else unless told.
 
     Projected transformers with norms do not grok without it: the scales grow until attention saturates (arXiv
@@ -340,6 +340,7 @@ def _plain(module_name: str, module: nn.Module) -> Iterator[Layer]:
     """Parameters of a layer itself, old-style `weight_norm` and `spectral_norm` included."""
     names = dict(module.named_parameters(recurse=False))
     for key, parameter in names.items():
+        _check_values(_joined(module_name, key), parameter)
         stem, _, end = key.rpartition("_")
         role: Role = "weight"
         if end in ("g", "v") and {f"{stem}_g", f"{stem}_v"} <= set(names):
@@ -365,6 +366,26 @@ def _parametrised(module_name: str, module: nn.Module) -> Iterator[Layer]:
         elif getattr(module, key).ndim >= 2:
             expected = "weights as they are, or under weight_norm or spectral_norm alone"
             raise ArgumentError("model", expected, f"{prefix} under {', '.join(kinds)}")
+
+
+def _once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """Each tensor with its first name, and the others as aliases."""
+    found: dict[int, Layer] = {}
+    for layer in layers:
+        first = found.setdefault(id(layer.parameter), layer)
+        if first is not layer:
+            found[id(layer.parameter)] = replace(first, aliases=(*first.aliases, layer.name))
+    return tuple(found.values())
+
+
+def _check_values(name: str, parameter: nn.Parameter) -> None:
+    """Refuse a parameter whose norm cannot be told."""
+    if nn.parameter.is_lazy(parameter):
+        raise ArgumentError("model", "parameters with values: call it once", f"{name} of an unknown shape")
+    if parameter.is_meta:
+        raise ArgumentError("model", "parameters with values", f"{name} on the device meta")
+    if hasattr(parameter, "ds_id"):
+        raise ArgumentError("model", "parameters as they are, or sharded by fully_shard (FSDP2)", "one under ZeRO-3")
 
 
 def _all_parameters(model: nn.Module) -> Iterator[Layer]:

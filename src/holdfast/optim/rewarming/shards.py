@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+ROW = 4096
+"""Entries whose squares are added one by one."""
+
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor, without its gradient: the same memory."""
@@ -29,10 +32,23 @@ def norms(weights: Sequence[Tensor], values: Sequence[Tensor]) -> Float[Tensor, 
         weights: tell how the values are shared out.
         values: of this process, of the shapes of `local(weight)`, on one device.
     """
-    parts = torch.stack(torch._foreach_norm(list(values)))
+    on_cpu = values[0].device.type == "cpu"
+    parts = torch.stack([_norm(value) for value in values] if on_cpu else list(torch._foreach_norm(list(values))))
     if not any(is_sharded(weight) for weight in weights):
         return parts
     return summed(weights, parts.square()).sqrt()
+
+
+def _norm(value: Tensor) -> Tensor:
+    """On a CPU torch adds all squares of a float32 tensor one by one: 4e-5 off at 2 million entries, 4e-3 at 50.
+
+    Norms of rows, and the norm of these, are exact to rounding and take no longer.
+    """
+    flat = value.permute(sorted(range(value.ndim), key=value.stride, reverse=True)).reshape(-1)  # as it lies in memory
+    cut = flat.numel() // ROW * ROW
+    rows = torch.linalg.vector_norm(flat[:cut].view(-1, ROW), dim=1)
+    norm: Tensor = torch.linalg.vector_norm(torch.cat([rows, flat[cut:].abs()]) if cut else flat)
+    return norm
 
 
 def summed(weights: Sequence[Tensor], parts: Float[Tensor, " weights"]) -> Float[Tensor, " weights"]:
@@ -45,14 +61,14 @@ def summed(weights: Sequence[Tensor], parts: Float[Tensor, " weights"]) -> Float
     alike: dict[Any, list[int]] = {}
     for number, weight in enumerate(weights):
         if is_sharded(weight):
-            alike.setdefault((weight.device_mesh, weight.placements), []).append(number)
+            alike.setdefault((weight.device_mesh, weight.placements), []).append(number)  # type: ignore[attr-defined]
     for (mesh, placements), numbers in alike.items():
         from torch.distributed.tensor import DTensor, Partial, Replicate
 
         # Of a dimension of the mesh along which a tensor is repeated, each process has the whole sum already.
         kinds = [Replicate() if placement.is_replicate() else Partial("sum") for placement in placements]
         where = torch.tensor(numbers, device=parts.device)
-        total = DTensor.from_local(parts[where], mesh, kinds, run_check=False).full_tensor()  # type: ignore[no-untyped-call]
+        total = DTensor.from_local(parts[where], mesh, kinds, run_check=False).full_tensor()
         parts = parts.index_copy(0, where, total)
     return parts
 
