@@ -155,7 +155,7 @@ class Rewarm(LRScheduler):
         if not self.reference > 0:
             raise ArgumentError("optimizer", "a group with a learning rate above 0", "rates of 0")
         self.events: deque[RewarmEvent] = deque(maxlen=KEPT_EVENTS)
-        """What happened, the last 1,000."""
+        """What happened, the last 1,000; of alarms that are passed over in a row the first."""
         self.ignored = 0
         """Losses that were not finite."""
         self._start: int | None = None if options.waiting else 0
@@ -298,6 +298,8 @@ class Rewarm(LRScheduler):
             warnings.warn(text, RewarmWarning, stacklevel=4)
 
     def _note(self, kind: Literal["rewarmed", "passed over", "diverged"], reason: str) -> None:
+        if kind == "passed over" and self.events and self.events[-1].kind == kind:
+            return  # of alarms in a row the first, or they would push out all else
         self.events.append(RewarmEvent(self.last_epoch, kind, reason))
 
     # -- what the loss says --------------------------------------------------------------------------------------------
