@@ -1,5 +1,15 @@
 """Optimisers, and parts that attach to those of torch."""
 
+from holdfast.optim.baselines import (
+    ContinualBackprop,
+    Grokfast,
+    HareTortoise,
+    L2Init,
+    ReDo,
+    SpectralRegularization,
+    reset_moments,
+    shrink_and_perturb_,
+)
 from holdfast.optim.rewarming import (
     EffectiveLR,
     NonFiniteParameter,
@@ -10,14 +20,26 @@ from holdfast.optim.rewarming import (
     scale_decay_groups,
     scale_invariance,
 )
+from holdfast.optim.rewarming.cusum import Cusum
+from holdfast.optim.rewarming.schedule import Rewarm
 
 __all__ = [
+    "ContinualBackprop",
+    "Cusum",
     "EffectiveLR",
+    "Grokfast",
+    "HareTortoise",
+    "L2Init",
     "NonFiniteParameter",
     "ProjectionWarning",
     "Projector",
+    "ReDo",
+    "Rewarm",
+    "SpectralRegularization",
     "attached",
     "layers_of",
+    "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
+    "shrink_and_perturb_",
 ]

@@ -16,8 +16,8 @@ from holdfast.optim.rewarming.hooks import StepPart
 class GradientPart(StepPart):
     """Something that changes gradients before an optimiser uses them.
 
-    Where a step is given a closure, as Lightning and `torch.optim.LBFGS` do, the gradients are computed within the step:
-    they are changed behind the closure then, each time that it is called.
+    Where a step is given a closure, as by Lightning and for `torch.optim.LBFGS`, the gradients are computed within the
+    step: they are changed behind the closure then, each time that it is called.
 
     A subclass fills in `change_gradients`, and calls `super().__init__(optimizer)` last.
     """

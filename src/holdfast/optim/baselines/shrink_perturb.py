@@ -9,9 +9,7 @@ from holdfast.errors import ArgumentError
 
 
 @torch.no_grad()
-def shrink_and_perturb_(
-    model: nn.Module, fresh: nn.Module, *, shrink: float = 0.4, perturb: float = 0.1
-) -> nn.Module:
+def shrink_and_perturb_(model: nn.Module, fresh: nn.Module, *, shrink: float = 0.4, perturb: float = 0.1) -> nn.Module:
     """θ ← shrink · θ + perturb · θ_fresh, for all parameters.
 
     The authors make a new optimiser afterwards, as moments belong to the weights that were:
