@@ -62,7 +62,8 @@ class AdditionTransformer(nn.Module):
     def forward(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n modulus"]:
         """Logits of the sum."""
         attended = self._attended(inputs)
-        return self.unembed(self.norms[2](attended + self.down(self._units(attended))))
+        logits: Tensor = self.unembed(self.norms[2](attended + self.down(self._units(attended))))
+        return logits
 
     def units(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n hidden"]:
         """What the feed-forward units say, after their ReLU."""
@@ -85,7 +86,8 @@ class AdditionTransformer(nn.Module):
         rows = torch.cat([inputs[:, :1], inputs[:, 1:] + p, constant], dim=1)
         weights = functional.embedding(rows, scores).softmax(1)
         read = functional.embedding(rows, values.flatten(1)).unflatten(-1, (self.heads, -1))
-        return stream[-1] + self.out((weights.unsqueeze(-1) * read).sum(1).flatten(1))
+        attended: Tensor = stream[-1] + self.out((weights.unsqueeze(-1) * read).sum(1).flatten(1))
+        return attended
 
 
 class AdditionMLP(nn.Module):
@@ -108,7 +110,8 @@ class AdditionMLP(nn.Module):
 
     def forward(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n modulus"]:
         """Logits of the sum."""
-        return self.unembed(self.units(inputs))
+        logits: Tensor = self.unembed(self.units(inputs))
+        return logits
 
     def units(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n hidden"]:
         """What the hidden units say, after their ReLU."""
@@ -130,7 +133,7 @@ def initialise(model: nn.Module, seed: int) -> None:
 @torch.no_grad()
 def accuracy(model: nn.Module, pairs: Pairs) -> float:
     """Share of pairs whose sum has the greatest logit."""
-    return (model(pairs.inputs).argmax(1) == pairs.sums).float().mean().item()
+    return float((model(pairs.inputs).argmax(1) == pairs.sums).float().mean())
 
 
 def learn(model: nn.Module, optimizer: torch.optim.Optimizer, pairs: Pairs) -> Iterator[Float[Tensor, ""]]:

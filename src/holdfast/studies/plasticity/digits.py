@@ -88,7 +88,7 @@ def _linear(fan_in: int, fan_out: int, scale: float, generator: torch.Generator)
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Labelled) -> float:
     """Share of images whose label has the greatest logit."""
-    return (model(data.images).argmax(1) == data.labels).float().mean().item()
+    return float((model(data.images).argmax(1) == data.labels).float().mean())
 
 
 def learn(

@@ -163,7 +163,7 @@ def trials(config: Any) -> Iterator[Trial[GrokkingConfig]]:
         config: the study's configuration.
     """
     settings: GrokkingConfig = config.grokking
-    for seed in config.seed_range:
+    for seed in config.dear_range:
         for name in settings.arms:
             arm = ARMS[name]
             cost = settings.steps(arm)[1] * (0.006 if arm.network == "transformer" else 0.002)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, equivalent, mean_of, paired_difference
 from holdfast.lab.figures import GREY, legend, seed_mean
 from holdfast.lab.results import Values
-from holdfast.studies.plasticity.paper import OURS
 from holdfast.studies.plasticity.shapes import Layers
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def trials(config: Any) -> Iterator[Trial[ShufflingConfig]]:
         config: the study's configuration.
     """
     settings: ShufflingConfig = config.shuffling
-    for seed in config.seed_range:
+    for seed in config.dear_range:
         for arm in settings.arms:
             yield Trial(seed, settings, {"arm": arm}, cost=settings.tasks * settings.steps / 1500)
 
@@ -162,9 +162,16 @@ def memorise(model: Any, images: Any, config: ShufflingConfig, arm: Arm, seed: i
     """
     import torch
 
-    from holdfast.optim import Cusum, Projector, Rewarm, reset_moments, shrink_and_perturb_
-    from holdfast.optim.baselines import L2Init
-    from holdfast.studies.plasticity.digits import CLASSES, Labelled, accuracy, batches_of, learn, network, random_labels
+    from holdfast.optim import Cusum, L2Init, Projector, Rewarm, reset_moments, shrink_and_perturb_
+    from holdfast.studies.plasticity.digits import (
+        CLASSES,
+        Labelled,
+        accuracy,
+        batches_of,
+        learn,
+        network,
+        random_labels,
+    )
     from holdfast.studies.plasticity.measures import dead_units, norms
     from holdfast.studies.plasticity.streams import FRESH
 
@@ -226,7 +233,7 @@ def hits(alarms: Sequence[int], steps: int, tasks: int) -> tuple[int, int]:
         steps: of a task.
         tasks: number of tasks.
     """
-    changes = {change: False for change in range(steps, steps * tasks, steps)}
+    changes = dict.fromkeys(range(steps, steps * tasks, steps), False)
     false = 0
     for alarm in alarms:
         change = (alarm - 1) // steps * steps
@@ -246,9 +253,7 @@ def _values(results: Results, arm: str, metric: str = "last") -> Values:
 
 
 def _below(results: Results, arm: str, threshold: float) -> Evidence:
-    return mean_of(
-        _values(results, arm), threshold=threshold, alternative="less", bounds=(0, 1), name=ARMS[arm].label
-    )
+    return mean_of(_values(results, arm), threshold=threshold, alternative="less", bounds=(0, 1), name=ARMS[arm].label)
 
 
 def _projected(results: Results) -> Evidence:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference
 from holdfast.lab.figures import draw_over_seeds, legend
 from holdfast.lab.results import Values
-from holdfast.studies.plasticity.paper import OURS
 from holdfast.studies.plasticity.shapes import Layers
 
 if TYPE_CHECKING:
@@ -87,7 +86,9 @@ def run(trial: Trial[WarmStartConfig]) -> Outcome:
 
     config, seed = trial.config, trial.seeds[0]
     data = on_canvas(digits(seed), config.canvas, config.noise, seed)
-    learnt, tests = (Labelled(*(part[cut] for part in data)) for cut in (slice(config.tests, None), slice(config.tests)))
+    learnt, tests = (
+        Labelled(*(part[cut] for part in data)) for cut in (slice(config.tests, None), slice(config.tests))
+    )
     some = int(float(trial.labels["fraction"] or 0.0) * len(learnt.images))
     model = network(data.images.shape[1], CLASSES, config.layers, norm=True, seed=seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.rate, fused=True)
