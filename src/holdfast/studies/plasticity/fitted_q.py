@@ -239,8 +239,8 @@ def _fresh(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "fitted-q-decay",
-        "In the last third of 60 goals, a network with held norms whose learning rate decays once has at least .04 fewer "
-        "of its greedy moves right while it learns than one at a constant rate.",
+        "In the last third of 60 goals, a network with held norms whose learning rate decays once has at least .04 "
+        "fewer of its greedy moves right while it learns than one at a constant rate.",
         _decay,
         paper="in Rainbow one decay does about as well as cycles (figure 6)",
         family="fitted-q",
@@ -287,7 +287,7 @@ def draw_goals(results: Results, axes: Axes) -> list[Record]:
             (place + 0.5) * width: [sum(areas) / len(areas) for areas in seeds.values()]
             for place, seeds in sorted(tenths.items())
         }
-        look = {"color": f"C{number}", "linestyle": "--" if settings.reset else "-", "linewidth": 1.4}
+        look: dict[str, Any] = {"color": f"C{number}", "linestyle": "--" if settings.reset else "-", "linewidth": 1.4}
         points = draw_over_seeds(axes, values, label=settings.label, **look)
         rows += [
             {"arm": arm, "goal": x, "optimal moves": mean, "low": low, "high": high, "seeds": n}
@@ -307,8 +307,8 @@ part = Part(
     figures=(
         Figure(
             "fitted-q",
-            "A goal in a 9 × 9 grid moves 60 times: share of places with an optimal greedy move, on average while each goal "
-            "is learnt. Means over seeds.",
+            "A goal in a 9 × 9 grid moves 60 times: share of places with an optimal greedy move, on average while each "
+            "goal is learnt. Means over seeds.",
             draw_goals,
         ),
     ),

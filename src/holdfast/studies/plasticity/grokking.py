@@ -318,8 +318,8 @@ def _mlp(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "grokking-rewarm",
-        "A transformer with its norms held that has memorised at 1e-4 generalises (test accuracy of at least .99) within "
-        "1,200 steps after its learning rate is re-warmed to 5e-3.",
+        "A transformer with its norms held that has memorised at 1e-4 generalises (test accuracy of at least .99) "
+        "within 1,200 steps after its learning rate is re-warmed to 5e-3.",
         _rewarmed,
         paper="re-warming to 1e-2 groks after any offset, to 1e-3 never (figure 3)",
         family="grokking",
@@ -362,7 +362,8 @@ CLAIMS = (
     ),
     Claim(
         "grokking-features",
-        "In the 100 steps after the re-warm more than five times as many activation patterns change as in the 100 before.",
+        "In the 100 steps after the re-warm more than five times as many activation patterns change as in the 100 "
+        "before.",
         _features,
         paper="grokking follows a jump in the share of patterns that change (figure 3)",
         family="grokking",
@@ -396,7 +397,11 @@ def draw_grokking(results: Results, axes: Axes) -> list[Record]:
         curve = results.curve("accuracy", part="grokking", arm=arm)
         steps = sorted({int(row["step"] or 0) for row in curve})
         values = {step: [float(row["test"] or 0.0) for row in curve if row["step"] == step] for step in steps}
-        style = {"linestyle": "--" if ARMS[arm].peak == 0 else "-", "linewidth": 1.4, "color": f"C{number}"}
+        style: dict[str, Any] = {
+            "linestyle": "--" if ARMS[arm].peak == 0 else "-",
+            "linewidth": 1.4,
+            "color": f"C{number}",
+        }
         points = draw_over_seeds(axes, values, label=LABELS[arm], **style)
         rows += [
             {"arm": arm, "step": x, "test accuracy": mean, "low": low, "high": high, "seeds": n}
@@ -444,14 +449,14 @@ part = Part(
     figures=(
         Figure(
             "grokking",
-            "Test accuracy of transformers that learn addition, by step. They memorise at a low learning rate; the rate "
-            "is raised at the dotted line. Grey: what knowing that addition commutes is worth. Means over seeds.",
+            "Test accuracy of transformers that learn addition, by step. They memorise at a low learning rate; the "
+            "rate is raised at the dotted line. Grey: what knowing that addition commutes is worth. Means over seeds.",
             draw_grokking,
         ),
         Figure(
             "grokking-change",
-            "How fast the features of these transformers change: activation patterns of the feed-forward units (ΔA) and "
-            "their kernel (ΔC). Means over seeds.",
+            "How fast the features of these transformers change: activation patterns of the feed-forward units (ΔA) "
+            "and their kernel (ΔC). Means over seeds.",
             draw_change,
         ),
     ),

@@ -116,7 +116,8 @@ def run(trial: Trial[PrimacyConfig]) -> Outcome:
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
     data = on_canvas(digits(seed), config.canvas, config.noise, seed)
-    learnt, tests = (Labelled(*(part[cut] for part in data)) for cut in _cuts(config.examples))
+    learnt = Labelled(data.images[: config.examples], data.labels[: config.examples])
+    tests = Labelled(data.images[config.examples :], data.labels[config.examples :])
     phases = [
         (Labelled(learnt.images, random_labels(len(learnt.images), seed)), config.first),
         (learnt, config.second),
@@ -146,10 +147,6 @@ def run(trial: Trial[PrimacyConfig]) -> Outcome:
                 schedule.step()
         memorised = accuracy(model, labelled) if number == 0 else memorised
     return Outcome([{"accuracy": accuracy(model, tests), "memorised": memorised, "norm": norms(model)}])
-
-
-def _cuts(examples: int) -> tuple[slice, slice]:
-    return slice(examples), slice(examples, None)
 
 
 def _values(results: Results, arm: str, norms: str = "held") -> Values:
@@ -237,8 +234,16 @@ def draw_primacy(results: Results, axes: Axes) -> list[Record]:
             height = place + 0.4 * number - 0.2
             axes.barh(height, mean.mean, height=0.36, color=f"C{number}", label=f"norms {norms}" if not place else None)
             axes.plot(values, [height] * len(values), ".", color=GREY, markersize=3)
-            row = {"arm": settings.label, "norms": norms, "accuracy": mean.mean, "low": mean.low, "high": mean.high}
-            rows.append({**row, "seeds": mean.seeds})
+            rows.append(
+                {
+                    "arm": settings.label,
+                    "norms": norms,
+                    "accuracy": mean.mean,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "seeds": mean.seeds,
+                }
+            )
     axes.set_yticks(range(len(ARMS)), [arm.label for arm in ARMS.values()])
     axes.invert_yaxis()
     axes.set_ylabel("learning rate")
@@ -257,8 +262,8 @@ part = Part(
     figures=(
         Figure(
             "primacy",
-            "Digits on a larger canvas with noise: test accuracy after random labels first and true ones then. Bars are "
-            "means over seeds, dots are seeds.",
+            "Digits on a larger canvas with noise: test accuracy after random labels first and true ones then. Bars "
+            "are means over seeds, dots are seeds.",
             draw_primacy,
         ),
     ),

@@ -371,7 +371,11 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
         curve = results.curve("tasks", part="shuffling", arm=arm)
         tasks = sorted({int(row["task"] or 0) for row in curve})
         values = {task: [float(row["end"] or 0.0) for row in curve if row["task"] == task] for task in tasks}
-        style = {"linestyle": "-" if settings.remedy == "none" else "--", "linewidth": 1.4, "color": f"C{number}"}
+        style: dict[str, Any] = {
+            "linestyle": "-" if settings.remedy == "none" else "--",
+            "linewidth": 1.4,
+            "color": f"C{number}",
+        }
         points = draw_over_seeds(axes, values, label=settings.label, **style)
         rows += [
             {"arm": arm, "task": x, "accuracy": mean, "low": low, "high": high, "seeds": n}

@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.lab import Config, Study
-from holdfast.studies.plasticity import clamp, fitted_q, grokking, primacy, shuffling, warm_start
+from holdfast.studies.plasticity import clamp, fitted_q, grokking, offsets, primacy, shuffling, sweep, warm_start
 from holdfast.studies.plasticity.clamp import ClampConfig
 from holdfast.studies.plasticity.fitted_q import FittedQConfig
 from holdfast.studies.plasticity.grokking import GrokkingConfig, Phases
+from holdfast.studies.plasticity.offsets import OffsetsConfig
 from holdfast.studies.plasticity.paper import PAPER
 from holdfast.studies.plasticity.primacy import PrimacyConfig
 from holdfast.studies.plasticity.shapes import Addition, Layers, MLPShape, TransformerShape
 from holdfast.studies.plasticity.shuffling import ShufflingConfig
+from holdfast.studies.plasticity.sweep import SweepConfig
 from holdfast.studies.plasticity.warm_start import WarmStartConfig
 
 
@@ -32,8 +34,10 @@ class PlasticityStudyConfig(Config):
         warm_start: networks that had a part of the data first.
         fitted_q: values of a goal that moves.
         clamp: networks that learn addition with clamped norms.
-        dear_seeds: how many seeds, from the first on, have the parts `grokking`, `shuffling` and `clamp`, which are
-            the dearest.
+        sweep: a grid of transformers of the published size.
+        offsets: transformers of the published size, re-warmed after some steps.
+        dear_seeds: how many seeds, from the first on, have the dearest parts: `grokking`, `shuffling`, `clamp`,
+            `sweep` and `offsets`.
     """
 
     grokking: GrokkingConfig = field(default_factory=GrokkingConfig)
@@ -42,6 +46,8 @@ class PlasticityStudyConfig(Config):
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     fitted_q: FittedQConfig = field(default_factory=FittedQConfig)
     clamp: ClampConfig = field(default_factory=ClampConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    offsets: OffsetsConfig = field(default_factory=OffsetsConfig)
     dear_seeds: int = 5
 
     @property
@@ -72,6 +78,12 @@ SCALES = {
         clamp=ClampConfig(addition=Addition(modulus=23, share=0.6), shape=MLPShape(dim=32, hidden=64), steps=100),
     ),
     "laptop": PlasticityStudyConfig(seeds=10, first_seed=100),
+    "gpu": PlasticityStudyConfig(
+        seeds=10,
+        first_seed=100,
+        sweep=SweepConfig(rates=(1e-3, 3e-3, 1e-2, 3e-2)),
+        offsets=OffsetsConfig(peaks=(1e-3, 1e-2)),
+    ),
 }
 
 study = Study(
@@ -79,10 +91,20 @@ study = Study(
     question="Does early data leave a network unable to learn later data, and does its effective learning rate decide "
     "that?",
     scales=SCALES,
-    parts=[grokking.part, shuffling.part, primacy.part, warm_start.part, fitted_q.part, clamp.part],
+    parts=[
+        grokking.part,
+        shuffling.part,
+        primacy.part,
+        warm_start.part,
+        fitted_q.part,
+        clamp.part,
+        sweep.part,
+        offsets.part,
+    ],
     paper=PAPER,
     cost={
         "quick": "under 1 minute on 2 CPU cores",
         "laptop": "about 17 minutes on 2 CPU cores (added up from single trials)",
+        "gpu": "one GPU and 2 CPU cores, under 2 hours (estimated)",
     },
 )

@@ -86,9 +86,8 @@ def run(trial: Trial[WarmStartConfig]) -> Outcome:
 
     config, seed = trial.config, trial.seeds[0]
     data = on_canvas(digits(seed), config.canvas, config.noise, seed)
-    learnt, tests = (
-        Labelled(*(part[cut] for part in data)) for cut in (slice(config.tests, None), slice(config.tests))
-    )
+    tests = Labelled(data.images[: config.tests], data.labels[: config.tests])
+    learnt = Labelled(data.images[config.tests :], data.labels[config.tests :])
     some = int(float(trial.labels["fraction"] or 0.0) * len(learnt.images))
     model = network(data.images.shape[1], CLASSES, config.layers, norm=True, seed=seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.rate, fused=True)
@@ -145,8 +144,8 @@ def _gains(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "warm-start-gap",
-        "With one decay and free norms, a network that had 10 % of the digits first ends more than .02 below one that had "
-        "all of them.",
+        "With one decay and free norms, a network that had 10 % of the digits first ends more than .02 below one that "
+        "had all of them.",
         _gap,
         paper="a gap on CIFAR-10 (figure 4)",
         family="warm-start",
@@ -188,7 +187,7 @@ def draw_fractions(results: Results, axes: Axes) -> list[Record]:
                 fraction: list(_values(results, place, schedule, norms).values())
                 for place, fraction in enumerate(results.config.warm_start.fractions)
             }
-            look = {"color": f"C{number}", "linestyle": "-" if norms == "held" else "--", "marker": "o"}
+            look: dict[str, Any] = {"color": f"C{number}", "linestyle": "-" if norms == "held" else "--", "marker": "o"}
             points = draw_over_seeds(axes, values, dots=True, label=f"{label}, norms {norms}", markersize=4, **look)
             rows += [
                 {
@@ -216,8 +215,8 @@ part = Part(
     figures=(
         Figure(
             "warm-start",
-            "Test accuracy of networks that had a fraction of the digits first and all of them then. Lines are means over "
-            "seeds, dots are seeds.",
+            "Test accuracy of networks that had a fraction of the digits first and all of them then. Lines are means "
+            "over seeds, dots are seeds.",
             draw_fractions,
         ),
     ),
