@@ -20,12 +20,9 @@ from holdfast.optim.rewarming import (
     scale_decay_groups,
     scale_invariance,
 )
-from holdfast.optim.rewarming.cusum import Cusum
-from holdfast.optim.rewarming.schedule import Rewarm
 
 __all__ = [
     "ContinualBackprop",
-    "Cusum",
     "EffectiveLR",
     "Grokfast",
     "HareTortoise",
@@ -34,7 +31,6 @@ __all__ = [
     "ProjectionWarning",
     "Projector",
     "ReDo",
-    "Rewarm",
     "SpectralRegularization",
     "attached",
     "layers_of",

@@ -192,6 +192,11 @@ class Rewarm(LRScheduler):
         return self._first + ((self.last_epoch - self._start) // self.course.period if self.cyclic else 0)
 
     @property
+    def wants_loss(self) -> bool:
+        """Whether `step` does anything with a loss."""
+        return self.detector is not None or self.options.divergence is not None
+
+    @property
     def rate(self) -> float:
         """Learning rate of a group whose `initial_lr` is the largest, before the modes of layers."""
         position, number = self.position, self.cycle
@@ -236,7 +241,7 @@ class Rewarm(LRScheduler):
         self._advance()
         if loss is not None and not self._heard:
             self._heard = True
-            if self.detector is not None or self.options.divergence is not None:
+            if self.wants_loss:
                 self._listen(loss)
 
     def trigger(self) -> bool:

@@ -9,6 +9,7 @@ from holdfast.probes.plasticity.activations import (
     measure,
     record,
 )
+from holdfast.probes.plasticity.learning_speed import SpeedRatio
 from holdfast.probes.plasticity.metrics import (
     activation_change,
     activation_change_share,
@@ -21,11 +22,18 @@ from holdfast.probes.plasticity.metrics import (
     srank,
     stable_rank,
 )
+from holdfast.probes.plasticity.probe import PlasticityProbe, probe_plasticity
+from holdfast.probes.plasticity.report import ActivationState, LayerState, PlasticityReport
 
 __all__ = [
+    "ActivationState",
     "FeatureChange",
     "LayerMetrics",
     "LayerOutputs",
+    "LayerState",
+    "PlasticityProbe",
+    "PlasticityReport",
+    "SpeedRatio",
     "activation_change",
     "activation_change_share",
     "dead_ratio",
@@ -37,6 +45,7 @@ __all__ = [
     "kernel_change",
     "layer_metrics",
     "measure",
+    "probe_plasticity",
     "record",
     "srank",
     "stable_rank",

@@ -131,7 +131,7 @@ def record(model: nn.Module, inputs: Any, *, layers: Sequence[str] | None = None
         stack.enter_context(torch.no_grad())
         stack.enter_context(listener.following(modules))
         stack.enter_context(listener)
-        _call(plain, inputs)
+        call(plain, inputs)
     for name in layers or ():
         if name not in listener.kept:
             raise ArgumentError("layers", "modules that the batch passes", name)
@@ -192,7 +192,8 @@ def feature_change(
     }
 
 
-def _call(model: nn.Module, inputs: Any) -> Any:
+def call(model: nn.Module, inputs: Any) -> Any:
+    """What a model makes of a tensor, of a tuple of arguments, or of a dict of them."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)

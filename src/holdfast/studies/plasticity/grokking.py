@@ -191,7 +191,7 @@ def run(trial: Trial[GrokkingConfig]) -> Outcome:
     model = _model(config, arm, seed)
     optimizer = _optimizer(model, arm)
     probes = tests.inputs[: config.probes]
-    start, features = norms(model), model.units(probes)
+    start, features = norms(model), model.units(probes).detach()
     schedule: Rewarm | None = None
     points: list[Record] = []
     changes: list[Record] = []
@@ -206,7 +206,7 @@ def run(trial: Trial[GrokkingConfig]) -> Outcome:
             points.append({"step": step, "train": accuracy(model, learnt), "test": accuracy(model, tests)})
             progress.report(step / total, test=float(points[-1]["test"] or 0.0))
         if step % config.change_every == 0:
-            now = model.units(probes)
+            now = model.units(probes).detach()
             switched = activation_change_share(features > 0, now > 0)
             changes.append({"step": step, "patterns": switched, "kernel": kernel_change(features, now)})
             features = now
