@@ -139,6 +139,14 @@ BENCHES = {
             limit_s=80.0,
         ),
         Bench(
+            "plasticity",
+            "projection and the monitor of effective learning rates, beside Adam's step and a step of training",
+            "holdfast.benches.plasticity.step",
+            value=88,
+            devices=("cuda", "cpu"),
+            limit_s=90.0,
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",

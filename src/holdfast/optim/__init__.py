@@ -1,5 +1,7 @@
 """Optimisers, and parts that attach to those of torch."""
 
+from typing import TYPE_CHECKING
+
 from holdfast.optim.baselines import (
     ContinualBackprop,
     Grokfast,
@@ -11,31 +13,70 @@ from holdfast.optim.baselines import (
     shrink_and_perturb_,
 )
 from holdfast.optim.rewarming import (
+    Cusum,
     EffectiveLR,
+    JsonLines,
     NonFiniteParameter,
     ProjectionWarning,
     Projector,
+    Rewarm,
+    RewarmEvent,
+    RewarmOptions,
+    RewarmWarning,
+    StepPart,
+    TensorBoard,
     attached,
+    layer_groups,
     layers_of,
+    normalize_,
     scale_decay_groups,
     scale_invariance,
 )
 
+if TYPE_CHECKING:
+    from holdfast.optim.rewarming.huggingface import HuggingFaceCallback
+    from holdfast.optim.rewarming.lightning import LightningCallback
+
 __all__ = [
     "ContinualBackprop",
+    "Cusum",
     "EffectiveLR",
     "Grokfast",
     "HareTortoise",
+    "HuggingFaceCallback",
+    "JsonLines",
     "L2Init",
+    "LightningCallback",
     "NonFiniteParameter",
     "ProjectionWarning",
     "Projector",
     "ReDo",
+    "Rewarm",
+    "RewarmEvent",
+    "RewarmOptions",
+    "RewarmWarning",
     "SpectralRegularization",
+    "StepPart",
+    "TensorBoard",
     "attached",
+    "layer_groups",
     "layers_of",
+    "normalize_",
     "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
     "shrink_and_perturb_",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The callbacks, each of which needs a library that not everybody has."""
+    if name == "LightningCallback":
+        from holdfast.optim.rewarming.lightning import LightningCallback
+
+        return LightningCallback
+    if name == "HuggingFaceCallback":
+        from holdfast.optim.rewarming.huggingface import HuggingFaceCallback
+
+        return HuggingFaceCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

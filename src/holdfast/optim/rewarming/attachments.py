@@ -66,10 +66,8 @@ class Attachments:
             self.monitor = self.make_monitor(model, optimizer)
         self.rewarm = existing if self.make_rewarm is None else self.make_rewarm(optimizer)
         if not any((self.projector, self.monitor, self.rewarm)):
-            raise ArgumentError(
-                "rewarm", "a projector, a monitor or a schedule here, or a Rewarm as the scheduler", "none"
-            )
-        if resumed:
+            raise ArgumentError("rewarm", "a projector, a monitor or a schedule, or the trainer's own Rewarm", "none")
+        if resumed or self._saved is not None:
             self._restore()
         self._saved = None
 
@@ -81,7 +79,7 @@ class Attachments:
                 part.load_state_dict(saved[name])
         missing = sorted(set(parts) - set(saved))
         if missing:
-            text = f"the checkpoint has no state of {', '.join(missing)}: a norm to hold is that of now, a cycle begins now"
+            text = f"the checkpoint has no state of {', '.join(missing)}, as if the training began now"
             warnings.warn(text, RewarmWarning, stacklevel=4)
 
     def _own_parts(self) -> dict[str, Any]:

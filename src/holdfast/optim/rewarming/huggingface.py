@@ -1,7 +1,7 @@
 """Projection, monitor and re-warming for trainings by the Trainer of Hugging Face, with their state in its checkpoints.
 
-The state is a part of `trainer_state.json`, which the Trainer writes and reads itself: it is there whenever a checkpoint
-is, and wherever the training resumes from.
+The state is a part of `trainer_state.json`, which the Trainer writes and reads itself: it is there whenever a
+checkpoint is, and wherever the training resumes from.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerControl, TrainerState
     from transformers.training_args import TrainingArguments
 else:
-    _module = require("transformers.trainer_callback", "hf")
-    ExportableState, TrainerCallback = _module.ExportableState, _module.TrainerCallback
+    _callback = require("transformers.trainer_callback", "hf")
+    ExportableState, TrainerCallback = _callback.ExportableState, _callback.TrainerCallback
+    TrainerControl, TrainerState = _callback.TrainerControl, _callback.TrainerState
+    TrainingArguments = require("transformers.training_args", "hf").TrainingArguments
 
 
 class HuggingFaceCallback(TrainerCallback, ExportableState):
@@ -35,16 +37,16 @@ class HuggingFaceCallback(TrainerCallback, ExportableState):
 
     The parts are made when the training begins, and are restored from the checkpoint that it resumes from. The Trainer
     always has a scheduler of its own: with `rewarm` it is overruled, and what is logged as `learning_rate` is the true
-    one. A `Rewarm` may be given to the Trainer instead, as the second of its `optimizers`; without `rewarm` this callback
-    gives it the losses.
+    one. A `Rewarm` may be given to the Trainer instead, as the second of its `optimizers`; without `rewarm` this
+    callback gives it the losses.
 
     Arguments:
         projector: makes the projector of the model and the optimiser, such as `Projector` itself; `None` for none.
         monitor: makes the monitor, such as `EffectiveLR` itself.
         rewarm: makes the schedule of the optimiser.
         loss: what a trigger gets. `forward`: the loss in the model's output at each step, the mean over the batches
-            whose gradients are summed up, of the first process if there are several. `logged`: that of the Trainer's log
-            at each `logging_steps`, which a label smoother or a loss function of one's own needs, since the model
+            whose gradients are summed up, of the first process if there are several. `logged`: that of the Trainer's
+            log at each `logging_steps`, which a label smoother or a loss function of one's own needs, since the model
             returns none then.
 
     Errors:
@@ -78,17 +80,17 @@ class HuggingFaceCallback(TrainerCallback, ExportableState):
         """Attach all parts."""
         model: nn.Module = kwargs["model"]
         scheduler = kwargs["lr_scheduler"]
-        name = type(self).__name__
-        # What `state` gave when the checkpoint was written; a new training begins with an empty one.
-        entry = state.stateful_callbacks.setdefault(name, self.state())  # type: ignore[union-attr, call-overload]
-        saved = (entry[0] if isinstance(entry, list) else entry)["attributes"]["parts"]
-        self.attachments.load_state_dict(saved)
-        self.attachments.attach(
-            model,
-            real_optimizer(kwargs["optimizer"]),
-            scheduler if isinstance(scheduler, Rewarm) else None,
-            resumed=state.global_step > 0,
-        )
+        # Of a training that resumes, what `state` gave when the checkpoint was written. The Trainer fails to write the
+        # next one where there is no entry, since the checkpoint is of a training without this callback.
+        entries: dict[str, Any] = state.stateful_callbacks  # type: ignore[assignment]
+        entry = entries.setdefault(type(self).__name__, self.state())
+        if isinstance(entry, list):
+            raise ArgumentError("callbacks", f"one {type(self).__name__}", f"{len(entry)}")
+        resumed = state.global_step > 0
+        if resumed:
+            self.attachments.load_state_dict(entry["attributes"]["parts"])
+        existing = scheduler if isinstance(scheduler, Rewarm) else None
+        self.attachments.attach(model, real_optimizer(kwargs["optimizer"]), existing, resumed=resumed)
         if self.attachments.projector is not None and self.attachments.projector.keeps_masters:
             raise ArgumentError("projector", "one without masters", "masters=True")
         self._losses.clear()
@@ -109,6 +111,7 @@ class HuggingFaceCallback(TrainerCallback, ExportableState):
         """Overrule what the Trainer's scheduler has written."""
         if self.attachments.rewarm is not None:
             self.attachments.rewarm.apply()
+            self._show(kwargs["lr_scheduler"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell the schedule the loss."""

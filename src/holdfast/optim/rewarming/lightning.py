@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError, require
 from holdfast.optim.rewarming.attachments import Attachments, MakeMonitor, MakeProjector, MakeRewarm
@@ -15,7 +14,8 @@ from holdfast.optim.rewarming.schedule import Rewarm
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
-    Callback = require("lightning.pytorch", "plasticity").Callback
+    _lightning = require("lightning.pytorch", "plasticity")
+    Callback, LightningModule, Trainer = _lightning.Callback, _lightning.LightningModule, _lightning.Trainer
 
 
 class LightningCallback(Callback):
@@ -29,8 +29,8 @@ class LightningCallback(Callback):
     each step of the optimiser the schedule gets the loss that `training_step` returned; with several processes that of
     the first. With gradients that are summed up over batches it is the last batch's.
 
-    A `Rewarm` may be returned by `configure_optimizers` instead, so that `LearningRateMonitor` sees it; without `rewarm`
-    this callback gives it the losses, whatever its interval.
+    A `Rewarm` may be returned by `configure_optimizers` instead, so that `LearningRateMonitor` sees it; without
+    `rewarm` this callback gives it the losses, whatever its interval.
 
     Arguments:
         projector: makes the projector of the module and the optimiser, such as `Projector` itself; `None` for none.
@@ -76,10 +76,13 @@ class LightningCallback(Callback):
             kind = type(schedulers[0]).__name__
             raise ArgumentError("rewarm", "no other scheduler from configure_optimizers", kind)
         self.attachments.attach(pl_module, optimizer, existing, resumed=trainer.ckpt_path is not None)
+
+        def write(numbers: dict[str, float], step: int) -> None:
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, step)
+
         if self.attachments.monitor is not None:
-            self.attachments.monitor.writers.append(
-                lambda numbers, step: [logger.log_metrics(numbers, step) for logger in trainer.loggers] and None
-            )
+            self.attachments.monitor.writers.append(write)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

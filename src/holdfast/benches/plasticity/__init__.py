@@ -1,0 +1,1 @@
+"""Bench of what attaches to an optimiser: projection and the monitor of effective learning rates."""
