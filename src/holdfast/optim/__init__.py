@@ -12,6 +12,16 @@ from holdfast.optim.baselines import (
     reset_moments,
     shrink_and_perturb_,
 )
+from holdfast.optim.power_propagation import (
+    GradualPruning,
+    PowerProp,
+    PowerPropWarning,
+    apply_masks_,
+    export_masks,
+    magnitude_masks,
+    power_adamw,
+    two_of_four_masks,
+)
 from holdfast.optim.rewarming import (
     Cusum,
     EffectiveLR,
@@ -41,6 +51,7 @@ __all__ = [
     "ContinualBackprop",
     "Cusum",
     "EffectiveLR",
+    "GradualPruning",
     "Grokfast",
     "HareTortoise",
     "HuggingFaceCallback",
@@ -48,6 +59,8 @@ __all__ = [
     "L2Init",
     "LightningCallback",
     "NonFiniteParameter",
+    "PowerProp",
+    "PowerPropWarning",
     "ProjectionWarning",
     "Projector",
     "ReDo",
@@ -58,14 +71,19 @@ __all__ = [
     "SpectralRegularization",
     "StepPart",
     "TensorBoard",
+    "apply_masks_",
     "attached",
+    "export_masks",
     "layer_groups",
     "layers_of",
+    "magnitude_masks",
     "normalize_",
+    "power_adamw",
     "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
     "shrink_and_perturb_",
+    "two_of_four_masks",
 ]
 
 
