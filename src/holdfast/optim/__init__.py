@@ -42,6 +42,15 @@ from holdfast.optim.rewarming import (
     scale_decay_groups,
     scale_invariance,
 )
+from holdfast.optim.second_order import (
+    NonFiniteGradient,
+    SecondOrder,
+    SecondOrderWarning,
+    Split,
+    refuse_plain_sgd,
+    second_order,
+    split_parameters,
+)
 
 if TYPE_CHECKING:
     from holdfast.optim.rewarming.huggingface import HuggingFaceCallback
@@ -58,6 +67,7 @@ __all__ = [
     "JsonLines",
     "L2Init",
     "LightningCallback",
+    "NonFiniteGradient",
     "NonFiniteParameter",
     "PowerProp",
     "PowerPropWarning",
@@ -68,7 +78,10 @@ __all__ = [
     "RewarmEvent",
     "RewarmOptions",
     "RewarmWarning",
+    "SecondOrder",
+    "SecondOrderWarning",
     "SpectralRegularization",
+    "Split",
     "StepPart",
     "TensorBoard",
     "apply_masks_",
@@ -79,10 +92,13 @@ __all__ = [
     "magnitude_masks",
     "normalize_",
     "power_adamw",
+    "refuse_plain_sgd",
     "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
+    "second_order",
     "shrink_and_perturb_",
+    "split_parameters",
     "two_of_four_masks",
 ]
 

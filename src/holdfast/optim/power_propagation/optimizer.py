@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
+from holdfast.optim.inner import attributes, standing_in
 from holdfast.optim.power_propagation.powers import pieces, power, preconditioner, root, slope
 from holdfast.optim.power_propagation.selection import PowerPropWarning, check_alpha, check_zeros, powered
 from holdfast.optim.rewarming.hooks import attached
-from holdfast.optim.stand_ins import standing_in
 
 Form = Literal["exact", "first-order", "decoupled"]
 
@@ -52,6 +52,7 @@ class PowerProp(Optimizer):
         form: see above.
         exclude: names of weights, or of modules around them, that are left alone; `*` stands for anything.
         floor: δ of the first-order form.
+        zeros: what to do about weights of which more than 1 % is zero: `"keep"` them there, as in a pruned network.
 
     Errors:
         ArgumentError: α is below 1; more than 1 % of a weight is zero, which would never move; the form does not go
@@ -65,10 +66,11 @@ class PowerProp(Optimizer):
         model: nn.Module,
         optimizer: Optimizer,
         *,
-        alpha: float = 2.0,
+        alpha: float | int = 2.0,
         form: Form = "exact",
         exclude: Iterable[str] | None = None,
-        floor: float = 0.0,
+        floor: float | int = 0.0,
+        zeros: Literal["refuse", "keep"] = "refuse",
     ) -> None:
         if form not in ("exact", "first-order", "decoupled"):
             raise ArgumentError("form", "'exact', 'first-order' or 'decoupled'", form)
@@ -79,6 +81,7 @@ class PowerProp(Optimizer):
         self.alpha = check_alpha(alpha)
         self.form: Form = form
         self.floor = float(floor)
+        self.zeros = zeros
         self.masks: dict[str, Tensor] = {}
         """What the weights are multiplied by, by name; see `set_masks`."""
         layers, self.excluded = powered(model, exclude)
@@ -217,7 +220,13 @@ class PowerProp(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, which a copy begins without, as any optimiser of torch."""
-        return {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
+        own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
+        return {**own, "_inner_attributes": attributes(self.inner)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Back from a copy or a pickle."""
+        vars(state["inner"]).update(state.pop("_inner_attributes"))
+        super().__setstate__(state)
 
     def __repr__(self) -> str:
         """With the inner optimiser's."""
@@ -231,7 +240,7 @@ class PowerProp(Optimizer):
             for parameter in group["params"]
             if parameter in self._candidates and self._candidates[parameter] not in self.weights
         }
-        if self.alpha > 1:
+        if self.alpha > 1 and self.zeros == "refuse":
             check_zeros(new)
         for name, parameter in new.items():
             if self.alpha > 1 and self.form != "exact" and _is_half(parameter):

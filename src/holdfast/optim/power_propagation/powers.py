@@ -15,7 +15,7 @@ PIECE = 1 << 15
 """Elements that are worked on at a time on a CPU: five pieces of float32 fit into a cache of 1 MiB."""
 
 
-def power(root: Tensor, alpha: float) -> Tensor:
+def power(root: Tensor, alpha: float | int) -> Tensor:
     """The weight θ = φ|φ|^(α−1) = sign(φ)|φ|^α of a root φ, elementwise."""
     if alpha == 1:
         return root.clone()
@@ -28,7 +28,7 @@ def power(root: Tensor, alpha: float) -> Tensor:
     return root.abs().pow_(alpha).copysign_(root)
 
 
-def root(weight: Tensor, alpha: float) -> Tensor:
+def root(weight: Tensor, alpha: float | int) -> Tensor:
     """The root φ = sign(θ)|θ|^(1/α) of a weight θ, elementwise."""
     if alpha == 1:
         return weight.clone()
@@ -39,7 +39,7 @@ def root(weight: Tensor, alpha: float) -> Tensor:
     return weight.abs().pow_(1 / alpha).copysign_(weight)
 
 
-def slope(root: Tensor, alpha: float) -> Tensor:
+def slope(root: Tensor, alpha: float | int) -> Tensor:
     """dθ/dφ = α|φ|^(α−1), elementwise."""
     if alpha == 1:
         return torch.ones_like(root)
@@ -52,7 +52,7 @@ def slope(root: Tensor, alpha: float) -> Tensor:
     return root.abs().pow_(alpha - 1).mul_(alpha)
 
 
-def preconditioner(weight: Tensor, alpha: float, floor: float = 0.0) -> Tensor:
+def preconditioner(weight: Tensor, alpha: float | int, floor: float | int = 0.0) -> Tensor:
     """The diagonal P(θ) = α²(|θ| + δ)^(2−2/α) by which gradient flow in φ is one in θ, elementwise.
 
     Arguments:

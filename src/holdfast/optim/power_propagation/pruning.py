@@ -19,7 +19,7 @@ from holdfast.optim.rewarming.layers import Layer, output_layer
 
 @torch.no_grad()
 def magnitude_masks(
-    model: nn.Module, kept: float, *, output: float | None = None, exclude: Iterable[str] | None = None
+    model: nn.Module, kept: float | int, *, output: float | int | None = None, exclude: Iterable[str] | None = None
 ) -> dict[str, Tensor]:
     """Masks of the largest weights of each layer.
 
@@ -125,7 +125,7 @@ class GradualPruning(StepPart):
         model: nn.Module,
         optimizer: object,
         *,
-        kept: float,
+        kept: float | int,
         begin: int,
         end: int,
         every: int = 100,
@@ -173,7 +173,7 @@ class GradualPruning(StepPart):
         self.step = count_of("step", state["step"])
 
 
-def _largest(layer: Layer, kept: float) -> Tensor:
+def _largest(layer: Layer, kept: float | int) -> Tensor:
     magnitude = layer.parameter.abs().flatten()
     if not bool(magnitude.isfinite().all()):
         raise ArgumentError("model", "finite weights", layer.name)

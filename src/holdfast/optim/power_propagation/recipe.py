@@ -15,9 +15,9 @@ from holdfast.optim.power_propagation.selection import powered
 def power_adamw(
     model: nn.Module,
     *,
-    lr: float = 1e-3,
-    alpha: float = 4.0,
-    decay: float = 0.4,
+    lr: float | int = 1e-3,
+    alpha: float | int = 4.0,
+    decay: float | int = 0.4,
     exclude: Iterable[str] | None = None,
     **others: Any,
 ) -> PowerProp:

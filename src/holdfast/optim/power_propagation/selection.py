@@ -54,7 +54,7 @@ def powered(model: nn.Module, exclude: Iterable[str] | None) -> tuple[tuple[Laye
     return tuple(chosen), excluded
 
 
-def check_alpha(alpha: float) -> float:
+def check_alpha(alpha: float | int) -> float:
     """α as a number; the map has no slope at zero below 1, and above 6 weights underflow.
 
     Errors:
@@ -78,6 +78,6 @@ def check_zeros(weights: Mapping[str, nn.Parameter]) -> None:
         if share > MOST_ZEROS:
             raise ArgumentError(
                 "model",
-                "weights that are not zero, since power-propagation never moves those: name this one in exclude",
+                "weights that are not zero, since power-propagation never moves those: name this one in exclude, or keep zeros",
                 f"{name}, of which {share:.0%} is zero",
             )

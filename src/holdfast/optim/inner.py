@@ -1,9 +1,10 @@
-"""Let an optimiser work on other tensors than those of its groups, for the time of a step."""
+"""What an optimiser needs that has another one inside: other tensors for the time of a step, and whole copies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -25,6 +26,12 @@ def standing_in(optimizer: Optimizer, stand_ins: Mapping[Tensor, Tensor]) -> Ite
         yield
     finally:
         _replace(optimizer, {stand_in: parameter for parameter, stand_in in stand_ins.items()})
+
+
+def attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """What an optimiser keeps beside groups, state and hooks, which torch leaves out of copies and pickles."""
+    known = ("defaults", "state", "param_groups")
+    return {k: v for k, v in vars(optimizer).items() if k not in known and not k.startswith("_")}
 
 
 def _replace(optimizer: Optimizer, others: Mapping[Tensor, Tensor]) -> None:
