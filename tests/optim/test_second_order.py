@@ -30,9 +30,8 @@ def matrix(rows, columns, dtype=torch.float64):
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 6), nn.Linear(6, 3)
-    )
+    convolution, norm = nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4)
+    return nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Linear(36, 6), nn.Linear(6, 3))
 
 
 def train(model, optimizer, first, last, each=None):

@@ -226,7 +226,7 @@ class SecondOrder(Optimizer):
         return {key: value for optimizer in self.optimizers for key, value in optimizer.state.items()}
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         """Those of the optimiser of matrices."""
         return self.matrices.defaults
 
@@ -235,7 +235,7 @@ class SecondOrder(Optimizer):
         raise ArgumentError("param_group", "to be added to `matrices` or to `rest`", "neither named")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both.
 
         Errors:

@@ -39,6 +39,6 @@ def power_adamw(
     roots = [layer.parameter for layer in layers if layer.parameter.requires_grad]
     known = {id(parameter) for parameter in roots}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": roots, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": roots, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, **others)
     return PowerProp(model, optimizer, alpha=alpha, exclude=exclude)

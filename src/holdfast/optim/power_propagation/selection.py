@@ -78,6 +78,6 @@ def check_zeros(weights: Mapping[str, nn.Parameter]) -> None:
         if share > MOST_ZEROS:
             raise ArgumentError(
                 "model",
-                "weights that are not zero, since power-propagation never moves those: name this one in exclude, or keep zeros",
+                "weights that are not zero, which power-propagation never moves: exclude this one, or keep zeros",
                 f"{name}, of which {share:.0%} is zero",
             )
