@@ -290,7 +290,9 @@ class Rewarm(LRScheduler):
         self._adopt()
         self._multipliers, self._scale = multipliers(self.optimizer.param_groups, self.layers)
         if self.options.reset_moments:
-            self.optimizer.state.clear()
+            from holdfast.optim.baselines.moments import reset_moments  # its package imports this one
+
+            reset_moments(self.optimizer)
         self._warn_of_the_end()
 
     def _warn_of_the_end(self) -> None:
