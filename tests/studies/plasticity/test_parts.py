@@ -22,6 +22,8 @@ from holdfast.studies.plasticity import (
     warm_start,
 )
 from holdfast.studies.plasticity.clamp import ClampConfig
+from holdfast.studies.plasticity.digits import digits, network
+from holdfast.studies.plasticity.measures import norms
 from holdfast.studies.plasticity.shapes import Addition, Layers
 from holdfast.studies.plasticity.study import study
 from tests.studies.plasticity.toy import TOY
@@ -32,7 +34,7 @@ from tests.studies.tools import assert_drawn, assert_repeats, results_of
     ("part", "count"),
     [
         (grokking.part, 11),
-        (shuffling.part, 8),
+        (shuffling.part, 9),
         (primacy.part, 14),
         (warm_start.part, 12),
         (fitted_q.part, 6),
@@ -58,9 +60,13 @@ def test_norms_are_held_where_an_arm_says_so() -> None:
         held = outcome.records[0]["norm"] == pytest.approx(1.0, rel=1e-5)
         assert held == settings.projected, arm
         assert [row["step"] for row in outcome.curves["accuracy"]][-1] == TOY.grokking.steps(settings)[1]
+    images = digits(0).images[:20]
     for arm, settings_of in shuffling.ARMS.items():
-        row = as_outcome(shuffling.run(Trial(0, TOY.shuffling, {"arm": arm}))).records[0]
-        assert (row["norm"] == pytest.approx(row["start"], rel=1e-5)) == settings_of.projected, arm
+        model = network(64, 10, TOY.shuffling.layers, norm=settings_of.norm, seed=0)
+        start = norms(model)
+        shuffling.memorise(model, images, TOY.shuffling, settings_of, 0)
+        held = norms(model) == pytest.approx(start, rel=1e-5)
+        assert held == (settings_of.projected or settings_of.fresh), arm
 
 
 def test_the_re_warm_raises_the_rate() -> None:
@@ -76,11 +82,12 @@ def test_the_re_warm_raises_the_rate() -> None:
 
 def test_arms_of_a_seed_see_the_same_tasks() -> None:
     """At a rate of about 0 all networks with one kind of norm stay what they were: the same accuracy, task by task."""
-    config = dataclasses.replace(TOY.shuffling, rate=1e-12, examples=300)
-    curves = {}
+    config = dataclasses.replace(TOY.shuffling, rate=1e-12)
+    images, curves = digits(3).images[:300], {}
     for arm in ("layernorm", "projected"):
-        outcome = as_outcome(shuffling.run(Trial(3, config, {"arm": arm})))
-        curves[arm] = [row["end"] for row in outcome.curves["tasks"]]
+        model = network(64, 10, config.layers, norm=True, seed=3)
+        rows, _, _ = shuffling.memorise(model, images, config, shuffling.ARMS[arm], 3)
+        curves[arm] = [row["end"] for row in rows]
     assert curves["layernorm"] == curves["projected"]
     assert len(set(curves["projected"])) > 1, "labels differ from task to task"
 

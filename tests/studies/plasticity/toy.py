@@ -32,7 +32,7 @@ TOY = PlasticityStudyConfig(
         change_every=2,
         probes=4,
     ),
-    shuffling=ShufflingConfig(tasks=3, steps=3, examples=20, batch=4, layers=LAYERS),
+    shuffling=ShufflingConfig(tasks=3, steps=3, examples=20, batch=4, layers=LAYERS, probe=25),
     primacy=PrimacyConfig(examples=40, first=3, second=3, batch=4, layers=LAYERS),
     warm_start=WarmStartConfig(tests=1700, steps=3, batch=4, layers=LAYERS),
     fitted_q=FittedQConfig(side=3, goals=3, steps=4, copy_every=2, test_every=2, layers=LAYERS),

@@ -71,7 +71,7 @@ SCALES = {
             mlp=MLPShape(dim=32, hidden=64),
             mlp_phases=Phases(before=100, late=100, after=200, warmup=20, cycle=200),
         ),
-        shuffling=ShufflingConfig(tasks=6, steps=60, examples=100, layers=Layers(width=48)),
+        shuffling=ShufflingConfig(tasks=6, steps=60, examples=100, layers=Layers(width=48), probe=60),
         primacy=PrimacyConfig(first=100, second=100, examples=200),
         warm_start=WarmStartConfig(steps=60),
         fitted_q=FittedQConfig(side=5, goals=6, steps=30),
