@@ -54,6 +54,14 @@ def test_a_fresh_network_has_lost_nothing_and_one_that_is_dead_everything():
     assert found.activations["2"].fresh.dead < 0.2
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 1_000_004])
+def test_a_fresh_network_of_a_common_seed_is_no_twin_of_itself(seed):
+    network = model(seed)
+    settings = PlasticitySettings(steps=25, examples=8, draws=1, twins=3, progress=False)
+    found = probe_plasticity(network, fresh, data(8), optimizer=adam, settings=settings)
+    assert found.layers["0"].norm_ratio != 1
+
+
 def test_norms_that_have_grown_are_put_back():
     grown = model(norm=True)
     with torch.no_grad():
@@ -79,7 +87,10 @@ def test_a_rate_that_has_fallen_is_told_from_a_network_that_has_lost():
     assert found.peak.ratio > 0.8
     assert found.current.ratio < 0.3
     assert found.remedy == "rewarm"
-    # The same by hand, with a function.
+    # The same where no scheduler has noted the peak, and with a function.
+    lowered = torch.optim.Adam(network.parameters(), lr=1e-5)
+    named = probe_plasticity(network, fresh, data(), optimizer=lowered, peak=2e-2, settings=SHORT)
+    assert (named.peak.rate, named.current.rate, named.remedy) == (2e-2, 1e-5, "rewarm")
     by_hand = probe_plasticity(network, fresh, data(), optimizer=adam, current=1e-5, settings=SHORT)
     assert by_hand.current.ratio == pytest.approx(found.current.ratio, rel=1e-3)
 

@@ -302,7 +302,9 @@ def _tasks(model: nn.Module, examples: tuple[Any, Any], loss: Loss | None, setti
 
 def _twin(model: nn.Module, factory: Callable[[], nn.Module], settings: PlasticitySettings, number: int) -> nn.Module:
     """A fresh network, which has the model's parameters by name and shape, and its choice of what is trained."""
-    torch.manual_seed(1_000_003 * settings.seed + number)
+    # Large seeds, such as nobody takes for the network that is probed: it may be a fresh one itself.
+    seeds = torch.randint(2**62, (number + 1,), generator=torch.Generator().manual_seed(settings.seed))
+    torch.manual_seed(int(seeds[-1]))
     made: object = factory()
     if not isinstance(made, nn.Module):
         raise ArgumentError("factory", "a function that returns a network", type(made).__name__)
