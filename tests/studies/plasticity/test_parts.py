@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure as Canvas
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Part, Trial
 from holdfast.lab.trial import as_outcome
 from holdfast.studies.plasticity import (
+    atari,
+    cifar,
     clamp,
+    dqn,
     fitted_q,
     grokking,
     offsets,
@@ -52,6 +60,91 @@ def test_a_part_runs_and_draws(part: Part[Any], count: int) -> None:
             assert all(math.isfinite(value) for value in row.values() if isinstance(value, float)), row
     assert_drawn(part.figures, results)
     assert_repeats(part, *results.outcomes[0])
+
+
+def test_cifar(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("data_batch_1.bin", "data_batch_2.bin", "test_batch.bin"):
+        records = rng.integers(0, 256, (12, cifar.RECORD), dtype=np.uint8)
+        records[:, 0] %= cifar.CLASSES
+        records.tofile(tmp_path / name)
+    (images, labels), tests = cifar.images_of(str(tmp_path))
+    assert images.shape == (24, 3, 32, 32)
+    assert torch.equal(
+        images[12:13].flatten(), torch.from_numpy(np.fromfile(tmp_path / "data_batch_2.bin", "u1"))[1:3073]
+    )
+    assert (labels.shape, tests[1].shape) == ((24,), (12,))
+    config = dataclasses.replace(TOY, cifar=dataclasses.replace(TOY.cifar, folder=str(tmp_path)))
+    results = results_of(study, config, "cifar")
+    assert len(results.outcomes) == 12
+    assert_drawn(cifar.part.figures, results)
+    assert_repeats(cifar.part, *results.outcomes[0])
+    assert len(results.outcomes[0][1].curves["epochs"]) == 2
+    (tmp_path / "data_batch_1.bin").write_bytes(b"0" * 100)
+    with pytest.raises(ArgumentError, match="data_batch_1"):
+        cifar.images_of(str(tmp_path))
+    with pytest.raises(ArgumentError, match="folder"):
+        cifar.images_of(str(tmp_path / "elsewhere"))
+
+
+def test_replay_puts_stacks_together() -> None:
+    """Frames are their numbers; the second episode begins with the fifth frame."""
+    replay = dqn.Replay(capacity=10, seed=0)
+    for number in range(13):
+        frame = np.full((84, 84), number, np.uint8)
+        replay.add(frame, number, float(number), number == 4, 0 if number < 5 else 5)
+    drawn = replay.sample(200)
+    numbers = drawn.actions.tolist()
+    assert set(numbers) == set(range(7, 12)), "what is overwritten or has no successor is not drawn"
+    for before, after, number in zip(drawn.before, drawn.after, numbers, strict=True):
+        assert before[:, 0, 0].tolist() == [max(5, number - back) for back in (3, 2, 1, 0)]
+        assert after[:, 0, 0].tolist() == [max(5, number + 1 - back) for back in (3, 2, 1, 0)]
+    young = dqn.Replay(capacity=10, seed=0)
+    for number in range(4):
+        young.add(np.full((84, 84), number, np.uint8), number, 0.0, number == 1, 0 if number < 2 else 2)
+    batch = young.sample(100)
+    assert set(batch.actions.tolist()) == {0, 1, 2}
+    assert torch.equal(batch.ended, (batch.actions == 1).float())
+
+
+@torch.no_grad()
+def test_values_are_fitted_to_the_slow_network() -> None:
+    network = dqn.q_network(3, seed=0)
+    slow = dqn.q_network(3, seed=1)
+    stacks = torch.randint(256, (2, 2, 4, 84, 84), dtype=torch.uint8)
+    batch = dqn.Transitions(
+        stacks[0], torch.tensor([2, 0]), torch.tensor([1.0, 0.5]), torch.tensor([0.0, 1.0]), stacks[1]
+    )
+    values = network(stacks[0] / 255)
+    best = float(slow(stacks[1][:1] / 255).max())
+    errors = [float(values[0, 2]) - (1 + 0.9 * best), float(values[1, 0]) - 0.5]
+    huber = [0.5 * error**2 if abs(error) < 1 else abs(error) - 0.5 for error in errors]
+    assert float(dqn.loss_of(network, slow, batch, 0.9, "cpu")) == pytest.approx(sum(huber) / 2, rel=1e-4)
+
+
+@pytest.mark.skipif(find_spec("ale_py") is None, reason="ale-py is not installed")
+def test_atari() -> None:
+    results = results_of(study, TOY, "atari")
+    assert len(results.outcomes) == len(atari.ARMS)
+    assert_repeats(atari.part, *results.outcomes[2])
+    for figure in atari.part.figures:
+        figure.draw(results, Canvas().subplots())
+
+
+def test_the_cyclic_rate_of_agents() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = atari._schedule(optimizer, TOY.atari, "stopped")
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    peaks = [step for step, rate in enumerate(rates) if rate == pytest.approx(TOY.atari.high)]
+    assert peaks == [0, 4], "two cycles of 16 frames, which are 4 actions"
+    assert rates[8:] == pytest.approx([TOY.atari.low] * 4)
+    for arm in ("high", "low"):
+        assert atari._schedule(optimizer, TOY.atari, arm) is None
+        assert optimizer.param_groups[0]["lr"] == getattr(TOY.atari, arm)
 
 
 def test_norms_are_held_where_an_arm_says_so() -> None:

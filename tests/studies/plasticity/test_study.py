@@ -15,8 +15,13 @@ from holdfast.studies.plasticity.study import study
 from tests.studies.plasticity.toy import TOY
 from tests.studies.tools import judged
 
-LAPTOP, GPU = study.scales["laptop"], study.scales["gpu"]
-DEAR = ("grokking", "shuffling", "clamp", "sweep", "offsets")
+LAPTOP = study.scales["laptop"]
+GPU = dataclasses.replace(study.scales["gpu"], cifar=dataclasses.replace(study.scales["gpu"].cifar, folder="images"))
+"""With the images that a user would have to bring."""
+
+DEAR = ("grokking", "shuffling", "clamp", "sweep", "offsets", "cifar")
+LARGE = {"sweep", "offsets", "cifar", "atari"}
+LEFT_OUT = {"quick": LARGE, "laptop": LARGE, "gpu": {"cifar"}, "paper": set[str]()}
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -28,12 +33,11 @@ def test_scales(scale: str) -> None:
     seeds: dict[str, set[int]] = {}
     for trial in trials:
         seeds.setdefault(str(trial.labels["part"]), set()).update(trial.seeds)
-    left_out = set() if scale == "gpu" else {"sweep", "offsets"}
-    assert {part.name for part in study.parts} - left_out == seeds.keys()
+    assert {part.name for part in study.parts} - LEFT_OUT[scale] == seeds.keys()
     for part, of_part in seeds.items():
         assert of_part == set(config.dear_range if part in DEAR else config.seed_range), part
     for trial in trials:
-        assert (trial.gpu > 0) == (trial.labels["part"] in ("sweep", "offsets"))
+        assert (trial.gpu > 0) == (trial.labels["part"] in LARGE)
     phases = config.grokking.phases
     for name in config.grokking.arms:
         arm = grokking.ARMS[name]
@@ -45,7 +49,7 @@ def test_scales(scale: str) -> None:
 
 
 def test_scales_that_judge() -> None:
-    for config in (LAPTOP, GPU):
+    for config in (LAPTOP, GPU, study.scales["paper"]):
         assert len(config.dear_range) >= 5
         assert set(config.grokking.arms) == set(grokking.ARMS)
         assert set(config.shuffling.arms) == set(shuffling.ARMS)
@@ -137,6 +141,11 @@ def rows_of(labels: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
             }
             for norms in ("held", "free")
         ]
+    if part == "cifar":
+        low = 0.05 * (labels["fraction"] == 0.1) * (labels["norms"] == "free")
+        return [{"accuracy": 0.8 - low + noise}]
+    if part == "atari":
+        return [{"score": {"high": 10.0, "low": 5.0, "cyclic": 12.0, "stopped": 13.0}[arm], "episodes": 9}]
     assert part == "offsets"
     return [
         {"offset": offset, "peak": peak, "best": 1.0 if peak == GPU.offsets.peaks[-1] else 0.4 + noise}
@@ -208,6 +217,11 @@ CONTRADICTIONS: dict[str, Change] = {
     "sweep-scale-decay": raised("grokked", 0.85, network="norm", norms="held"),
     "offsets-any": raised("best", -0.3, offset=10_000, peak=1e-2),
     "offsets-never": raised("best", 0.5985, offset=0, peak=1e-3),
+    "cifar-gap": raised("accuracy", 0.05, part="cifar", schedule="decay", norms="free", fraction=0.1),
+    "cifar-closes": raised("accuracy", -0.05, part="cifar", schedule="rewarm", norms="held", fraction=0.1),
+    "cifar-norms": raised("accuracy", 0.1, part="cifar", schedule="rewarm", norms="free", fraction=0.1),
+    "atari-cyclic": raised("score", -5, part="atari", arm="cyclic"),
+    "atari-stopped": raised("score", -5, part="atari", arm="stopped"),
 }
 
 
@@ -222,9 +236,17 @@ def test_false_alarms_contradict_the_detector() -> None:
     assert verdicts["shuffling-detected"].status is Status.CONTRADICTED
 
 
+def test_what_is_missing_is_said() -> None:
+    verdicts = judged(study, Results(LAPTOP, []))
+    assert "--config.cifar.folder" in verdicts["cifar-gap"].reason
+    assert "--config.atari.games" in verdicts["atari-cyclic"].reason
+
+
 def test_laptops_leave_what_needs_a_gpu_to_it() -> None:
     verdicts = judged(study, Results(LAPTOP, made_up().outcomes))
     assert {name for name, verdict in verdicts.items() if verdict.status is Status.INCONCLUSIVE} == {
         "offsets-any",
         "offsets-never",
+        "atari-cyclic",
+        "atari-stopped",
     }

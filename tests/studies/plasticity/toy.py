@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from holdfast.studies.plasticity.atari import AtariConfig
+from holdfast.studies.plasticity.cifar import CifarConfig
 from holdfast.studies.plasticity.clamp import ClampConfig
 from holdfast.studies.plasticity.fitted_q import FittedQConfig
 from holdfast.studies.plasticity.grokking import GrokkingConfig, Phases
@@ -48,6 +50,19 @@ TOY = PlasticityStudyConfig(
         addition=ADDITION,
         shape=TRANSFORMER,
         evaluate_every=2,
+        device="cpu",
+    ),
+    cifar=CifarConfig(fractions=(0.5, 1.0), epochs=1, batch=8, channels=4, hidden=8, device="cpu"),
+    atari=AtariConfig(
+        games=("pong",),
+        frames=80,
+        cycle=16,
+        stop=2,
+        batch=2,
+        replay=12,
+        random=8,
+        explore=4,
+        copy_every=4,
         device="cpu",
     ),
 )

@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.lab import Config, Study
-from holdfast.studies.plasticity import clamp, fitted_q, grokking, offsets, primacy, shuffling, sweep, warm_start
+from holdfast.studies.plasticity import (
+    atari,
+    cifar,
+    clamp,
+    fitted_q,
+    grokking,
+    offsets,
+    primacy,
+    shuffling,
+    sweep,
+    warm_start,
+)
+from holdfast.studies.plasticity.atari import TWENTY, AtariConfig
+from holdfast.studies.plasticity.cifar import CifarConfig
 from holdfast.studies.plasticity.clamp import ClampConfig
 from holdfast.studies.plasticity.fitted_q import FittedQConfig
 from holdfast.studies.plasticity.grokking import GrokkingConfig, Phases
@@ -36,8 +49,10 @@ class PlasticityStudyConfig(Config):
         clamp: networks that learn addition with clamped norms.
         sweep: a grid of transformers of the published size.
         offsets: transformers of the published size, re-warmed after some steps.
+        cifar: networks that had a part of CIFAR-10 first.
+        atari: deep Q-networks.
         dear_seeds: how many seeds, from the first on, have the dearest parts: `grokking`, `shuffling`, `clamp`,
-            `sweep` and `offsets`.
+            `sweep`, `offsets` and `cifar`.
     """
 
     grokking: GrokkingConfig = field(default_factory=GrokkingConfig)
@@ -48,6 +63,8 @@ class PlasticityStudyConfig(Config):
     clamp: ClampConfig = field(default_factory=ClampConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     offsets: OffsetsConfig = field(default_factory=OffsetsConfig)
+    cifar: CifarConfig = field(default_factory=CifarConfig)
+    atari: AtariConfig = field(default_factory=AtariConfig)
     dear_seeds: int = 5
 
     @property
@@ -83,6 +100,29 @@ SCALES = {
         first_seed=100,
         sweep=SweepConfig(rates=(1e-3, 3e-3, 1e-2, 3e-2)),
         offsets=OffsetsConfig(peaks=(1e-3, 1e-2)),
+        atari=AtariConfig(games=("breakout",)),
+    ),
+    "paper": PlasticityStudyConfig(
+        seeds=5,
+        first_seed=100,
+        sweep=SweepConfig(rates=(1e-3, 3e-3, 1e-2, 3e-2), addition=Addition(modulus=117, share=0.2), steps=1_000_000),
+        offsets=OffsetsConfig(
+            peaks=(1e-3, 1e-2),
+            offsets=(0, 10_000, 100_000, 300_000),
+            cycle=700_000,
+            addition=Addition(modulus=117, share=0.2),
+        ),
+        cifar=CifarConfig(folder="cifar-10-batches-bin"),
+        atari=AtariConfig(
+            games=TWENTY,
+            frames=80_000_000,
+            cycle=4_000_000,
+            stop=10,
+            replay=1_000_000,
+            random=20_000,
+            explore=250_000,
+            copy_every=8_000,
+        ),
     ),
 }
 
@@ -100,11 +140,14 @@ study = Study(
         clamp.part,
         sweep.part,
         offsets.part,
+        cifar.part,
+        atari.part,
     ],
     paper=PAPER,
     cost={
         "quick": "under 1 minute on 2 CPU cores",
         "laptop": "about 17 minutes on 2 CPU cores (added up from single trials)",
-        "gpu": "one GPU and 2 CPU cores, under 2 hours (estimated)",
+        "gpu": "one GPU, under 2 hours (estimated)",
+        "paper": "a cluster: 400 agents of 80 million frames (estimated)",
     },
 )
