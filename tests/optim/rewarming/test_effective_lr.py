@@ -202,3 +202,13 @@ def test_copied_with_its_model_it_measures_the_copy():
     assert twin.last["elr/0"] == pytest.approx(0.1)
     assert twin.last["elr/global"] == pytest.approx(0.1)
     assert monitor.last == {}
+
+
+def test_one_writer_needs_no_list():
+    weight = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
+    written = []
+    EffectiveLR(weight, optimizer, every=1, writers=lambda values, step: written.append(step))
+    weight(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    assert written == [1]

@@ -84,7 +84,7 @@ class EffectiveLR(StepPart):
         optimizer: see `hooks.real_optimizer`.
         every: k. Steps that a `GradScaler` leaves out do not count, but those of a fused optimiser on a GPU, which only
             the GPU knows of: they count, and a sample of one is dropped.
-        writers: called with all of this and the number of steps so far, at each sampled step.
+        writers: one or several, called with all of this and the number of steps so far, at each sampled step.
         include: names of further parameters to measure; see `layers.select`.
 
     Errors:
@@ -99,11 +99,11 @@ class EffectiveLR(StepPart):
         optimizer: object,
         *,
         every: int = 50,
-        writers: Iterable[Writer] = (),
+        writers: Writer | Iterable[Writer] = (),
         include: Iterable[str] | None = None,
     ) -> None:
         self.every = count_of("every", every, least=1)
-        self.writers = list(writers)
+        self.writers = [writers] if callable(writers) else list(writers)
         self.steps = 0
         """Steps so far."""
         chosen = select(model, include=include)
