@@ -127,11 +127,16 @@ class EffectiveLR(StepPart):
     @property
     def last(self) -> dict[str, float]:
         """The measurements of the last sampled step, empty before the first; reading it waits for a GPU."""
-        if self._sample is not None:
-            sample, self._sample = self._sample, None
-            if sample.skipped is None or float(sample.skipped) == 0:
-                self._last = self._read(sample)
+        self._take()
         return dict(self._last)
+
+    def _take(self) -> bool:
+        """Read the sample if there is one; whether there was, of a step that was made."""
+        sample, self._sample = self._sample, None
+        if sample is None or (sample.skipped is not None and float(sample.skipped) > 0):
+            return False
+        self._last = self._read(sample)
+        return True
 
     def before_step(self) -> None:
         """Keep the weights if this step is to be sampled."""
@@ -157,10 +162,9 @@ class EffectiveLR(StepPart):
         self._sample = self._measure(chosen, skip)
         if self.every > 1:
             self._before = {}
-        if self.writers:
-            last = self.last
+        if self.writers and self._take():
             for writer in self.writers:
-                writer(last, self.steps)
+                writer(self.last, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps so far."""
