@@ -162,7 +162,7 @@ def run(trial: Trial[ShufflingConfig]) -> Outcome:
 
 
 def memorise(
-    model: nn.Module, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
+    model: nn.Sequential, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
 ) -> tuple[list[Record], list[int], Optimizer]:
     """Train a network on one task after the other.
 
@@ -235,7 +235,7 @@ def memorise(
 
 
 def _probed(
-    model: nn.Module, optimizer: Optimizer, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
+    model: nn.Sequential, optimizer: Optimizer, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
 ) -> dict[str, Any]:
     """What the probe of plasticity says."""
     import torch
