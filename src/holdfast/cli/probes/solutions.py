@@ -45,8 +45,8 @@ class SolutionsProbe(ReportOptions):
     """A function without arguments that returns a DataLoader, or inputs and classes, with all classes in it; as
     file.py:name or module:name."""
     tasks: str | None = None
-    """A function without arguments that returns for each task a DataLoader, or inputs and classes; as file.py:name. Needs
-    --snapshots."""
+    """A function without arguments that returns for each task a DataLoader, or inputs and classes; as file.py:name.
+    Needs --snapshots."""
     compare: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="A B")] = None
     """Two files that --json wrote, or two folders of them with a file a seed: the differences with paired intervals."""
     force: bool = False

@@ -60,6 +60,8 @@ def near_zero(weights: Float[Tensor, "*shape"]) -> float:
     """The share of weights with |w| < 10⁻³ of their root mean square; 1 where all are zero."""
     w = weights.double()
     size = float(w.square().mean().sqrt())
+    if not math.isfinite(size):
+        return math.nan
     return 1.0 if size == 0 else float((w.abs() < NEAR_ZERO * size).double().mean())
 
 

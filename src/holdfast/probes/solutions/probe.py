@@ -124,7 +124,7 @@ def probe_solution(
         raise ArgumentError("tests", "those of at least two tasks, with snapshots before and after each", len(tests))
     last = head_of(plain, head)
     names = {id(parameter): name for name, parameter in plain.named_parameters()}
-    head_name = names[id(last.weight)] if id(last.weight) in names else ""
+    head_name = names.get(id(last.weight), "")
     layers = [layer for layer in layers_of(plain) if layer.role == "weight"]
     with random_state_kept(), torch.inference_mode(False):
         record = record_head(plain, last, inputs, targets, seed=settings.seed)
@@ -361,7 +361,7 @@ def _provenance(
 ) -> Provenance:
     name, described = "", list[dict[str, Any]]()
     if isinstance(optimizer, tuple):
-        name, described = optimizer[0], [dict(optimizer[1])]
+        name, described = optimizer[0], [_plain(optimizer[1])]
     elif optimizer is not None:
         name = type(optimizer).__name__
         described = [_plain(group) for group in optimizer.param_groups]

@@ -231,8 +231,8 @@ class Fingerprint:
         h = self.representation
         cosine = "" if math.isnan(h.class_cosine) else f", class means at a cosine of {h.class_cosine:.2f}"
         text = (
-            f"This solution has an accuracy of {percent(self.accuracy)} and keeps it with {self.needed:.3g} of its "
-            f"weights, features of effective rank {shown(h.centred.effective, '.1f')} of {h.features}{cosine}"
+            f"This solution has an accuracy of {percent(self.accuracy)} and needs {percent(self.needed)} of its "
+            f"weights for it, features of effective rank {shown(h.centred.effective, '.1f')} of {h.features}{cosine}"
         )
         if self.sharpness is not None:
             text += f", and λ_max {shown(self.sharpness.largest_eigenvalue, '.3g')}"

@@ -68,7 +68,7 @@ def sharpness(objective: Callable[[Sequence[Tensor]], Tensor], weights: Sequence
     if norm > 0 and math.isfinite(norm):
         with torch.no_grad():
             moved = [w + RADIUS / norm * g.to(w.dtype) for w, g in zip(variables, gradient, strict=True)]
-            ball = float(objective(moved)) - float(loss)
+            ball = float(objective(moved)) - float(loss.detach())
     return Sharpness(value, residual, iterations, ball)
 
 
