@@ -139,19 +139,31 @@ def test_pruning_keeps_the_largest_and_the_first_of_equals():
 def test_the_output_layer_keeps_twice_as_many():
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[4.0, 0.1], [0.2, 0.3]]))
-        model[1].weight.copy_(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
-    x = torch.tensor([[1.0, 0.0]])
-    # One weight of four in the first layer; both that matter in the last: the output is (0, −4).
-    weights = dict(model.named_parameters())
-    half = pruning_curve(model, x, torch.tensor([0]), weights, "1.weight", (0.25,))
-    assert half[0].accuracy == 1
-    assert pruning_curve(model, x, torch.tensor([0]), weights, "", (0.25,))[0].accuracy == 1
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, 0.0], [1.5, 0.0]]))
-        model[1].weight[1, 0] = -0.9
-    # Output (4, −3.6): with the head's second weight gone it is (4, 0).
-    assert pruning_curve(model, x, torch.tensor([1]), weights, "1.weight", (0.25,))[0].accuracy == 0
+        model[0].weight.copy_(torch.tensor([[4.0, 0.1], [1.0, 0.3]]))
+        model[1].weight.copy_(torch.tensor([[0.0, 3.0], [1.0, 2.9]]))
+    x, target, weights = torch.tensor([[1.0, 0.0]]), torch.tensor([1]), dict(model.named_parameters())
+    # Hidden units (4, 1) either way; the output is (3, 6.9) of all weights of the head, and (3, 2.9) of the larger two.
+    assert pruning_curve(model, x, target, weights, "1.weight", (0.5,))[0].accuracy == 1
+    assert pruning_curve(model, x, target, weights, "", (0.5,))[0].accuracy == 0
+
+
+def test_images_and_arguments_with_names():
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, *, image: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+            h = torch.relu(self.conv(image)).mean((2, 3))
+            return type("Output", (), {"logits": self.head(h * scale[:, None])})()
+
+    torch.manual_seed(0)
+    model = Named()
+    inputs = {"image": torch.randn(12, 2, 5, 5), "scale": torch.ones(12)}
+    found = probe_solution(model, (inputs, torch.arange(3).repeat(4)))
+    assert found.layers["conv"].size == 4 * 2 * 9
+    assert found.sharpness.residual < 1e-3
+    assert found.kept[0].accuracy == found.accuracy
 
 
 def test_snapshots_and_tests_tell_what_is_forgotten():
@@ -204,6 +216,24 @@ def test_dead_features_have_rank_zero_and_a_flag():
     assert any("all zero" in note for note in found.notes)
 
 
+def test_what_cannot_be_differentiated_twice_is_refused():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+            return x * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient
+
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return Once.apply(output).square().mean()
+
+    with pytest.raises(ArgumentError, match="sharpness=False"):
+        probe_solution(network(), batch(), loss=loss)
+
+
 def test_few_rows_are_said():
     found = probe_solution(network(), (batch()[0][:4], torch.tensor([0, 1, 1, 0])), settings=QUICK)
     assert any("fewer rows (4) than features (12)" in note for note in found.notes)
@@ -248,7 +278,7 @@ def test_what_does_not_fit_is_refused(examples, options, message: str):
         probe_solution(network(), examples, settings=QUICK, **options)
 
 
-def runs(make, seeds=(1, 2, 3)) -> list[Fingerprint]:
+def runs(make, seeds=tuple(range(8))) -> list[Fingerprint]:
     found = []
     for seed in seeds:
         model, initial = trained(make, seed)
@@ -262,12 +292,12 @@ def test_two_optimisers_side_by_side(tmp_path: Path):
     for run in sgd:
         (tmp_path / f"{run.provenance.seed}.json").write_text(json.dumps(run.to_dict()), encoding="utf-8")
     found = compare_solutions(read_fingerprints(tmp_path), [run.to_dict() for run in reversed(adam)])
-    assert (found.first, found.second, found.seeds) == ("SGD", "Adam", (1, 2, 3))
+    assert (found.first, found.second, found.seeds) == ("SGD", "Adam", tuple(range(8)))
     drift = found.differences["drift of column sums"]
     assert drift.interval[1] < 0
     assert "drift of column sums" in found.apart
     gaps = [one.loss - other.loss for one, other in zip(sgd, adam, strict=True)]
-    assert found.differences["loss"].mean == pytest.approx(sum(gaps) / 3)
+    assert found.differences["loss"].mean == pytest.approx(sum(gaps) / 8)
     assert "λ_max" not in found.differences
     assert str(found).startswith("SGD finds another solution than Adam")
     json.dumps(found.to_dict(), allow_nan=False)
@@ -287,6 +317,11 @@ def test_comparisons_that_cannot_be_are_refused(tmp_path: Path):
         compare_solutions([one], [{**one, "schema": 0}])
     alone = compare_solutions([one], [one])
     assert "tells nothing of chance" in alone.verdict
+    # Two seeds that agree in everything leave as much to chance as two throws of a coin.
+    better = [{**run, "scalars": {**run["scalars"], "loss": run["scalars"]["loss"] + 1}} for run in (one, two)]
+    found = compare_solutions([one, two], better)
+    assert found.differences["loss"].interval[1] < 0
+    assert found.apart == []
     (tmp_path / "a.json").write_text(json.dumps(one)[:-9], encoding="utf-8")
     with pytest.raises(ArgumentError, match=r"a\.json"):
         read_fingerprints(tmp_path)

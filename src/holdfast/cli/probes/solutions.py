@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 DEMONSTRATION = "demo"
 
-FLAGS = {"model": "TARGET", "examples": "--data", "targets": "--data", "tests": "--tasks"}
-FLAGS |= {name: f"--{name}" for name in ("initial", "snapshots", "loss", "head", "fractions", "seed")}
+FLAGS = {
+    "model": "TARGET",
+    "sharpness": "--no-sharpness",
+    "examples": "--data",
+    "targets": "--data",
+    "tests": "--tasks",
+}
+FLAGS |= {"sharpness": "--no-sharpness", **{name: f"--{name}" for name in ("initial", "snapshots", "loss", "head")}}
 """What the arguments of the probe are called here."""
 
 

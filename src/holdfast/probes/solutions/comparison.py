@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from holdfast.errors import ArgumentError
 from holdfast.probes.report import jsonable, shown, table
 from holdfast.probes.solutions.report import KIND, SCHEMA, WIDTH
@@ -17,6 +19,9 @@ from holdfast.probes.solutions.retention import LEARNT, PairedDifference, paired
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LEVEL = 0.05
+"""Of the tests of all numbers together."""
 
 RETAINED = ("old", "forgetting", "backward transfer")
 """Numbers that mean nothing where the tasks were not learnt."""
@@ -42,13 +47,21 @@ class SolutionComparison:
 
     @property
     def apart(self) -> list[str]:
-        """Numbers whose interval leaves out zero, the largest difference first by its size over half its interval."""
-        strength = {}
-        for name, found in self.differences.items():
-            low, high = found.interval
+        """Numbers that differ by more than chance, the surest first.
+
+        The interval leaves out zero, and the paired t-test has p ≤ .05 after Holm's correction for the number of
+        numbers, of which some would leave out zero by chance. Differences that are all equal have the p of a sign test.
+        """
+        tested = {name: _p_value(found) for name, found in self.differences.items() if not found.reason}
+        apart, left = list[str](), len(tested)
+        for name in sorted(tested, key=lambda name: tested[name]):
+            if not tested[name] * left <= LEVEL:
+                break
+            left -= 1
+            low, high = self.differences[name].interval
             if low > 0 or high < 0:
-                strength[name] = abs(found.mean) / (high - low) if high > low else math.inf
-        return sorted(strength, key=lambda name: -strength[name])
+                apart.append(name)
+        return apart
 
     @property
     def verdict(self) -> str:
@@ -60,7 +73,7 @@ class SolutionComparison:
             )
         if not self.apart:
             return (
-                f"In {len(self.seeds)} seeds no number of {self.first} and {self.second} differs beyond its interval."
+                f"In {len(self.seeds)} seeds no number of {self.first} and {self.second} differs by more than chance."
             )
         told = [f"{name} {self.differences[name].mean:+.3g}" for name in self.apart[:5]]
         more = f" and {len(self.apart) - 5} more" if len(self.apart) > 5 else ""
@@ -212,6 +225,21 @@ def _by_seed(argument: str, runs: Sequence[Mapping[str, Any]]) -> dict[int, Mapp
 def _known(run: Mapping[str, Any], name: str) -> bool:
     value = run["scalars"].get(name)
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _p_value(found: PairedDifference) -> float:
+    """Of the paired t-test, two-sided; 1 where nothing can be told."""
+    from scipy.stats import t
+
+    gaps = np.array(list(found.differences.values()))
+    n = len(gaps)
+    if n < 2 or not np.isfinite(gaps).all() or not gaps.any():
+        return 1.0
+    error = float(gaps.std(ddof=1)) / math.sqrt(n)
+    # What rounding alone leaves of equal differences is no spread.
+    if error <= 1e-12 * float(np.abs(gaps).max()):
+        return float(2.0 ** (1 - n))
+    return float(2 * t.sf(abs(float(gaps.mean())) / error, n - 1))
 
 
 def _title(runs: Sequence[Mapping[str, Any]]) -> str:

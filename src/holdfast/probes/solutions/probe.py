@@ -319,10 +319,14 @@ def _sharpness(model: nn.Module, objective: Any, seed: int) -> Sharpness:
     """Of all weights that are trained, or of all if none is."""
     every = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     trained = {name: p for name, p in every.items() if p.requires_grad} or every
-    with torch.enable_grad():
-        return sharpness(
-            lambda weights: objective(dict(zip(trained, weights, strict=True))), list(trained.values()), seed=seed
-        )
+    try:
+        with torch.enable_grad():
+            return sharpness(
+                lambda weights: objective(dict(zip(trained, weights, strict=True))), list(trained.values()), seed=seed
+            )
+    except RuntimeError as error:
+        expected = "a model and a loss that can be differentiated twice, or sharpness=False"
+        raise ArgumentError("sharpness", expected, str(error).strip().splitlines()[0]) from error
 
 
 def _localisation(layers: Sequence[Layer], names: Mapping[int, str], states: Sequence[State]) -> Localisation:

@@ -46,11 +46,17 @@ def sharpness(objective: Callable[[Sequence[Tensor]], Tensor], weights: Sequence
         objective: from weights to the loss; differentiable twice.
         weights: where; they are not changed, and no gradient is put into them.
         seed: of the first vector.
+
+    Errors:
+        RuntimeError: a part cannot be differentiated twice.
     """
     variables = [tensor.detach().clone().requires_grad_() for tensor in weights]
     loss = objective(variables)
     gradient = torch.autograd.grad(loss, variables, create_graph=True, allow_unused=True, materialize_grads=True)
     flat = torch.cat([part.flatten().double() for part in gradient])
+    if _has_errors(flat):
+        # The part of the graph that leads to the weights would leave it out, and give a wrong Hessian.
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(len(flat), generator=generator, dtype=torch.float64).to(flat.device)
 
@@ -112,3 +118,17 @@ def largest_eigenvalue(
     vector = stacked.mT @ weights.to(stacked.device)
     residual = float((product(vector) - value * vector).norm())
     return value, residual / abs(value) if value else residual, len(basis)
+
+
+def _has_errors(made: Tensor) -> bool:
+    """Whether a graph has nodes that stand for a derivative that is not there."""
+    nodes, seen = [made.grad_fn], set[object]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "DelayedError" in node.name():
+            return True
+        nodes += [below for below, _ in node.next_functions]
+    return False
