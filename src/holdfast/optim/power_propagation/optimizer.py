@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
 from holdfast.optim.inner import attributes, standing_in
-from holdfast.optim.power_propagation.powers import pieces, power, preconditioner, root, slope
+from holdfast.optim.power_propagation.powers import PIECE, factor, in_pieces, pieces, preconditioner, root
 from holdfast.optim.power_propagation.selection import PowerPropWarning, check_alpha, check_zeros, powered
 from holdfast.optim.rewarming.hooks import attached
 
@@ -260,19 +260,14 @@ class PowerProp(Optimizer):
             if value.grad is None:
                 value.grad = torch.empty_like(value)
         moving = {name: self.roots[name] for name in moved}
-        resting = {name: value for name, value in self.roots.items() if name not in moving}
-        for value in resting.values():
-            value.grad = None
+        for name, value in self.roots.items():
+            if name not in moving:
+                value.grad = None
         for name, value in moving.items():
             gradient = self.weights[name].grad
             assert gradient is not None
             assert value.grad is not None
-            for into, *parts in pieces(value.grad, *self._tensors(name), gradient.contiguous()):
-                *ours, towards = parts
-                self._notice_piece(name, *ours)
-                torch.mul(slope(ours[0], self.alpha), towards, out=into)
-                if len(ours) == 3:
-                    into.mul_(ours[2])
+            self._before(name, value.grad, gradient)
         with standing_in(self.inner, self._stand_ins()):
             self.inner.step()
         for name in moving:
@@ -312,27 +307,52 @@ class PowerProp(Optimizer):
         tensors = (self.roots[name].detach(), self.weights[name].detach())
         return tensors if mask is None else (*tensors, mask)
 
-    def _weight(self, value: Tensor, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
-        weight = power(value, self.alpha)
-        if mask is not None:
-            weight.mul_(mask)
-        return weight.to(dtype)
+    def _before(self, name: str, into: Tensor, gradient: Tensor) -> None:
+        """∂L/∂φ, of what θ is now."""
+        tensors = self._tensors(name)
+        gradient = gradient.contiguous() if in_pieces(*tensors, into) else gradient
+        buffers = _buffers(tensors[0])
+        zero = into.new_zeros(())
+        for there, towards, *parts in pieces(into, gradient, *tensors):
+            factors = self._notice_piece(name, buffers, *parts)
+            torch.addcmul(zero, factors, towards.to(there.dtype), value=self.alpha, out=there)
+            if len(parts) == 3:
+                there.mul_(parts[2])
 
     def _write(self, name: str) -> None:
         """θ of φ."""
-        for value, weight, *mask in pieces(*self._tensors(name)):
-            weight.copy_(self._weight(value, weight.dtype, *mask))
+        tensors = self._tensors(name)
+        buffers = _buffers(tensors[0])
+        direct = tensors[0].dtype == tensors[1].dtype
+        for value, weight, *mask in pieces(*tensors):
+            factors = factor(value, self.alpha, _like(buffers[0], value))
+            if direct:
+                torch.mul(factors, value, out=weight)
+            else:
+                weight.copy_(factors.mul_(value))
+            if mask:
+                weight.mul_(mask[0])
 
     def _notice(self, names: Iterable[str]) -> None:
         for name in names:
-            for parts in pieces(*self._tensors(name)):
-                self._notice_piece(name, *parts)
+            tensors = self._tensors(name)
+            for parts in pieces(*tensors):
+                self._notice_piece(name, _buffers(tensors[0]), *parts)
 
-    def _notice_piece(self, name: str, value: Tensor, weight: Tensor, mask: Tensor | None = None) -> None:
-        """New roots of elements of θ that are neither what was written last, nor what roots were taken of."""
-        written = self._weight(value, weight.dtype, mask)
+    def _notice_piece(
+        self, name: str, buffers: tuple[Tensor, Tensor], value: Tensor, weight: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """New roots of elements of θ that are neither what was written last, nor what roots were taken of.
+
+        Returns:
+            |φ|^(α−1).
+        """
+        factors = factor(value, self.alpha, _like(buffers[0], value))
+        written = torch.mul(factors, value, out=_like(buffers[1], value)).to(weight.dtype)
+        if mask is not None:
+            written = written * mask
         if weight.device.type == "cpu" and torch.equal(written, weight):
-            return
+            return factors
         same = written == weight
         fresh = root(_full(weight), self.alpha)
         changed = (~same & (fresh != value)).any()
@@ -340,6 +360,7 @@ class PowerProp(Optimizer):
         if not self._said:
             before = self._changed.get(name)
             self._changed[name] = changed if before is None else before | changed
+        return factor(value, self.alpha, factors)
 
     def _say(self) -> None:
         """Warn of weights that somebody else wrote; on a GPU, which must wait for it, at few of the steps."""
@@ -357,6 +378,17 @@ class PowerProp(Optimizer):
                 PowerPropWarning,
                 stacklevel=2,
             )
+
+
+def _buffers(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Two scratch tensors for pieces of φ; without elements where φ is worked on whole."""
+    size = PIECE if in_pieces(value) else 0
+    return value.new_empty(size), value.new_empty(size)
+
+
+def _like(buffer: Tensor, value: Tensor) -> Tensor | None:
+    """As much of a scratch tensor as a piece needs, if there is one."""
+    return buffer[: value.numel()] if buffer.numel() and value.ndim == 1 else None
 
 
 def _is_half(tensor: Tensor) -> bool:
