@@ -30,7 +30,8 @@ from holdfast.studies.plasticity import (
     warm_start,
 )
 from holdfast.studies.plasticity.clamp import ClampConfig
-from holdfast.studies.plasticity.digits import digits, network
+from holdfast.studies.digits import digits
+from holdfast.studies.plasticity.digits import network
 from holdfast.studies.plasticity.measures import norms
 from holdfast.studies.plasticity.shapes import Addition, Layers
 from holdfast.studies.plasticity.study import study
