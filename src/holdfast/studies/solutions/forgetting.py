@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,21 +18,8 @@ from holdfast.studies.solutions.streams import BATCHES
 from holdfast.studies.solutions.tasks import Split
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How long each task lasts.
-
-    Arguments:
-        steps: of each task.
-        batch: images a step.
-    """
-
-    steps: int
-    batch: int = 32
-
-
 def learn_in_turn(
-    model: nn.Module, arm: Arm, rate: float, tasks: Sequence[Split], training: Training, seed: int
+    model: nn.Module, arm: Arm, rate: float, tasks: Sequence[Split], *, steps: int, batch: int, seed: int
 ) -> tuple[Record, list[Record]]:
     """Train on each task. At a seed all arms see the same batches; longer ones see more of them.
 
@@ -42,7 +28,8 @@ def learn_in_turn(
         arm: optimiser.
         rate: learning rate.
         tasks: in their order.
-        training: how long.
+        steps: of each task, by default of an arm.
+        batch: images a step.
         seed: of the batches.
 
     Returns:
@@ -57,8 +44,7 @@ def learn_in_turn(
     for number, task in enumerate(tasks):
         if arm.reset and number:
             optimizer = make(arm, model, rate)
-        steps = training.steps * arm.length
-        batches = batches_of(len(task.train.images), steps, training.batch, seed, BATCHES, number)
+        batches = batches_of(len(task.train.images), steps * arm.length, batch, seed, BATCHES, number)
         for _ in learn(model, optimizer, task.train, batches.to(task.train.images.device)):
             pass
         evaluation.after_task()

@@ -20,6 +20,7 @@ class Arm:
         graft: of Shampoo: whose length its steps have, so that only their direction is its own.
         beta: decay of the statistics' memory, where it is not the method's own.
         bias: whether layers have biases.
+        standard: whether layers are initialised as torch does by default.
         bias_rate: share of the learning rate that biases get.
         reset: whether the optimiser is made anew at each task, and forgets.
         length: how many times the steps each task has.
@@ -30,6 +31,7 @@ class Arm:
     graft: str = "sgd"
     beta: float | None = None
     bias: bool = False
+    standard: bool = False
     bias_rate: float = 1.0
     reset: bool = False
     length: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -69,24 +70,31 @@ def permuted(split: Split, count: int, seed: int) -> list[Split]:
     ]
 
 
-def network(sizes: tuple[int, ...], *, bias: bool, seed: int, device: str = "cpu") -> nn.Sequential:
-    """Linear layers with ReLU between them.
+def network(
+    sizes: tuple[int, ...], seed: int, *, bias: bool = False, standard: bool = False, gain: float = 2**0.5
+) -> nn.Sequential:
+    """Linear layers with ReLU between them; at a seed the weights are the same with biases and without.
 
-    Hidden weights are drawn from N(0, 2 / fan in), those of the head from N(0, 1 / fan in); biases are 0.
+    Hidden weights are drawn from N(0, gain² / fan in), those of the head from N(0, 1 / fan in); biases are 0.
 
     Arguments:
         sizes: inputs, units of each hidden layer, outputs.
-        bias: whether layers have biases; the weights of a seed are the same.
         seed: of the weights.
-        device: where.
+        bias: whether layers have biases.
+        standard: initialise as `torch.nn.Linear` does instead: all from U(−1 / √fan in, 1 / √fan in).
+        gain: of hidden layers.
     """
     generator = generator_for(seed, WEIGHTS)
     modules: list[nn.Module] = []
-    for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = number == len(sizes) - 2
-        modules.append(linear(fan_in, fan_out, 1.0 if last else 2**0.5, generator, bias=bias))
-        modules += [] if last else [nn.ReLU()]
-    return nn.Sequential(*modules).to(device)
+        layer = linear(fan_in, fan_out, 1.0 if last else gain, generator, bias=bias)
+        if standard:
+            for tensor, stream in zip(layer.parameters(), (2 * number, 2 * number + 1), strict=False):
+                bound = fan_in**-0.5
+                nn.init.uniform_(tensor, -bound, bound, generator=generator_for(seed, WEIGHTS, stream))
+        modules += [layer] if last else [layer, nn.ReLU()]
+    return nn.Sequential(*modules)
 
 
 def on(split: Split, device: str) -> Split:
