@@ -11,6 +11,7 @@ from holdfast.studies.digits import CLASSES, Labelled, linear
 from holdfast.studies.plasticity.shapes import Layers
 from holdfast.studies.plasticity.streams import LABELS, NOISE, WEIGHTS
 
+
 def on_canvas(data: Labelled, size: int, noise: float, seed: int) -> Labelled:
     """The same digits, each at a random place of a larger canvas, with normal noise on all pixels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from holdfast.probes.plasticity.metrics import effective_rank, stable_rank
 from holdfast.probes.solutions.continual import ContinualEvaluation
 from holdfast.probes.solutions.features import head_of, record_head
 from holdfast.probes.solutions.metrics import class_cosines, class_means, mean_off_diagonal
+from holdfast.probes.solutions.retention import RateResult, matched_retention
 from holdfast.studies.digits import Labelled, batches_of, learn
 from holdfast.studies.solutions.optimizers import Arm, make
 from holdfast.studies.solutions.streams import BATCHES
@@ -70,3 +72,44 @@ def learn_in_turn(
         for task in range(len(tasks))
     ]
     return record, curve
+
+
+def sweep(
+    model: nn.Module,
+    arm: Arm,
+    rates: Sequence[float],
+    tasks: Sequence[Split],
+    *,
+    level: float,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> tuple[Record, list[Record]]:
+    """Train on the tasks at each of several rates, always from the same weights.
+
+    Arguments:
+        model: with these weights.
+        arm: optimiser.
+        rates: learning rates.
+        tasks: in their order.
+        level: learning accuracy at which what is kept is told.
+        steps: of each task, by default of an arm.
+        batch: images a step.
+        seed: of the batches.
+
+    Returns:
+        A record of what is kept at the level, `matched` (nothing where no two neighbouring rates bracket it),
+        `bracketed` (1 or 0) and the `best` learning accuracy; and a row of `learn` and `old` for each rate.
+    """
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    curve: list[Record] = []
+    runs: list[RateResult] = []
+    for rate in rates:
+        model.load_state_dict(start)
+        record, _ = learn_in_turn(model, arm, rate, tasks, steps=steps, batch=batch, seed=seed)
+        runs.append(RateResult(rate, float(record["learn"] or 0.0), float(record["old"] or 0.0)))
+        curve.append({"rate": rate, "learn": record["learn"], "old": record["old"]})
+    matched = matched_retention(runs, level)
+    known = math.isfinite(matched)
+    best = max(run.learn for run in runs)
+    return {"matched": matched if known else None, "bracketed": int(known), "best": best}, curve

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, paired_difference
-from holdfast.lab.figures import GREY, draw_over_seeds, legend, seed_mean
+from holdfast.lab.figures import draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.lab.verdict import exact, unusable
 from holdfast.studies.solutions.optimizers import Arm
 from holdfast.studies.solutions.paper import COSINES, OURS, RANK, SHAMPOO
-from holdfast.studies.solutions.retained import not_learnt
+from holdfast.studies.solutions.rows import draw_row, not_learnt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -304,7 +304,9 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
         for row in results.curve("tasks", part="pairs", arm=arm):
             values.setdefault(int(row["task"] or 0), []).append(float(row["end"] or 0.0))
         points = draw_over_seeds(axes, values, dots=True, label=ARMS[arm].label, marker="o", markersize=4)
-        rows += [{"arm": arm, "pair": x, "accuracy": mean, "low": low, "high": high} for x, mean, low, high, _ in points]
+        rows += [
+            {"arm": arm, "pair": x, "accuracy": mean, "low": low, "high": high} for x, mean, low, high, _ in points
+        ]
     axes.set_xlabel("pair of classes, in the order of learning")
     axes.set_xticks(range(1, 6), [f"{first}, {first + 1}" for first in range(0, 10, 2)])
     axes.set_ylabel("test accuracy at the end")
@@ -320,22 +322,10 @@ def draw_conditions(results: Results, axes: Axes) -> list[Record]:
         values = list(_values(results, arm).values())
         if not values:
             continue
-        mean = seed_mean(values)
         colour = "C0" if ARMS[arm].method == "shampoo" else "C1"
-        axes.plot(values, [place] * len(values), ".", color=GREY, markersize=3)
-        ends = [[mean.mean - mean.low], [mean.high - mean.mean]]
-        axes.errorbar(mean.mean, place, xerr=ends, fmt="o", color=colour, markersize=5)
         learnt = list(_values(results, arm, "learn").values())
-        rows.append(
-            {
-                "arm": ARMS[arm].label,
-                "old": mean.mean,
-                "low": mean.low,
-                "high": mean.high,
-                "seeds": mean.seeds,
-                "learn": sum(learnt) / len(learnt),
-            }
-        )
+        row = draw_row(axes, place, values, "old", colour)
+        rows.append({"arm": ARMS[arm].label, **row, "learn": sum(learnt) / len(learnt)})
     axes.set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
     axes.invert_yaxis()
     axes.set_ylabel("optimiser and network")

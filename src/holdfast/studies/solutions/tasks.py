@@ -65,8 +65,7 @@ def permuted(split: Split, count: int, seed: int) -> list[Split]:
         for task in range(1, count)
     ]
     return [split] + [
-        Split(*(Labelled(part.images[:, order], part.labels) for part in (split.train, split.test)))
-        for order in orders
+        Split(*(Labelled(part.images[:, order], part.labels) for part in (split.train, split.test))) for order in orders
     ]
 
 

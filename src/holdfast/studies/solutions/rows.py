@@ -1,0 +1,61 @@
+"""What the claims and figures of several parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from holdfast.lab.figures import GREY, seed_mean
+from holdfast.lab.verdict import BySeed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from holdfast.lab import Record
+
+
+def not_learnt(learn: BySeed, label: str) -> str:
+    """Why what an arm keeps is not compared: what was not learnt cannot be forgotten. Empty where it is.
+
+    Arguments:
+        learn: its learning accuracy by seed.
+        label: what it is called.
+    """
+    from holdfast.probes.solutions.retention import LEARNT
+
+    if not learn:
+        return ""  # the test says what is missing
+    mean = sum(learn.values()) / len(learn)
+    if mean >= LEARNT:
+        return ""
+    return f"not learnt, retention is meaningless: {label} has a learning accuracy of {mean:.3f}, below {LEARNT:g}"
+
+
+def unbracketed(bracketed: BySeed, label: str, level: float) -> str:
+    """Why there is no retention at a learning accuracy.
+
+    Arguments:
+        bracketed: by seed, whether two neighbouring rates bracket the level.
+        label: what the optimiser is called.
+        level: the learning accuracy.
+    """
+    lacking = [str(seed) for seed, known in bracketed.items() if not known]
+    seeds = f"at seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
+    return f"no comparison: no two neighbouring rates of {label} bracket a learning accuracy of {level:g} {seeds}"
+
+
+def draw_row(axes: Axes, place: int, values: Sequence[float], name: str, colour: str = "C0") -> Record:
+    """A row of dots, one a seed, with their mean and its 95 % interval.
+
+    Arguments:
+        axes: to draw on.
+        place: of the row.
+        values: one a seed, at least one.
+        name: of the mean in what is returned.
+        colour: of the mean.
+    """
+    mean = seed_mean(values)
+    ends = [[mean.mean - mean.low], [mean.high - mean.mean]]
+    axes.plot(values, [place] * len(values), ".", color=GREY, markersize=3)
+    axes.errorbar(mean.mean, place, xerr=ends, fmt="o", color=colour, markersize=5)
+    return {name: mean.mean, "low": mean.low, "high": mean.high, "seeds": mean.seeds}
