@@ -1,7 +1,7 @@
 """Part `matched`: what optimisers keep of earlier tasks where all have learnt equally well.
 
-At any one learning rate a slow optimiser forgets less, since it has learnt less. So each is swept over rates, and what it
-keeps is read off at one learning accuracy.
+At any one learning rate a slow optimiser forgets less, since it has learnt less. So each is swept over rates, and what
+it keeps is read off at one learning accuracy.
 """
 
 from __future__ import annotations

@@ -351,8 +351,8 @@ part = Part(
     figures=(
         Figure(
             "pruning",
-            "Accuracy after pruning once by magnitude, and of networks that were pruned in training. Of ten ℓ1 penalties "
-            "each fraction shows the best. Lines are means over seeds.",
+            "Accuracy after pruning once by magnitude, and of networks that were pruned in training. Of ten ℓ1 "
+            "penalties each fraction shows the best. Lines are means over seeds.",
             draw_kept,
         ),
     ),

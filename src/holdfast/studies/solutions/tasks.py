@@ -1,4 +1,4 @@
-"""Tasks one after the other, made of images: pairs of classes, or all classes with pixels in another order each time."""
+"""Tasks one after the other, made of images: pairs of classes, or all classes with pixels in other orders."""
 
 from __future__ import annotations
 
