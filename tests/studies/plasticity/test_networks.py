@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from holdfast.optim import Projector, Rewarm, scale_decay_groups
 from holdfast.optim.rewarming.cycle import Cycle
+from holdfast.studies.digits import Labelled, digits
 from holdfast.studies.plasticity.addition import AdditionMLP, AdditionTransformer, accuracy, learn, split
 from holdfast.studies.plasticity.batched import Cell, Cells, train_cells
-from holdfast.studies.digits import Labelled, digits
 from holdfast.studies.plasticity.digits import network, on_canvas
 from holdfast.studies.plasticity.fitted_q import Grid
 from holdfast.studies.plasticity.measures import dead_units

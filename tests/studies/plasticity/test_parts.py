@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from holdfast.errors import ArgumentError
 from holdfast.lab import Part, Trial
 from holdfast.lab.trial import as_outcome
+from holdfast.studies.digits import digits
 from holdfast.studies.plasticity import (
     atari,
     cifar,
@@ -30,7 +31,6 @@ from holdfast.studies.plasticity import (
     warm_start,
 )
 from holdfast.studies.plasticity.clamp import ClampConfig
-from holdfast.studies.digits import digits
 from holdfast.studies.plasticity.digits import network
 from holdfast.studies.plasticity.measures import norms
 from holdfast.studies.plasticity.shapes import Addition, Layers

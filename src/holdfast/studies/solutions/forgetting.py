@@ -40,7 +40,7 @@ def learn_in_turn(
         both on the test images of all tasks, and of the mean `stable_rank` of the matrices' changes; and a row for each
         task with its accuracy `after` it and at the `end`.
     """
-    evaluation = ContinualEvaluation(model, [tuple(task.test) for task in tasks], snapshots=False)
+    evaluation = ContinualEvaluation(model, [(task.test.images, task.test.labels) for task in tasks], snapshots=False)
     start = [tensor.detach().clone() for tensor in model.parameters()]
     optimizer = make(arm, model, rate)
     for number, task in enumerate(tasks):
