@@ -155,9 +155,7 @@ def test_direction_alone_differs_from_sgd() -> None:
             gradients = [tensor.grad.norm() for tensor in model.parameters() if tensor.grad is not None]
             optimizer.step()
             optimizer.zero_grad()
-        lengths = [
-            float((tensor.detach() - old).norm()) for tensor, old in zip(model.parameters(), start, strict=True)
-        ]
+        lengths = [float((tensor.detach() - old).norm()) for tensor, old in zip(model.parameters(), start, strict=True)]
         assert lengths == pytest.approx([0.05 * float(norm) for norm in gradients], rel=1e-3)
         changes[method] = model[0].weight.detach()
     assert not torch.allclose(changes["sgd"], changes["shampoo"], atol=1e-3)

@@ -11,6 +11,7 @@ from holdfast.studies.solutions.vit import ViTConfig
 
 TOY = SolutionsStudyConfig(
     seeds=1,
+    large_seeds=1,
     pairs=PairsConfig(
         arms=("sgd", "shampoo-reset", "shampoo-slow", "sgd-torch", "sgd-long"), steps=3, batch=4, width=8
     ),

@@ -29,6 +29,7 @@ class SolutionsStudyConfig(Config):
         pruning: networks that are pruned.
         glyphs: larger networks that learn drawn digits in turn.
         vit: vision transformers that do.
+        large_seeds: how many seeds, from the first on, `glyphs` and `vit` have.
     """
 
     pairs: PairsConfig = field(default_factory=PairsConfig)
@@ -36,6 +37,12 @@ class SolutionsStudyConfig(Config):
     pruning: PruningConfig = field(default_factory=PruningConfig)
     glyphs: GlyphsConfig = field(default_factory=GlyphsConfig)
     vit: ViTConfig = field(default_factory=ViTConfig)
+    large_seeds: int = 5
+
+    @property
+    def large_range(self) -> range:
+        """The seeds of the parts for a GPU."""
+        return self.seed_range[: self.large_seeds]
 
 
 # Settings were chosen on seeds 0 to 9; verdicts come from seeds that nobody has looked at.

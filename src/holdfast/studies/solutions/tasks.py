@@ -69,25 +69,22 @@ def permuted(split: Split, count: int, seed: int) -> list[Split]:
     ]
 
 
-def network(
-    sizes: tuple[int, ...], seed: int, *, bias: bool = False, standard: bool = False, gain: float = 2**0.5
-) -> nn.Sequential:
+def network(sizes: tuple[int, ...], seed: int, *, bias: bool = False, standard: bool = False) -> nn.Sequential:
     """Linear layers with ReLU between them; at a seed the weights are the same with biases and without.
 
-    Hidden weights are drawn from N(0, gain² / fan in), those of the head from N(0, 1 / fan in); biases are 0.
+    Hidden weights are drawn from N(0, 2 / fan in), those of the head from N(0, 1 / fan in); biases are 0.
 
     Arguments:
         sizes: inputs, units of each hidden layer, outputs.
         seed: of the weights.
         bias: whether layers have biases.
         standard: initialise as `torch.nn.Linear` does instead: all from U(−1 / √fan in, 1 / √fan in).
-        gain: of hidden layers.
     """
     generator = generator_for(seed, WEIGHTS)
     modules: list[nn.Module] = []
     for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = number == len(sizes) - 2
-        layer = linear(fan_in, fan_out, 1.0 if last else gain, generator, bias=bias)
+        layer = linear(fan_in, fan_out, 1.0 if last else 2**0.5, generator, bias=bias)
         if standard:
             for tensor, stream in zip(layer.parameters(), (2 * number, 2 * number + 1), strict=False):
                 bound = fan_in**-0.5

@@ -50,7 +50,7 @@ class ViTConfig:
     examples: int = 60_000
     tests: int = 10_000
     noise: float = 0.3
-    steps: int = 500
+    steps: int = 300
     batch: int = 64
     level: float = 0.95
     patch: int = 7
@@ -68,7 +68,7 @@ def trials(config: Any) -> Iterator[Trial[ViTConfig]]:
     """
     settings: ViTConfig = config.vit
     gpu = 0.125 if settings.device.startswith("cuda") else 0.0
-    for seed in config.seed_range:
+    for seed in config.large_range:
         for arm in settings.arms:
             yield Trial(seed, settings, {"arm": arm}, cost=50.0, gpu=gpu)
 
