@@ -15,7 +15,7 @@ from holdfast.studies.solutions.study import study
 from tests.studies.solutions.toy import TOY
 from tests.studies.tools import assert_drawn, judged
 
-LAPTOP, GPU = study.scales["laptop"], study.scales["gpu"]
+LAPTOP, GPU = study.scales["laptop"], dataclasses.replace(study.scales["gpu"], seeds=5)
 LARGE = {"glyphs", "vit"}
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
