@@ -128,7 +128,7 @@ def _has_errors(made: Tensor) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if "DelayedError" in node.name():
+        if node.name().endswith("Error"):
             return True
         nodes += [below for below, _ in node.next_functions]
     return False
