@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.errors import ArgumentError
 from holdfast.models.action.checkpoint import save_model
 from holdfast.models.action.domain import Discrete
-from holdfast.models.action.trajectories import write_episode_files
+from holdfast.models.action.trajectories import Trajectories, write_episode_files
 from tests.command_line import ask
 from tests.models.action import tiny
 from tests.probes.action.test_copycat import trajectories
@@ -75,13 +76,26 @@ def test_copycat_looks_at_data_and_lets_a_policy_act(tmp_path: Path) -> None:
     assert "target_return" in err or "--environment: expected the id" in err
 
 
+def test_both_probes_have_something_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--lengths", 3, 9, "--rounds", 7, "--no-compare", "--json")
+    status, out, err = ask("probe", "control-latency", *words, cwd=tmp_path)
+    assert status == 0, err
+    assert json.loads(out)["policy"][0]["parameters"] == 57_288
+
+    def seen(data: Trajectories, *_: object, **__: object) -> None:
+        raise ArgumentError("data", "anything else", f"{len(data.items)} episodes of {data.domain.name}")
+
+    monkeypatch.setattr("holdfast.probes.action.probe_copycat", seen)
+    assert "got 20 episodes of pendulum" in ask("probe", "copycat", cwd=tmp_path)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("control-latency", "gone.safetensors"), "TARGET: expected the file of an action model"),
         (("control-latency", "policy.safetensors", "--rounds", 3), "--rounds: expected a whole number of at least 7"),
         (("control-latency", "policy.safetensors", "--device", "nowhere"), "--device: expected a device of PyTorch"),
-        (("control-latency", "policy.safetensors", "--domain", "nowhere"), "domain: expected one of arm, maze, game"),
+        (("control-latency", "policy.safetensors", "--domain", "nowhere"), "--domain: expected one of arm, maze, game"),
         (("control-latency", "policy.safetensors", "--lengths", 5), "lengths: expected at least two"),
         (("control-latency", "mine.py:make", "--batches", 2), "--batches: expected an action model"),
         (("control-latency", "mine.py:nothing"), "TARGET: expected a function without arguments that returns a policy"),

@@ -50,7 +50,6 @@ def test_mistakes_are_one_line(policy: Path, tmp_path: Path) -> None:
     with listening("127.0.0.1", 0) as (listener, _):
         taken = listener.getsockname()[1]
         mistakes: list[tuple[tuple[Any, ...], str]] = [
-            ((), "MODEL"),
             ((tmp_path / "none", "--port", 0), "none: cannot be read (No such file or directory)"),
             ((tmp_path / "short", "--port", 0), "short: file truncated at"),
             (

@@ -23,6 +23,7 @@ SAYS = {
     "method.py": "weight of a needle 5 nats above the hay",
     "probe.py": "dH/d ln n, by head",
     "reconsider.py": "advice weighed outside",
+    "rewarm.py": "accuracy after the first and the second task",
     "study.py": "smaller-error: supported",
 }
 

@@ -24,6 +24,9 @@ OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 Target = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
 """What a command is for, under the name that errors give it."""
 
+OptionalTarget = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TARGET")]
+"""The same where the package has something that it can be for."""
+
 Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
 """Options of each command by its name, and what carries them out and returns the exit status."""
 

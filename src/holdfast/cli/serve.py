@@ -32,8 +32,9 @@ class ServeAction:
     it.
     """
 
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """File of the model, as save_model and holdfast train action write it."""
+    model: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MODEL")] = None
+    """File of the model, as save_model and holdfast train action write it; the policy that the package ships unless
+    given."""
     host: str = "127.0.0.1"
     """Address to listen at. Where other machines can reach it, requests must bring a token."""
     port: int = 8700
@@ -83,7 +84,10 @@ def _action(options: ServeAction) -> int:
         with listening(options.host, options.port) as (listener, address):
             stepper = _stepper(options)
             server = Server(stepper, config)
-            print(f"serving {options.model} at {address}" + (", with a token" if token else ""), flush=True)
+            print(
+                f"serving {options.model or 'the shipped policy'} at {address}" + (", with a token" if token else ""),
+                flush=True,
+            )
             print(f"domains: {', '.join(stepper.domains)}", flush=True)
             print(_pace(stepper, options.deadline_ms), flush=True)
             # A signal is raised again once all is closed.
@@ -110,11 +114,11 @@ def _stepper(options: ServeAction) -> PolicyStepper:
     import torch
 
     from holdfast.errors import count_of
-    from holdfast.models.action.checkpoint import load_model
+    from holdfast.models.action.checkpoint import SHIPPED, load_model
     from holdfast.serving.stepper import PolicyStepper
 
     torch.set_num_threads(count_of("threads", options.threads, least=1))
-    model: ActionModel = load_model(options.model)
+    model: ActionModel = load_model(options.model or SHIPPED)
     try:
         model.to(options.device)
     except (RuntimeError, AssertionError) as error:

@@ -24,6 +24,10 @@ class ToyConfig(Config):
 
     parity: ParityConfig = field(default_factory=ParityConfig)
 
+    @property
+    def long_range(self) -> range:
+        return self.seed_range
+
 
 TOY = ToyConfig(
     seeds=2,

@@ -10,10 +10,10 @@ import torch
 from holdfast.lab import Results
 from holdfast.lab.seeds import generator_for
 from holdfast.nn import RAT, CausalAttention, WindowState
+from holdfast.studies.caches import filled
+from holdfast.studies.clocks import least_seconds
 from holdfast.studies.rat import cost, throughput
 from holdfast.studies.rat.arms import Shape, backbone_of
-from holdfast.studies.rat.caches import filled
-from holdfast.studies.rat.clocks import least_seconds
 from holdfast.studies.rat.cores import Core, next_token, whole
 from holdfast.studies.rat.cost import crossover
 from holdfast.studies.rat.language_model import LanguageModel

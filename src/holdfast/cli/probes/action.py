@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, ReportOptions, Target, function_at, say
+from holdfast.cli.parsing import OK, OptionalTarget, ReportOptions, function_at, say
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ LEAST_ROUNDS = 7
 class ControlLatencyProbe(ReportOptions):
     """Time one step of control of your own policy against the length of the episode."""
 
-    target: Target
+    target: OptionalTarget = None
     """An action model's file; or a function that makes a policy, as file.py:name or module:name: it returns anything
-    with act(observation), and the observation that it is to be shown."""
+    with act(observation), and the observation that it is to be shown. The policy that the package ships unless
+    given."""
     domain: str | None = None
     """For an action model with several domains: which; the first unless given."""
     lengths: tuple[int, ...] | None = None
@@ -48,8 +49,9 @@ class ControlLatencyProbe(ReportOptions):
 class CopycatProbe(ReportOptions):
     """Measure whether your data lead a policy to copy its last action."""
 
-    target: Target
-    """Trajectories: a folder of LeRobot, one of hdf5 or npz files with a domain, or the name of a Minari dataset."""
+    target: OptionalTarget = None
+    """Trajectories: a folder of LeRobot, one of hdf5 or npz files with a domain, or the name of a Minari dataset. 20
+    episodes of the pendulum's analytic expert, collected there and then, unless given."""
     policy: Path | None = None
     """An action model's file, to see how often it repeats itself in an environment."""
     environment: str | None = None
@@ -71,24 +73,29 @@ def run_control_latency(options: ControlLatencyProbe) -> int:
     if options.json and options.explain:
         raise ArgumentError("--explain", "a report for people", "--json")
     count_of("--rounds", options.rounds, least=LEAST_ROUNDS)
-    strange = ":" in options.target
+    target = options.target
+    strange = target is not None and ":" in target
     for flag, value in (("--domain", options.domain), ("--batches", options.batches)):
         if strange and value is not None:
-            raise ArgumentError(flag, "an action model, which alone has such an option", options.target)
-    policy, observation = _strange_policy(options.target) if strange else (_model(options.target, options.device), None)
+            raise ArgumentError(flag, "an action model, which alone has such an option", str(target))
+    policy, observation = _strange_policy(str(target)) if strange else (_model(target, options.device), None)
     from holdfast.probes.action import probe_control_latency
 
-    report = probe_control_latency(
-        policy,
-        domain=options.domain,
-        observation=observation,
-        lengths=options.lengths,
-        batches=options.batches,
-        rounds=options.rounds,
-        budget_s=options.budget_s,
-        compare=options.compare,
-        tell=lambda text: print(text, file=sys.stderr),
-    )
+    try:
+        report = probe_control_latency(
+            policy,
+            domain=options.domain,
+            observation=observation,
+            lengths=options.lengths,
+            batches=options.batches,
+            rounds=options.rounds,
+            budget_s=options.budget_s,
+            compare=options.compare,
+            tell=lambda text: print(text, file=sys.stderr),
+        )
+    except ArgumentError as error:
+        flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
+        raise ArgumentError(flag, error.expected, error.got) from error
     options.show(report)
     if options.explain:
         say(f"\n{report.explain()}")
@@ -101,7 +108,7 @@ def run_copycat(options: CopycatProbe) -> int:
         raise ArgumentError("--environment", "--policy and --environment, or none of both", "one of them")
     for name, least in (("episodes", 1), ("slots", 1), ("bins", 2), ("history", 1), ("seed", 0)):
         count_of(f"--{name}", getattr(options, name), least=least)
-    data = _trajectories(options.target)
+    data = _demonstrations(options.seed) if options.target is None else _trajectories(options.target)
     from holdfast.probes.action import probe_copycat
 
     policy = environments = None
@@ -124,11 +131,11 @@ def run_copycat(options: CopycatProbe) -> int:
     return OK
 
 
-def _model(target: str, device: str) -> Any:
-    """An action model from its file, which has to be there."""
+def _model(target: str | None, device: str) -> Any:
+    """An action model from its file, which has to be there, or the one that the package ships."""
     import torch
 
-    from holdfast.models.action.checkpoint import load_model
+    from holdfast.models.action.checkpoint import SHIPPED, load_model
 
     try:
         place = torch.device(device)
@@ -136,9 +143,9 @@ def _model(target: str, device: str) -> Any:
         raise ArgumentError("--device", "a device of PyTorch, such as cpu or cuda", device) from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("--device", "cpu, since this machine has no CUDA device", device)
-    if not Path(target).is_file():
+    if target is not None and not Path(target).is_file():
         raise ArgumentError("TARGET", "the file of an action model, or file.py:name", f"{target}, which is no file")
-    return load_model(Path(target), place)
+    return load_model(SHIPPED if target is None else Path(target), place)
 
 
 def _strange_policy(target: str) -> tuple[Any, Any]:
@@ -168,6 +175,13 @@ def _trajectories(target: str) -> Trajectories:
     if target.startswith((".", "/", "~")):
         raise ArgumentError("TARGET", "trajectories", f"{target}, which is no folder")
     return read_minari(target)
+
+
+def _demonstrations(seed: int) -> Trajectories:
+    """Of the pendulum's expert."""
+    from holdfast.rl.classic_control import TASKS
+
+    return TASKS["pendulum"].trajectories(20, seed=seed)
 
 
 def _acting(options: CopycatProbe, data: Trajectories) -> tuple[Any, Any]:

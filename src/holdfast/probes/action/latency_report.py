@@ -295,8 +295,8 @@ def _cost(steps: StepTimes) -> str:
             f"a step takes {first:.3g} ms after {steps.lengths[0]:,} timesteps and {final:.3g} ms after {last} {rate}"
         )
     low, high = min(steps.medians), max(steps.medians)
-    state = ", though what it keeps does" if steps.constant_state else ""
-    untold = f"and whether that stays the same is not told from noise{state}"
+    state = ", though its state stays of one size" if steps.constant_state else ""
+    untold = f"and noise hides whether that grows{state}"
     return f"a step takes {low:.3g} to {high:.3g} ms up to {last} {rate}, {untold}"
 
 

@@ -22,7 +22,7 @@ from holdfast.probes.plasticity.metrics import (
     srank,
     stable_rank,
 )
-from holdfast.probes.plasticity.probe import PlasticityProbe, probe_plasticity
+from holdfast.probes.plasticity.probe import PlasticitySettings, probe_plasticity
 from holdfast.probes.plasticity.report import ActivationState, LayerState, PlasticityReport
 
 __all__ = [
@@ -31,8 +31,8 @@ __all__ = [
     "LayerMetrics",
     "LayerOutputs",
     "LayerState",
-    "PlasticityProbe",
     "PlasticityReport",
+    "PlasticitySettings",
     "SpeedRatio",
     "activation_change",
     "activation_change_share",

@@ -56,7 +56,7 @@ ELR_SAMPLES = 10
 
 
 @dataclass(frozen=True)
-class PlasticityProbe:
+class PlasticitySettings:
     """How much is measured.
 
     Arguments:
@@ -85,14 +85,14 @@ class PlasticityProbe:
 def probe_plasticity(
     model: nn.Module,
     factory: Callable[[], nn.Module],
-    examples: tuple[Any, Tensor],
+    examples: tuple[Any, Any],
     *,
     optimizer: Optimizer | MakeOptimizer,
     loss: Loss | None = None,
     peak: float | None = None,
     current: float | None = None,
     projector: Project | None = None,
-    settings: PlasticityProbe | None = None,
+    settings: PlasticitySettings | None = None,
 ) -> PlasticityReport:
     """Measure how fast a network learns something new, beside fresh networks of its kind.
 
@@ -132,7 +132,7 @@ def probe_plasticity(
 
     Source: dead and dormant units, ranks and norms: see `holdfast.probes.plasticity`.
     """
-    settings = settings or PlasticityProbe()
+    settings = settings or PlasticitySettings()
     plain = unwrapped(model)
     with random_state_kept(), torch.inference_mode(False), torch.enable_grad():
         training = Training(plain, optimizer, peak=peak, current=current, projector=projector)
@@ -185,7 +185,7 @@ class _Runs:
 
     model: nn.Module
     training: Training
-    settings: PlasticityProbe
+    settings: PlasticitySettings
     twins: list[nn.Module] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     bar: Bar = field(default_factory=lambda: Bar("", wanted=False))
@@ -272,7 +272,7 @@ def _report(runs: _Runs) -> PlasticityReport:
     )
 
 
-def _tasks(model: nn.Module, examples: tuple[Any, Tensor], loss: Loss | None, settings: PlasticityProbe) -> list[Task]:
+def _tasks(model: nn.Module, examples: tuple[Any, Any], loss: Loss | None, settings: PlasticitySettings) -> list[Task]:
     """A pool of examples, and as many draws of their targets as are wanted."""
     if not isinstance(examples, tuple) or len(examples) != 2 or not isinstance(examples[1], Tensor):
         raise ArgumentError("examples", "a pair of inputs and targets", type(examples).__name__)
@@ -300,9 +300,11 @@ def _tasks(model: nn.Module, examples: tuple[Any, Tensor], loss: Loss | None, se
     return tasks
 
 
-def _twin(model: nn.Module, factory: Callable[[], nn.Module], settings: PlasticityProbe, number: int) -> nn.Module:
+def _twin(model: nn.Module, factory: Callable[[], nn.Module], settings: PlasticitySettings, number: int) -> nn.Module:
     """A fresh network, which has the model's parameters by name and shape, and its choice of what is trained."""
-    torch.manual_seed(1_000_003 * settings.seed + number)
+    # Large seeds, such as nobody takes for the network that is probed: it may be a fresh one itself.
+    seeds = torch.randint(2**62, (number + 1,), generator=torch.Generator().manual_seed(settings.seed))
+    torch.manual_seed(int(seeds[-1]))
     made: object = factory()
     if not isinstance(made, nn.Module):
         raise ArgumentError("factory", "a function that returns a network", type(made).__name__)

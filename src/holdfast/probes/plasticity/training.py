@@ -53,9 +53,8 @@ class Training:
         if callable(optimizer) and not hasattr(optimizer, "param_groups"):
             make: MakeOptimizer = optimizer
             self._make = lambda network: _made(make, network)
-            # Of any network: it is not trained.
-            start = _rate(self._make(model), "lr")
-            own_peak = own_current = start
+            own_peak = _rate(self._make(model), "lr")
+            own_current = own_peak if peak is None else peak
         else:
             inner = real_optimizer(optimizer)
             groups = _groups(model, inner)
@@ -65,7 +64,7 @@ class Training:
                 self._project = _same_projector(inner)
         self._own_peak = own_peak
         self.peak = own_peak if peak is None else peak
-        self.current = (self.peak if own_current == own_peak else own_current) if current is None else current
+        self.current = own_current if current is None else current
         for name, rate in (("optimizer", own_peak), ("peak", self.peak), ("current", self.current)):
             if not rate > 0:
                 raise ArgumentError(name, "a learning rate above 0", rate)

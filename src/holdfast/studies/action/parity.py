@@ -78,7 +78,7 @@ class HasParity(Protocol):
         ...
 
     @property
-    def seed_range(self) -> range:
+    def long_range(self) -> range:
         """The seeds."""
         ...
 
@@ -86,7 +86,7 @@ class HasParity(Protocol):
 def trials(config: HasParity) -> Iterator[Trial[ParityConfig]]:
     """One trial a network."""
     settings = config.parity
-    for seed in config.seed_range:
+    for seed in config.long_range:
         for arm in settings.arms:
             yield Trial(seed, settings, {"arm": arm}, cost=settings.steps * settings.layers / 100)
 

@@ -29,8 +29,8 @@ from holdfast.lab import (
 from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
+from holdfast.studies.clocks import cannot, clock_of, least_seconds
 from holdfast.studies.rat.arms import style
-from holdfast.studies.rat.clocks import cannot, clock_of, least_seconds
 from holdfast.studies.rat.cores import Call, Core, next_token, whole
 from holdfast.studies.rat.paper import NOT_SHOWN
 from holdfast.studies.rat.streams import INPUTS

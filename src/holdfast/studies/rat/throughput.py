@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, progress
 from holdfast.lab.figures import GREY, seed_mean
 from holdfast.lab.results import Values
+from holdfast.studies.clocks import clock_of
 from holdfast.studies.rat.arms import Shape, backbone_of, style
-from holdfast.studies.rat.clocks import clock_of
 from holdfast.studies.rat.paper import NOT_SHOWN
 from holdfast.studies.rat.streams import WEIGHTS
 
@@ -88,7 +88,7 @@ def _written(model: LanguageModel, config: ThroughputConfig, batch: int) -> floa
     """Seconds for the timed tokens of all sequences; two more are written before, to warm up."""
     import torch
 
-    from holdfast.studies.rat.caches import filled
+    from holdfast.studies.caches import filled
 
     clock = clock_of(config.device)
     state = filled(model.backbone.init_state(batch, limit=config.room), config.prompt)

@@ -41,6 +41,14 @@ def test_a_round_trip_keeps_everything(domain, place):
     assert minari.load_dataset("test/own-v0").total_steps == 15
 
 
+def test_a_relative_place_is_refused(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "datasets")
+    with pytest.raises(ArgumentError, match="MINARI_DATASETS_PATH: expected an absolute path, got datasets"):
+        write_minari(Trajectories.of(ARM, [episode(ARM, 3, 0)]), "test/own-v0")
+    assert not list(place.iterdir())
+
+
 def write(dataset_id, observations, actions, observation_space, action_space):
     steps = len(actions)
     buffer = EpisodeBuffer(

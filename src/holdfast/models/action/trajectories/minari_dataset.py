@@ -6,7 +6,9 @@ They lie where the variable MINARI_DATASETS_PATH says, or in `~/.minari/datasets
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,11 +77,15 @@ def write_minari(data: Trajectories, dataset_id: str, **metadata: Any) -> None:
         metadata: what else `minari.create_dataset_from_buffers` takes: `author`, `description`, `env` and so on.
 
     Errors:
-        ArgumentError: the dataset exists, or trajectories lack the last observation or rewards.
+        ArgumentError: the dataset exists, trajectories lack the last observation or rewards, or the variable
+            MINARI_DATASETS_PATH is a relative path.
         MissingExtraError: minari or h5py is not installed.
     """
     minari = require("minari", "action")
     require("h5py", "action")
+    place = os.environ.get("MINARI_DATASETS_PATH", "")
+    if place and not Path(place).is_absolute():  # Minari would write half of a dataset there
+        raise ArgumentError("MINARI_DATASETS_PATH", "an absolute path", place)
     buffers = [_buffer(item) for item in data.items]
     try:
         dataset = minari.create_dataset_from_buffers(

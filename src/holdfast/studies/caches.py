@@ -7,12 +7,28 @@ from typing import Any
 
 import torch
 
+from holdfast.errors import ArgumentError
 from holdfast.nn import AttentionState, BackboneState, RATState, State, WindowState
 
 
 def filled(state: BackboneState, tokens: int) -> BackboneState:
     """A new state with a limit, as after so many tokens, with normal numbers in it."""
     return BackboneState(layers=tuple(_filled(layer, tokens) for layer in state.layers))
+
+
+def again(state: BackboneState) -> BackboneState:
+    """The same state as nobody has continued it yet, over the same memory: it is written in place once more.
+
+    A state that is continued a second time copies what it keeps, since the first continuation may still be in use.
+    Whoever times a step at one length again and again would time that copy.
+    """
+    return BackboneState(layers=tuple(_again(layer) for layer in state.layers))
+
+
+def _again(state: State) -> State:
+    if not isinstance(state, AttentionState):
+        raise ArgumentError("state", "layers of attention", type(state).__name__)
+    return replace(state, seen=state.seen.clone(), cache=replace(state.cache, appended=[0], age=0))
 
 
 def _filled(state: State, tokens: int) -> State:
