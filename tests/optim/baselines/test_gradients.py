@@ -239,3 +239,17 @@ def test_what_cannot_be_meant_is_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make(model, optimizer)
     assert attached(optimizer) == ()
+
+
+def test_spectral_regularisation_takes_in_groups_that_are_added():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    SpectralRegularization(model, optimizer, strength=1.0)
+    before = model[1].weight.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert not model[1].weight.grad.any()
+    optimizer.add_param_group({"params": list(model[1].parameters())})
+    optimizer.step()
+    assert not torch.equal(model[1].weight.detach(), before)

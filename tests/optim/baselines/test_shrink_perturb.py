@@ -47,3 +47,10 @@ def test_other_networks_are_refused_before_anything_changes():
     with pytest.raises(ArgumentError, match="perturb"):
         shrink_and_perturb_(model, mlp(1), perturb=float("nan"))
     assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_a_compiled_network_is_mixed_with_a_plain_one():
+    model, fresh = nn.Linear(2, 2), nn.Linear(2, 2)
+    expected = 0.4 * model.weight.detach() + 0.1 * fresh.weight.detach()
+    shrink_and_perturb_(torch.compile(model, backend="eager"), fresh)
+    torch.testing.assert_close(model.weight.detach(), expected)

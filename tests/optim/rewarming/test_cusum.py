@@ -169,3 +169,9 @@ def test_settings_outside_their_range_are_refused(settings: dict[str, float]) ->
 def test_a_state_of_something_else_is_refused() -> None:
     with pytest.raises(ArgumentError, match="state"):
         Cusum().load_state_dict({"mean": 1.0})
+
+
+def test_a_loss_in_a_tensor_is_not_kept() -> None:
+    detector = Cusum()
+    detector.update(torch.tensor(2.0))
+    assert type(detector.mean) is float

@@ -129,6 +129,18 @@ def test_a_sample_of_a_step_that_was_skipped_on_a_gpu_is_dropped():
     assert monitor.last == before
 
 
+def test_what_is_dropped_is_not_written(monkeypatch):
+    model = single(size=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    written = []
+    monitor = EffectiveLR(model, optimizer, every=1, writers=lambda values, step: written.append(step))
+    stepped(model, optimizer, torch.ones(4, 4))
+    measure = monitor._measure
+    monkeypatch.setattr(monitor, "_measure", lambda layers, _: measure(layers, torch.tensor(1.0)))
+    stepped(model, optimizer, torch.ones(4, 4))
+    assert written == [1]
+
+
 def test_groups_added_later_and_layers_that_are_not_held():
     model = single(size=4)
     optimizer = torch.optim.SGD([model[2].weight], lr=0.1)
@@ -202,3 +214,13 @@ def test_copied_with_its_model_it_measures_the_copy():
     assert twin.last["elr/0"] == pytest.approx(0.1)
     assert twin.last["elr/global"] == pytest.approx(0.1)
     assert monitor.last == {}
+
+
+def test_one_writer_needs_no_list():
+    weight = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
+    written = []
+    EffectiveLR(weight, optimizer, every=1, writers=lambda values, step: written.append(step))
+    weight(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    assert written == [1]

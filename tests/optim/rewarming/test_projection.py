@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 
 from holdfast.errors import ArgumentError
 from holdfast.optim import EffectiveLR, NonFiniteParameter, ProjectionWarning, Projector, attached
+from holdfast.optim.rewarming.layers import check_module
 
 
 def net(width=16, dtype=torch.float32, seed=0):
@@ -302,10 +303,13 @@ def warmed(model):
 
 def test_the_batch_norm_that_reads_a_layer_is_found_whatever_is_defined_beside_it():
     model = Convolutions()
-    projector = Projector(model, torch.optim.SGD(model.parameters(), lr=0.1), every=5)
-    assert projector._followers == {"first.weight": model.first_norm, "second.weight": model.second_norm}
+    with pytest.warns(ProjectionWarning, match="stale after a projection.*: last_norm$"):
+        projector = Projector(model, torch.optim.SGD(model.parameters(), lr=0.1), every=5)
+    followed = {name: [item.norm for item in items] for name, items in projector._followers.items()}
+    assert followed == {"first.weight": [model.first_norm], "second.weight": [model.second_norm]}
 
 
+@pytest.mark.filterwarnings("ignore:these BatchNorms do not read one layer alone")
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_a_rescaled_convolution_computes_the_same_in_eval(factor):
     model = warmed(Convolutions())
@@ -318,9 +322,47 @@ def test_a_rescaled_convolution_computes_the_same_in_eval(factor):
     assert (model(x).detach() - output).norm() / output.norm() < 1e-3  # what BatchNorm adds to the variance
 
 
+class Reused(nn.Module):
+    """Tied convolutions with a BatchNorm each, and one with its BatchNorm that is called twice."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.first_norm, self.second_norm = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+        self.again, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.head = nn.Linear(2, 3)
+        self.both = both
+
+    def forward(self, x):
+        x = torch.relu(self.first_norm(self.first(x)))
+        x = torch.relu(self.second_norm(self.second(x)))
+        x = torch.relu(self.norm(self.again(x)))
+        x = torch.relu(self.norm(self.again(x) if self.both else x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_statistics_follow_tied_and_repeated_convolutions():
+    model = warmed(Reused(both=True))
+    x = torch.randn(4, 2, 9, 9)
+    output = model(x).detach()
+    radius = {name: 3 * float(model.get_parameter(name).detach().norm()) for name in ("first.weight", "again.weight")}
+    with pytest.warns(ProjectionWarning, match="norms of 2 layers change now") as told:
+        Projector(model, torch.optim.SGD(model.parameters(), lr=0.1), radius=radius)
+    assert not [warning for warning in told if "stale" in str(warning.message)]
+    assert (model(x).detach() - output).norm() / output.norm() < 1e-3
+
+
+def test_statistics_of_more_than_one_layer_follow_none_and_are_named():
+    model = Reused(both=False)
+    with pytest.warns(ProjectionWarning, match="stale after a projection.*: norm$"):
+        projector = Projector(model, torch.optim.SGD(model.parameters(), lr=0.1), every=5)
+    assert list(projector._followers) == ["first.weight"]
+
+
 def test_batch_norm_of_a_network_that_cannot_be_traced():
     model = warmed(Convolutions(traceable=False))
-    with pytest.warns(ProjectionWarning, match="it is not known which BatchNorm reads which layer"):
+    with pytest.warns(ProjectionWarning, match="or the network cannot be traced.*: first_norm, second_norm, last_norm"):
         projector = Projector(model, torch.optim.SGD(model.parameters(), lr=0.1), every=5)
     assert projector._followers == {}
     with warnings.catch_warnings():
@@ -452,8 +494,61 @@ def test_a_state_goes_on_bit_for_bit_and_names_what_does_not_fit():
         ArgumentError, match=r"expected the layers of this projector, got missing 0\.weight; unexpected x"
     ):
         whole[2].load_state_dict(state)
-    with pytest.raises(ArgumentError, match="state: expected the entries steps, targets, got steps"):
+    with pytest.raises(ArgumentError, match="state: expected the entries steps, targets, zero, got steps"):
         whole[2].load_state_dict({"steps": 1})
+
+
+class Adapted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.b = nn.Linear(8, 8, bias=False)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        x = self.norm(self.first(x))
+        return self.head(torch.relu(x + self.b(x)))
+
+
+@pytest.mark.filterwarnings("ignore:zero, and never projected")
+@pytest.mark.parametrize("weights_first", [True, False])
+def test_what_was_zero_at_the_start_is_left_alone_after_a_resume_too(weights_first):
+    def parts():
+        model = Adapted()
+        return model, torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    model, optimizer = parts()
+    projector = Projector(model, optimizer)
+    train(model, optimizer, 5)
+    resumed, other = parts()
+    if weights_first:
+        resumed.load_state_dict(model.state_dict())
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    its_projector = Projector(resumed, other)
+    assert ("b.weight" in its_projector.targets) == weights_first
+    its_projector.load_state_dict(projector.state_dict())
+    if not weights_first:
+        resumed.load_state_dict(model.state_dict())
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert its_projector.targets == projector.targets
+    assert its_projector.excluded == projector.excluded
+    for pair in ((model, optimizer), (resumed, other)):
+        train(*pair, 5)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_layer_that_is_zero_now_and_was_not_then_is_held():
+    model = Adapted()
+    nn.init.ones_(model.b.weight)
+    state = Projector(model, torch.optim.Adam(model.parameters())).state_dict()
+    fresh = Adapted()
+    with pytest.warns(ProjectionWarning, match="zero, and never projected"):
+        projector = Projector(fresh, torch.optim.Adam(fresh.parameters()))
+    projector.load_state_dict(state)
+    assert float(projector.targets["b.weight"]) == 8
+    assert "b.weight" not in projector.excluded
+    with pytest.raises(ArgumentError, match=r"state\['zero'\]: expected layers of this projector, got unexpected c"):
+        projector.load_state_dict({**state, "zero": ["c"]})
 
 
 def test_copied_together_it_projects_the_copy():
@@ -504,3 +599,29 @@ def test_compiled_and_wrapped_models():
     assert list(projector.targets) == ["0.weight", "3.weight"]
     train(model, optimizer, 3)
     assert off(projector) < 1e-6
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.policy, self.value = nn.Linear(8, 3), nn.Linear(8, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        return {"policy": self.policy(x).softmax(-1), "value": self.value(x).squeeze(-1)}, x
+
+
+def test_all_heads_that_a_trace_sees_are_output_layers():
+    model = Heads()
+    projector = Projector(model, torch.optim.Adam(model.parameters()))
+    assert list(projector.targets) == ["first.weight"]
+    assert projector.excluded == dict.fromkeys(["policy.weight", "value.weight"], "the output layer")
+
+
+def test_a_model_and_an_optimiser_in_the_wrong_places_are_told_apart():
+    model = net()
+    with pytest.raises(ArgumentError, match=r"model: expected a torch\.nn\.Module, got Adam"):
+        check_module(torch.optim.Adam(model.parameters()))
+    with pytest.raises(ArgumentError, match=r"optimizer: .*, got Sequential$"):
+        Projector(model, model)

@@ -536,3 +536,30 @@ def test_an_optimiser_without_a_rate_is_refused() -> None:
     optimizer.param_groups[0]["lr"] = None
     with pytest.raises(ArgumentError, match="lr=None"):
         schedule(optimizer)
+
+
+def test_a_state_of_the_optimiser_from_a_run_without_it_changes_no_rate() -> None:
+    optimizer = optimizer_of(0.1, 0.01)
+    rewarm = schedule(optimizer)
+    optimizer.load_state_dict(optimizer_of(1e-5, 1e-5).state_dict())
+    advance(rewarm, 3)
+    assert rewarm.get_last_lr() == pytest.approx([expected(3, rewarm), expected(3, rewarm) / 10], rel=1e-15)
+
+
+def test_a_state_goes_on_whatever_the_rate_with_which_the_optimiser_was_made() -> None:
+    rewarm = schedule(optimizer_of(0.1, 0.05))
+    advance(rewarm, 3)
+    later = schedule(optimizer_of(1.0, 2.0))
+    later.load_state_dict(rewarm.state_dict())
+    assert later.get_last_lr() == rewarm.get_last_lr()
+
+
+def test_in_a_sequence_of_schedulers_it_begins_at_its_peak() -> None:
+    optimizer = optimizer_of()
+    rewarm = schedule(optimizer)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    sequence = torch.optim.lr_scheduler.SequentialLR(optimizer, [rewarm, constant], [50])
+    for step in range(3):
+        assert optimizer.param_groups[0]["lr"] == expected(step, rewarm)
+        optimizer.step()
+        sequence.step()

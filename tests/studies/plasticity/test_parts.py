@@ -42,7 +42,7 @@ from tests.studies.tools import assert_drawn, assert_repeats, results_of
     ("part", "count"),
     [
         (grokking.part, 11),
-        (shuffling.part, 9),
+        (shuffling.part, 4),
         (primacy.part, 14),
         (warm_start.part, 12),
         (fitted_q.part, 6),

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from holdfast.errors import ArgumentError
+from holdfast.optim.baselines.parameters import named_parameters
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def shrink_and_perturb_(model: nn.Module, fresh: nn.Module, *, shrink: float = 0
         raise ArgumentError("shrink", "a number from 0 to 1", shrink)
     if not perturb >= 0:
         raise ArgumentError("perturb", "a number of at least 0", perturb)
-    own, new = dict(model.named_parameters()), dict(fresh.named_parameters())
+    own, new = named_parameters(model), named_parameters(fresh)
     shapes, expected = ({name: tuple(p.shape) for name, p in side.items()} for side in (new, own))
     for name in sorted({*own, *new}):
         if shapes.get(name) != expected.get(name):

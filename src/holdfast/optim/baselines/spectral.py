@@ -47,8 +47,8 @@ class SpectralRegularization(GradientPart):
         self.iterations = count_of("iterations", iterations, least=1)
         changed = changed_by(real_optimizer(optimizer))
         layers = [layer for layer in layers_of(model) if layer.role == "weight"]
-        self._layers = {layer.name: layer.parameter for layer in layers if id(layer.parameter) in changed}
-        if not self._layers:
+        self._layers = {layer.name: layer.parameter for layer in layers}
+        if not changed & {id(parameter) for parameter in self._layers.values()}:
             raise ArgumentError("optimizer", "one that changes layers of the model", "none of them")
         # One seed for all, away from the user's random state.
         generator = torch.Generator().manual_seed(0)
@@ -69,8 +69,9 @@ class SpectralRegularization(GradientPart):
     def change_gradients(self) -> None:
         """Add the derivative, 2 · strength · (σ^k − 1) · k σ^(k−1) · u vᵀ."""
         k = self.exponent
+        changed = changed_by(self.optimizer)
         for name, parameter in self._layers.items():
-            if parameter.grad is None:
+            if parameter.grad is None or id(parameter) not in changed:
                 continue
             sigma, u, v = self._iterate(name, parameter, self.iterations)
             slope = 2 * self.strength * (sigma**k - 1) * k * sigma ** (k - 1) * self.scale

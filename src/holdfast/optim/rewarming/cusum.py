@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import Tensor
+
 from holdfast.errors import ArgumentError, count_of
 
 _ROUNDING = 2.0**-23
@@ -63,7 +65,7 @@ class Cusum:
         """Whether mean and variance are still being collected."""
         return self.seen < self.warmup or self.variance == 0
 
-    def update(self, value: float) -> bool:
+    def update(self, value: float | Tensor) -> bool:
         """Take the next loss.
 
         Arguments:
@@ -73,6 +75,7 @@ class Cusum:
         Returns:
             Whether this is an alarm.
         """
+        value = float(value)  # of a tensor the gradients would be kept
         if not math.isfinite(value):
             self.skipped += 1
             return False

@@ -84,7 +84,7 @@ class EffectiveLR(StepPart):
         optimizer: see `hooks.real_optimizer`.
         every: k. Steps that a `GradScaler` leaves out do not count, but those of a fused optimiser on a GPU, which only
             the GPU knows of: they count, and a sample of one is dropped.
-        writers: called with all of this and the number of steps so far, at each sampled step.
+        writers: one or several, called with all of this and the number of steps so far, at each sampled step.
         include: names of further parameters to measure; see `layers.select`.
 
     Errors:
@@ -99,11 +99,11 @@ class EffectiveLR(StepPart):
         optimizer: object,
         *,
         every: int = 50,
-        writers: Iterable[Writer] = (),
+        writers: Writer | Iterable[Writer] = (),
         include: Iterable[str] | None = None,
     ) -> None:
         self.every = count_of("every", every, least=1)
-        self.writers = list(writers)
+        self.writers = [writers] if callable(writers) else list(writers)
         self.steps = 0
         """Steps so far."""
         chosen = select(model, include=include)
@@ -127,11 +127,16 @@ class EffectiveLR(StepPart):
     @property
     def last(self) -> dict[str, float]:
         """The measurements of the last sampled step, empty before the first; reading it waits for a GPU."""
-        if self._sample is not None:
-            sample, self._sample = self._sample, None
-            if sample.skipped is None or float(sample.skipped) == 0:
-                self._last = self._read(sample)
+        self._take()
         return dict(self._last)
+
+    def _take(self) -> bool:
+        """Read the sample if there is one; whether there was, of a step that was made."""
+        sample, self._sample = self._sample, None
+        if sample is None or (sample.skipped is not None and float(sample.skipped) > 0):
+            return False
+        self._last = self._read(sample)
+        return True
 
     def before_step(self) -> None:
         """Keep the weights if this step is to be sampled."""
@@ -157,10 +162,9 @@ class EffectiveLR(StepPart):
         self._sample = self._measure(chosen, skip)
         if self.every > 1:
             self._before = {}
-        if self.writers:
-            last = self.last
+        if self.writers and self._take():
             for writer in self.writers:
-                writer(last, self.steps)
+                writer(self.last, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps so far."""

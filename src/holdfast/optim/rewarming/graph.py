@@ -18,13 +18,17 @@ class CallGraph:
     Arguments:
         order: names of the modules that torch defines, and of other layers and norms, as they are called; untraced,
             of all modules as they are defined.
-        next: of a module's name, that of the only module that reads its output, where that is certain.
+        next: of a module's name, that of the only module that reads its output, which reads no other; where that is
+            certain.
+        returned: names of the modules with parameters whose outputs are returned, as they are or after functions of one
+            tensor and modules without parameters.
         functions: the functions and methods that are called between modules.
         traced: whether `order` and `functions` are those of a trace.
     """
 
     order: tuple[str, ...]
     next: dict[str, str] = field(default_factory=dict)
+    returned: frozenset[str] = frozenset()
     functions: frozenset[str] = frozenset()
     traced: bool = False
 
@@ -49,21 +53,41 @@ def call_graph(model: nn.Module) -> CallGraph:
                 registered.update(pairwise(keys))
         return CallGraph(tuple(name for name, _ in model.named_modules()), registered)
     called = [node for node in graph.nodes if node.op == "call_module"]
-    calls: dict[str, int] = {}
-    for node in called:
-        calls[str(node.target)] = calls.get(str(node.target), 0) + 1
-    followers: dict[str, str] = {}
-    for node in called:
-        users = list(node.users)
-        # A module that is called twice may have two readers, one of them elsewhere.
-        if len(users) == 1 and users[0].op == "call_module" and calls[str(node.target)] == 1:
-            followers[str(node.target)] = str(users[0].target)
+    readers: dict[str, set[str | None]] = {}
+    sources: dict[str, set[str | None]] = {}
+    for node in called:  # some of them several times
+        readers.setdefault(str(node.target), set()).update(map(_module, node.users))
+        sources.setdefault(str(node.target), set()).update(map(_module, node.all_input_nodes))
+    followers = {
+        name: reader
+        for name, found in readers.items()
+        for reader in found
+        if reader is not None and found == {reader} and sources[reader] == {name}
+    }
     functions = {
         node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         for node in graph.nodes
         if node.op in ("call_function", "call_method")
     }
-    return CallGraph(tuple(str(node.target) for node in called), followers, frozenset(functions), traced=True)
+    order = tuple(str(node.target) for node in called)
+    return CallGraph(order, followers, _returned(model, graph), frozenset(functions), traced=True)
+
+
+def _returned(model: nn.Module, graph: fx.Graph) -> frozenset[str]:
+    names = set()
+    left = [read for node in graph.nodes if node.op == "output" for read in node.all_input_nodes]
+    while left:
+        node = left.pop()
+        name = _module(node)
+        if name is not None and any(True for _ in model.get_submodule(name).parameters()):
+            names.add(name)
+        elif len(node.all_input_nodes) == 1:
+            left += node.all_input_nodes
+    return frozenset(names)
+
+
+def _module(node: fx.Node) -> str | None:
+    return str(node.target) if node.op == "call_module" else None
 
 
 def trace(model: nn.Module) -> fx.Graph | None:

@@ -32,7 +32,9 @@ def real_optimizer(optimizer: object) -> Optimizer:
         if isinstance(inner, Optimizer) and hasattr(inner, "_optimizer_step_post_hooks"):
             return inner
         inner = getattr(inner, "optimizer", None)
-    raise ArgumentError("optimizer", "a torch.optim.Optimizer, or a wrapper with one as `.optimizer`", repr(optimizer))
+    raise ArgumentError(
+        "optimizer", "a torch.optim.Optimizer, or a wrapper with one as `.optimizer`", type(optimizer).__name__
+    )
 
 
 def skipped(optimizer: Optimizer) -> Tensor | None:

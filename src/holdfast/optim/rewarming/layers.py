@@ -90,14 +90,24 @@ class Selection:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside of `torch.compile`, `DistributedDataParallel` and the like."""
+    """The network inside of `torch.compile`, `DistributedDataParallel` and the like.
+
+    Errors:
+        ArgumentError: it is no module.
+    """
+    check_module(model)
     while type(model).__name__ in _WRAPPING:
         model = next(model._modules[name] for name in _WRAPPERS if model._modules.get(name) is not None)  # type: ignore[assignment]
     return model
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules, each once, by names without the parts that wrappers put in."""
+    """All modules, each once, by names without the parts that wrappers put in.
+
+    Errors:
+        ArgumentError: the model is no module.
+    """
+    check_module(model)
     raw = dict(model.named_modules())
     for full, module in raw.items():
         if type(module).__name__ in _WRAPPING:
@@ -134,7 +144,7 @@ def layers_of(model: nn.Module) -> tuple[Layer, ...]:
         ArgumentError: a weight has a parametrisation other than `weight_norm` and `spectral_norm`, has no values yet,
             or is a part of a flat parameter (FSDP1, ZeRO-3).
     """
-    for module in model.modules():
+    for _, module in named_modules(model):
         if type(module).__name__ == "FullyShardedDataParallel":
             raise ArgumentError("model", "parameters as they are, or sharded by fully_shard (FSDP2)", "one under FSDP1")
     found: list[Layer] = []
@@ -176,14 +186,17 @@ def select(
     include: Literal["all"] | Iterable[str] | None = None,
     exclude: Iterable[str] | None = None,
 ) -> Selection:
-    """The layers whose norm may be held: all but the output layer and what is named.
+    """The layers whose norm may be held: all but the output layer, or layers, and what is named.
+
+    Beside `output_layer` these are all whose outputs the network returns, with nothing but functions of one tensor and
+    modules without parameters in between, as far as a trace tells: a policy and a value, a mean and a variance.
 
     Arguments:
         model: any; wrapped and compiled ones too.
         include: `"all"` for the output layer too, or names of what is to be taken beside the default: the output layer,
             or parameters of any shape. A name is that of a parameter or of a module around it; `*` stands for anything.
-        exclude: names of what is left alone. An output layer that is not called last (one of several heads) is named
-            here.
+        exclude: names of what is left alone. In a network that cannot be traced, an output layer that is not called
+            last (one of several heads) is named here.
 
     Errors:
         ArgumentError: a name matches nothing; a weight has a parametrisation that is not understood.
@@ -198,8 +211,7 @@ def select(
         for pattern in patterns:
             if not any(layer.matches(pattern) for layer in (*layers, *others)):
                 raise ArgumentError(argument, "names of parameters or modules of the model", pattern)
-    head = None if include == "all" else output_layer(model, graph)
-    of_head = set() if head is None else {id(parameter) for parameter in head.parameters()}
+    of_head = set() if include == "all" else {id(parameter) for parameter in _head_parameters(model, graph)}
     chosen: list[Layer] = []
     excluded: dict[str, str] = {}
     for layer in layers:
@@ -334,6 +346,21 @@ def scale_decay_groups(model: nn.Module, decay: float | int, **defaults: Any) ->
         {**defaults, "params": list(scales.values()), "weight_decay": decay},
         {"weight_decay": 0.0, **defaults, "params": others},
     ]
+
+
+def _head_parameters(model: nn.Module, graph: CallGraph) -> Iterator[nn.Parameter]:
+    """Parameters of all output layers."""
+    last = output_layer(model, graph)
+    modules = dict(named_modules(unwrapped(model)))
+    returned = [modules[name] for name in graph.returned if name in modules and _is_output(modules[name])]
+    for module in (*(() if last is None else (last,)), *returned):
+        yield from module.parameters()
+
+
+def check_module(model: object) -> None:
+    """Refuse what is no module, such as an optimiser in its place."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentError("model", "a torch.nn.Module", type(model).__name__)
 
 
 def _plain(module_name: str, module: nn.Module) -> Iterator[Layer]:

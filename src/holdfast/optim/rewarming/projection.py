@@ -26,6 +26,7 @@ from holdfast.optim.rewarming.shards import alike, exact, is_sharded, local, nor
 Radius = Literal["init", "unit"] | float | int | Mapping[str, float] | Mapping[str, int]
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
+_ZERO = "zero when it was attached"
 
 
 class ProjectionWarning(UserWarning):
@@ -34,6 +35,14 @@ class ProjectionWarning(UserWarning):
 
 class NonFiniteParameter(HoldfastError, ArithmeticError):
     """A weight became zero or not finite, and has no norm that could be put back."""
+
+
+@dataclass(frozen=True)
+class _Follower:
+    """A BatchNorm with running statistics, and the module whose output it reads."""
+
+    norm: nn.Module
+    module: nn.Module
 
 
 @dataclass
@@ -45,8 +54,8 @@ class _Bucket:
     skips: Float[Tensor, " layers"]
     masters: list[Tensor]
     """float32 copies, if they are kept."""
-    followers: list[tuple[int, nn.Module]] = field(default_factory=list)
-    """BatchNorm modules that read the output of a layer, with its place."""
+    followers: list[tuple[int, _Follower]] = field(default_factory=list)
+    """What reads the output of a layer, with its place."""
 
 
 class Projector(StepPart):
@@ -54,7 +63,8 @@ class Projector(StepPart):
 
     Which layers: the weights of linear, convolutional and embedding layers that the optimiser holds, each tensor once,
     but not the output layer, which is not scale-invariant: that is the last linear or convolutional layer that is
-    called, by a symbolic trace where the network has one, and else by definition. Groups that are added to the
+    called, by a symbolic trace where the network has one, and else by definition; with a trace all whose outputs are
+    returned, such as a policy and a value. Groups that are added to the
     optimiser later are taken in. Of a weight under `weight_norm` both parts are held: the norm of the magnitude, which
     is that of the weight, and that of the direction, which alone decides how fast it turns; under `spectral_norm` the
     original. Other parametrisations, FSDP1 and ZeRO-3 are refused; of a `DTensor` (FSDP2) the norm is the whole one's.
@@ -63,9 +73,10 @@ class Projector(StepPart):
     target of 0 would kill for ever; `radius` can name one for it. A weight that is zero or not finite at a step is left
     as it is and counted in `skips`.
 
-    BatchNorm: where one reads a layer's output directly, its running mean and variance go along, so that the network in
-    `eval` computes what it did before. It is found by the trace; in a network that cannot be traced only within
-    `nn.Sequential`, since the order of definition proves nothing.
+    BatchNorm: where one reads a layer's output directly, and no other module's, its running mean and variance go along,
+    so that the network in `eval` computes what it did before. It is found by the trace; in a network that cannot be
+    traced only within `nn.Sequential`, since the order of definition proves nothing. Others are named by a warning, if
+    `every` or `radius` makes for factors that are not near 1.
 
     Precision: norms and factors of bfloat16 and float16 weights are computed in float32, but their rounding swallows a
     factor near 1, so that the norm stays up to 0.4 % off its target. With `masters=True` the projector keeps them in
@@ -196,8 +207,8 @@ class Projector(StepPart):
             torch._foreach_mul_(values, list(factors.unbind()))
             if values[0] is not here[0]:
                 torch._foreach_copy_(here, values)
-            for place, norm in bucket.followers:
-                _scale_statistics(norm, bucket.layers[place], factors[place])
+            for place, follower in bucket.followers:
+                _scale_statistics(follower, factors[place])
             bucket.skips += ~fine
             answers.append(fine)
         return answers
@@ -234,9 +245,12 @@ class Projector(StepPart):
         return max(_largest_change(old, new) for old, new in zip(before, after, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on: steps, targets by parameter name, and masters where they are kept."""
+        """What a later run needs to go on: steps, targets by parameter name, the names of layers that were zero, and
+        masters where they are kept.
+        """
         state: dict[str, Any] = {
             "steps": self.steps,
+            "zero": self._zero(),
             "targets": {
                 layer.name: target
                 for bucket in self._buckets
@@ -249,30 +263,44 @@ class Projector(StepPart):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Weights stay as they are: they come from the checkpoint of the model.
+        """Go on from a state. Weights stay as they are: they come from the checkpoint of the model, before or after.
+
+        A layer that was zero when the first run began is left alone, though it may not be zero any more.
 
         Errors:
             ArgumentError: it is not one of `state_dict`, or of a projector of other layers, which are named.
         """
-        expected = {"steps", "targets", *(("masters",) if self.keeps_masters else ())}
+        expected = {"steps", "targets", "zero", *(("masters",) if self.keeps_masters else ())}
         if not isinstance(state, Mapping) or set(state) != expected:
             found = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(type(state))
             raise ArgumentError("state", f"the entries {', '.join(sorted(expected))}", found)
-        names = self.targets
-        parts = [("targets", names)] + ([("masters", self._masters())] if self.keeps_masters else [])
-        for entry, present in parts:
-            missing, unexpected = set(present) - set(state[entry]), set(state[entry]) - set(present)
+        unknown = sorted(set(state["zero"]) - {layer.name for layer in self._candidates})
+        if unknown:
+            raise ArgumentError("state['zero']", "layers of this projector", f"unexpected {', '.join(unknown)}")
+        present = {layer.name for layer in self.projected} | set(self._zero())
+        present -= set(state["zero"])
+        for entry in ("targets", *(("masters",) if self.keeps_masters else ())):
+            missing, unexpected = present - set(state[entry]), set(state[entry]) - present
             if missing or unexpected:
                 words = [f"missing {', '.join(sorted(missing))}"] * bool(missing)
                 words += [f"unexpected {', '.join(sorted(unexpected))}"] * bool(unexpected)
                 raise ArgumentError(f"state[{entry!r}]", "the layers of this projector", "; ".join(words))
         _checked(state["targets"])
         self.steps = count_of("steps", state["steps"])
-        for name, target in names.items():
+        if set(self._zero()) != set(state["zero"]):
+            for name in self._zero():
+                del self.excluded[name]
+            self.excluded.update(dict.fromkeys(state["zero"], _ZERO))
+            self._buckets, self._parameters = [], 0
+            self._take_in(state["targets"])
+        for name, target in self.targets.items():
             target.fill_(state["targets"][name])
         if self.keeps_masters:
             for name, master in self._masters().items():
                 master.copy_(state["masters"][name])
+
+    def _zero(self) -> list[str]:
+        return [name for name, reason in self.excluded.items() if reason == _ZERO]
 
     def _masters(self) -> dict[str, Tensor]:
         pairs = (zip(bucket.layers, bucket.masters, strict=False) for bucket in self._buckets)
@@ -299,8 +327,12 @@ class Projector(StepPart):
                     raise ArgumentError("optimizer", "one without a projector of the same layers", ", ".join(twice))
 
     @torch.no_grad()
-    def _take_in(self) -> None:
-        """Start to hold the candidates that the optimiser has by now."""
+    def _take_in(self, targets: Mapping[str, float] | None = None) -> None:
+        """Start to hold the candidates that the optimiser has by now.
+
+        Arguments:
+            targets: of a state; of other layers that of `radius`.
+        """
         count = sum(len(group["params"]) for group in self.optimizer.param_groups)
         if count == self._parameters:
             return
@@ -316,7 +348,7 @@ class Projector(StepPart):
             present = norms(weights, exact([local(weight) for weight in weights]))
             kept = []
             for place, (layer, norm) in enumerate(zip(group, present.tolist(), strict=True)):
-                target = self._radius_of(layer)
+                target = (targets or {}).get(layer.name, self._radius_of(layer))
                 if norm == 0 and target is None:
                     zero.append(layer.name)
                 elif not math.isfinite(norm):
@@ -328,7 +360,7 @@ class Projector(StepPart):
             if kept:
                 self._add([group[place] for place in kept], present[kept])
         if zero:
-            self.excluded.update(dict.fromkeys(zero, "zero when it was attached"))
+            self.excluded.update(dict.fromkeys(zero, _ZERO))
             words = f"zero, and never projected unless radius names them: {', '.join(zero)}"
             warnings.warn(words, ProjectionWarning, stacklevel=3)
 
@@ -336,7 +368,7 @@ class Projector(StepPart):
         low = layers[0].parameter.dtype in LOW_PRECISION
         masters = [local(layer.parameter).float() for layer in layers] if low and self.keeps_masters else []
         places = {layer.name: place for place, layer in enumerate(layers)}
-        followers = [(places[name], norm) for name, norm in self._followers.items() if name in places]
+        followers = [(place, item) for name, place in places.items() for item in self._followers.get(name, ())]
         self._buckets.append(_Bucket(layers, targets, torch.zeros_like(targets), masters, followers))
 
     def _radius_of(self, layer: Layer) -> float | None:
@@ -393,25 +425,32 @@ def _follow_masters(bucket: _Bucket) -> None:
             master.add_(weight.float() - master.to(weight.dtype).float())
 
 
-def _followers(model: nn.Module, selection: Selection) -> dict[str, nn.Module]:
-    """The BatchNorm with running statistics that reads a layer's output, by the name of the layer's weight."""
+def _followers(model: nn.Module, selection: Selection) -> dict[str, list[_Follower]]:
+    """The BatchNorms with running statistics that read a layer's output, by the name of the layer's weight.
+
+    A tied weight may have several.
+    """
     modules = dict(named_modules(unwrapped(model)))
-    found: dict[str, nn.Module] = {}
+    following = selection.graph.next
+    found: dict[str, list[_Follower]] = {}
     for layer in selection.layers:
-        after = modules.get(selection.graph.next.get(layer.module_name, ""))
-        # Nothing depends on the norm of a direction.
-        if (
-            isinstance(after, nn.modules.batchnorm._BatchNorm)
-            and after.track_running_stats
-            and layer.role != "direction"
-        ):
-            found[layer.name] = after
+        if layer.role == "direction":
+            continue  # nothing depends on its norm
+        for name in dict.fromkeys((layer.module_name, *(alias.rpartition(".")[0] for alias in layer.aliases))):
+            after = modules.get(following.get(name, ""))
+            if after is not None and _tracks(after):
+                found.setdefault(layer.name, []).append(_Follower(after, modules[name]))
     return found
 
 
-def _scale_statistics(norm: nn.Module, layer: Layer, factor: Float[Tensor, ""]) -> None:
+def _tracks(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+
+
+def _scale_statistics(follower: _Follower, factor: Float[Tensor, ""]) -> None:
     """Make running statistics of a layer's output those of the output with the weight times a factor."""
-    mean, variance, bias = norm.running_mean, norm.running_var, getattr(layer.module, "bias", None)
+    norm = follower.norm
+    mean, variance, bias = norm.running_mean, norm.running_var, getattr(follower.module, "bias", None)
     if isinstance(mean, Tensor) and isinstance(variance, Tensor):
         offset = mean
         if isinstance(bias, Tensor):  # which is not scaled
@@ -449,13 +488,14 @@ def _tell(model: nn.Module, selection: Selection, optimizer: Optimizer, projecto
         words = f"decoupled weight decay of projected weights does nothing: {', '.join(decayed)}"
         warnings.warn(f"{words}; give their group a weight_decay of 0", ProjectionWarning, stacklevel=3)
     rescaled = projector.every > 1 or projector.radius != "init"
-    batch_norms = [
-        module
-        for _, module in named_modules(model)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
-    followed = {id(norm) for norm in projector._followers.values()}
-    if rescaled and not selection.graph.traced and any(id(norm) not in followed for norm in batch_norms):
-        words = "the network cannot be traced, so it is not known which BatchNorm reads which layer: running statistics"
-        words += " will be stale after a projection; project at every step, or let them be estimated again before eval"
-        warnings.warn(words, ProjectionWarning, stacklevel=3)
+    followed = {id(item.norm) for items in projector._followers.values() for item in items}
+    stale = [name for name, norm in named_modules(model) if _tracks(norm) and id(norm) not in followed]
+    if selection.graph.traced:  # what is called before every projected layer is not touched
+        order = selection.graph.order
+        ours = {name.rpartition(".")[0] for layer in projector.projected for name in layer.names}
+        first = next((place for place, name in enumerate(order) if name in ours), len(order))
+        stale = [name for name in stale if name in order[first:]]
+    if rescaled and stale:
+        words = "these BatchNorms do not read one layer alone, or the network cannot be traced to know it, so their"
+        words += " running statistics will be stale after a projection; project at every step, or let them be estimated"
+        warnings.warn(f"{words} again before eval: {', '.join(stale)}", ProjectionWarning, stacklevel=3)

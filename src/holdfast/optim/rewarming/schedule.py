@@ -104,7 +104,9 @@ class Rewarm(LRScheduler):
     Only the rate begins anew; moments stay as they are (but see `RewarmOptions.reset_moments`).
 
     Arguments:
-        optimizer: of torch, or a wrapper of one; its `lr` gives the proportions of groups and nothing else.
+        optimizer: of torch, or a wrapper of one; its `lr` gives the proportions of groups and nothing else. They are
+            those of the moment at which a group is first seen. A state that the optimiser loads later leaves them, and
+            its rates last until the next `step` or `apply`.
         peak: highest rate of the first cycle.
         final: rate at the end of a cycle, held until the next begins.
         warmup: steps of the linear warm-up; 0 begins at the peak.
@@ -168,9 +170,8 @@ class Rewarm(LRScheduler):
         self._idle = 0
         self._multipliers, self._scale = multipliers(inner.param_groups, layers)
         self._steps = _Steps(inner)
-        self._in_init = True
+        self._shares: list[float] = []  # of the rate, one a group
         super().__init__(inner)
-        self._in_init = False
         if not options.waiting:
             self._warn_of_the_end()
 
@@ -208,10 +209,7 @@ class Rewarm(LRScheduler):
         """Learning rates for the next step of the optimiser, one a group."""
         self._adopt()
         rate = self.rate
-        return [
-            rate * (group["initial_lr"] / self.reference) * factor
-            for group, factor in zip(self.optimizer.param_groups, self._multipliers, strict=True)
-        ]
+        return [rate * share * factor for share, factor in zip(self._shares, self._multipliers, strict=True)]
 
     def apply(self) -> None:
         """Write the rates of the next step into the optimiser, in case something else has changed them."""
@@ -234,15 +232,16 @@ class Rewarm(LRScheduler):
         Arguments:
             loss: of that step; without one nothing is detected. It may also come in a second call for the same step.
         """
-        if self._in_init:
-            self.last_epoch = 0
-            self.apply()
-            return
         self._advance()
         if loss is not None and not self._heard:
             self._heard = True
             if self.wants_loss:
                 self._listen(loss)
+
+    def _initial_step(self) -> None:
+        """Called when it is made, and again by `SequentialLR`, which has set `last_epoch` back."""
+        self.last_epoch = 0
+        self.apply()
 
     def trigger(self) -> bool:
         """Begin a cycle now: the next step of the optimiser is its first. For a change that is known to come.
@@ -374,12 +373,12 @@ class Rewarm(LRScheduler):
     def _adopt(self) -> None:
         """Take in groups that were added since."""
         groups = self.optimizer.param_groups
-        for group in groups:
-            _initial_rate(group)
+        # Not asked again of groups that are known: the optimiser may load those of a run with other rates.
+        self._shares += [_initial_rate(group) / self.reference for group in groups[len(self._shares) :]]
         if len(self._multipliers) < len(groups):
             late = multipliers(groups, self.layers, self._scale)[0][len(self._multipliers) :]
             self._multipliers = [*self._multipliers, *late]
-        self.base_lrs = [group["initial_lr"] for group in groups]
+        self.base_lrs = [share * self.reference for share in self._shares]
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -402,6 +401,7 @@ class Rewarm(LRScheduler):
             "losses": list(self._losses),
             "ignored": self.ignored,
             "reference": self.reference,
+            "shares": list(self._shares),
             "multipliers": list(self._multipliers),
             "scale": self._scale,
             "events": [list(astuple(event)) for event in self.events],
@@ -445,6 +445,7 @@ class Rewarm(LRScheduler):
         self._alarms = list(state_dict["alarms"])
         self._losses = deque(state_dict["losses"], maxlen=WINDOW)
         self.ignored, self.reference = state_dict["ignored"], state_dict["reference"]
+        self._shares = list(state_dict["shares"])
         self._multipliers, self._scale = list(state_dict["multipliers"]), state_dict["scale"]
         self.events = deque((RewarmEvent(*event) for event in state_dict["events"]), maxlen=KEPT_EVENTS)
         self.apply()

@@ -104,7 +104,8 @@ def run(trial: Trial[AtariConfig]) -> Outcome:
     schedule = _schedule(optimizer, config, str(trial.labels["arm"]))
     rng, replay = rng_for(seed, NOISE), Replay(config.replay, seed)
     stack, _ = play.reset(seed=seed)
-    total, returned, start, episodes = config.frames // 4, 0.0, 0, list[Record]()
+    total, returned, start = config.frames // 4, 0.0, 0
+    episodes: list[Record] = []
     for step in range(total):
         share = max(0.01, 1 - max(0, step - config.random) / config.explore)
         if rng.random() < share:

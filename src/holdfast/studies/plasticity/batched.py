@@ -128,7 +128,8 @@ def _is_matrix(tensor: Tensor) -> bool:
 
 
 def _norms(tensor: Float[Tensor, "cells rows columns"]) -> Float[Tensor, " cells"]:
-    return tensor.flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+    return norms
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,10 @@ def draw_grid(results: Results, axes: Axes) -> list[Record]:
             for x, mean, low, high, n in points
         ]
     if rows:
+        ratios = sorted({float(row["rate / norm"] or 0.0) for row in rows})
         axes.set_xscale("log")
+        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        axes.set_xticks([], minor=True)
     axes.set_xlabel("learning rate / multiple of the initial norm")
     axes.set_ylabel("test accuracy, average over the run")
     legend(axes)

@@ -232,8 +232,10 @@ def draw_primacy(results: Results, axes: Axes) -> list[Record]:
                 continue
             mean = seed_mean(values)
             height = place + 0.4 * number - 0.2
-            axes.barh(height, mean.mean, height=0.36, color=f"C{number}", label=f"norms {norms}" if not place else None)
+            label = f"norms {norms}" if not place else None
+            ends = [[mean.mean - mean.low], [mean.high - mean.mean]]
             axes.plot(values, [height] * len(values), ".", color=GREY, markersize=3)
+            axes.errorbar(mean.mean, height, xerr=ends, fmt="o", color=f"C{number}", markersize=5, label=label)
             rows.append(
                 {
                     "arm": settings.label,
@@ -248,8 +250,6 @@ def draw_primacy(results: Results, axes: Axes) -> list[Record]:
     axes.invert_yaxis()
     axes.set_ylabel("learning rate")
     axes.set_xlabel("test accuracy")
-    if rows:
-        axes.set_xlim(left=max(0.0, min(float(row["accuracy"] or 0.0) for row in rows) - 0.1))
     legend(axes, columns=2)
     return rows
 
@@ -262,8 +262,8 @@ part = Part(
     figures=(
         Figure(
             "primacy",
-            "Digits on a larger canvas with noise: test accuracy after random labels first and true ones then. Bars "
-            "are means over seeds, dots are seeds.",
+            "Digits on a larger canvas with noise: test accuracy after random labels first and true ones then. Large "
+            "dots are means over seeds with their 95 % intervals, small ones seeds.",
             draw_primacy,
         ),
     ),

@@ -162,7 +162,7 @@ def run(trial: Trial[ShufflingConfig]) -> Outcome:
 
 
 def memorise(
-    model: nn.Module, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
+    model: nn.Sequential, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
 ) -> tuple[list[Record], list[int], Optimizer]:
     """Train a network on one task after the other.
 
@@ -235,19 +235,19 @@ def memorise(
 
 
 def _probed(
-    model: nn.Module, optimizer: Optimizer, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
+    model: nn.Sequential, optimizer: Optimizer, images: Tensor, config: ShufflingConfig, arm: Arm, seed: int
 ) -> dict[str, Any]:
     """What the probe of plasticity says."""
     import torch
 
-    from holdfast.probes.plasticity import PlasticityProbe, probe_plasticity
+    from holdfast.probes.plasticity import PlasticitySettings, probe_plasticity
     from holdfast.studies.plasticity.digits import CLASSES, network, random_labels
 
     def fresh() -> nn.Module:
         weights = int(torch.randint(1 << 31, ()))
         return network(images.shape[1], CLASSES, config.layers, norm=arm.norm, seed=weights)
 
-    settings = PlasticityProbe(steps=config.probe, batch=config.batch, seed=seed, progress=False)
+    settings = PlasticitySettings(steps=config.probe, batch=config.batch, seed=seed, progress=False)
     examples = images, random_labels(len(images), seed)
     report = probe_plasticity(model, fresh, examples, optimizer=optimizer, peak=config.rate, settings=settings)
     speeds = {"speed": report.peak, "speed_current": report.current, "speed_restored": report.restored}
