@@ -147,6 +147,14 @@ BENCHES = {
             limit_s=90.0,
         ),
         Bench(
+            "solutions",
+            "power-propagation beside its inner optimiser, and second-order steps beside AdamW's",
+            "holdfast.benches.solutions.step",
+            value=70,
+            devices=("cuda", "cpu"),
+            limit_s=90.0,
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",

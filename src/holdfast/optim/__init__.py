@@ -12,6 +12,16 @@ from holdfast.optim.baselines import (
     reset_moments,
     shrink_and_perturb_,
 )
+from holdfast.optim.power_propagation import (
+    GradualPruning,
+    PowerProp,
+    PowerPropWarning,
+    apply_masks_,
+    export_masks,
+    magnitude_masks,
+    power_adamw,
+    two_of_four_masks,
+)
 from holdfast.optim.rewarming import (
     Cusum,
     EffectiveLR,
@@ -32,6 +42,15 @@ from holdfast.optim.rewarming import (
     scale_decay_groups,
     scale_invariance,
 )
+from holdfast.optim.second_order import (
+    NonFiniteGradient,
+    SecondOrder,
+    SecondOrderWarning,
+    Split,
+    refuse_plain_sgd,
+    second_order,
+    split_parameters,
+)
 
 if TYPE_CHECKING:
     from holdfast.optim.rewarming.huggingface import HuggingFaceCallback
@@ -41,13 +60,17 @@ __all__ = [
     "ContinualBackprop",
     "Cusum",
     "EffectiveLR",
+    "GradualPruning",
     "Grokfast",
     "HareTortoise",
     "HuggingFaceCallback",
     "JsonLines",
     "L2Init",
     "LightningCallback",
+    "NonFiniteGradient",
     "NonFiniteParameter",
+    "PowerProp",
+    "PowerPropWarning",
     "ProjectionWarning",
     "Projector",
     "ReDo",
@@ -55,17 +78,28 @@ __all__ = [
     "RewarmEvent",
     "RewarmOptions",
     "RewarmWarning",
+    "SecondOrder",
+    "SecondOrderWarning",
     "SpectralRegularization",
+    "Split",
     "StepPart",
     "TensorBoard",
+    "apply_masks_",
     "attached",
+    "export_masks",
     "layer_groups",
     "layers_of",
+    "magnitude_masks",
     "normalize_",
+    "power_adamw",
+    "refuse_plain_sgd",
     "reset_moments",
     "scale_decay_groups",
     "scale_invariance",
+    "second_order",
     "shrink_and_perturb_",
+    "split_parameters",
+    "two_of_four_masks",
 ]
 
 
