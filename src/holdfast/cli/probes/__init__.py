@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cli.parsing import Commands, choose
-from holdfast.cli.probes import action, confidence, lists, plasticity, rat, sharpness
+from holdfast.cli.probes import action, confidence, lists, plasticity, rat, sharpness, solutions
 
 PROBES: Commands = {
     "control-latency": (action.ControlLatencyProbe, action.run_control_latency),
@@ -15,6 +15,7 @@ PROBES: Commands = {
     "plasticity": (plasticity.PlasticityProbe, plasticity.run),
     "rat": (rat.RATProbe, rat.run),
     "sharpness": (sharpness.SharpnessProbe, sharpness.run),
+    "solutions": (solutions.SolutionsProbe, solutions.run),
 }
 
 

@@ -108,14 +108,14 @@ def _own(options: PlasticityProbe) -> PlasticityReport:
     from holdfast.probes.plasticity.files import gather, load_weights
 
     factory = function_at(options.target)
-    device = _device(options.device)
-    model = _called("TARGET", "a function without arguments that returns a network", factory)
-    _check_network(model)
+    device = device_named(options.device)
+    model = call_user("TARGET", "a function without arguments that returns a network", factory)
+    check_network(model)
     assert options.checkpoint is not None
     load_weights(model, options.checkpoint, options.weights)
-    make = _named("--data", str(options.data))
-    examples = gather(_called("--data", "a function without arguments that returns batches", make), options.examples)
-    loss = None if options.loss is None else _named("--loss", options.loss)
+    make = function_of("--data", str(options.data))
+    examples = gather(call_user("--data", "a function without arguments that returns batches", make), options.examples)
+    loss = None if options.loss is None else function_of("--loss", options.loss)
     return _probed(options, model.to(device), factory, examples, _optimizer(options), loss)
 
 
@@ -156,7 +156,7 @@ def _optimizer(options: PlasticityProbe) -> Callable[..., Any]:
     import torch
 
     if ":" in options.optimizer:
-        return _named("--optimizer", options.optimizer)
+        return function_of("--optimizer", options.optimizer)
     if options.optimizer not in OPTIMIZERS:
         raise ArgumentError("--optimizer", f"one of {', '.join(OPTIMIZERS)}, or file.py:name", options.optimizer)
     makers: dict[str, Callable[..., Any]] = {
@@ -181,7 +181,7 @@ def _projector(projected: str) -> Project | None:
     return partial(Projector, include="all" if projected == "all" else None)
 
 
-def _named(flag: str, place: str) -> Callable[..., Any]:
+def function_of(flag: str, place: str) -> Callable[..., Any]:
     """A function of the user's, whose errors name the flag."""
     try:
         return function_at(place)
@@ -189,7 +189,8 @@ def _named(flag: str, place: str) -> Callable[..., Any]:
         raise ArgumentError(flag, error.expected, error.got) from error
 
 
-def _called(flag: str, expected: str, function: Callable[[], Any]) -> Any:
+def call_user(flag: str, expected: str, function: Callable[[], Any]) -> Any:
+    """What a function of the user's returns; its errors name the flag, in one line."""
     try:
         return function()
     except (HoldfastError, KeyboardInterrupt):
@@ -198,7 +199,8 @@ def _called(flag: str, expected: str, function: Callable[[], Any]) -> Any:
         raise ArgumentError(flag, expected, f"{type(error).__name__}: {error}") from error
 
 
-def _check_network(model: object) -> None:
+def check_network(model: object) -> None:
+    """Refuse what is no network."""
     from torch import nn
 
     if not isinstance(model, nn.Module):
@@ -207,7 +209,8 @@ def _check_network(model: object) -> None:
         )
 
 
-def _device(name: str) -> Any:
+def device_named(name: str) -> Any:
+    """A device that this machine has."""
     import torch
 
     try:
