@@ -37,7 +37,7 @@ from holdfast.probes.solutions.retention import (
     paired_difference,
     retention,
 )
-from holdfast.probes.solutions.sharpness import Sharpness, largest_eigenvalue, sharpness
+from holdfast.probes.solutions.curvature import Sharpness, largest_eigenvalue, sharpness
 
 __all__ = [
     "Arm",

@@ -52,7 +52,7 @@ from holdfast.probes.solutions.report import (
     WeightState,
 )
 from holdfast.probes.solutions.retention import Retention, retention
-from holdfast.probes.solutions.sharpness import TOLERANCE, Sharpness, sharpness
+from holdfast.probes.solutions.curvature import TOLERANCE, Sharpness, sharpness
 
 
 @dataclass(frozen=True)

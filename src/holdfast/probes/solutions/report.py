@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from holdfast.probes.report import explained, jsonable, percent, shown, table
 from holdfast.probes.solutions.pruning import Kept
 from holdfast.probes.solutions.retention import Retention
-from holdfast.probes.solutions.sharpness import Sharpness
+from holdfast.probes.solutions.curvature import Sharpness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
