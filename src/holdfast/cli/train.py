@@ -82,16 +82,17 @@ def _carry_out(
     if asked.resume and RunFolder(asked.out).begun:  # what is not said again is as the run was begun
         begun = recipe.from_dict(RunFolder(asked.out).beginning()["recipe"])
         asked = parse(options, command, words, dataclasses.replace(asked, recipe=begun))
-    speaks = os.environ.get("RANK", "0") == "0"
+    speaks, done = os.environ.get("RANK", "0") == "0", False
     try:
         report = run(asked.recipe, asked.out, resume=asked.resume)
+        done = True
     except KeyboardInterrupt:
         again = shlex.join([*command.split(), "--out", str(asked.out), "--resume"])
         if speaks:
             print(f"holdfast: interrupted; it goes on from the last checkpoint with  {again}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        _leave_processes()
+        _leave_processes(together=done)
     if speaks:
         say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else conclusion(report, asked.out))
     return OK
@@ -168,11 +169,17 @@ def _action_conclusion(report: Mapping[str, Any], out: Path) -> str:
     )
 
 
-def _leave_processes() -> None:
-    """End the group that a launcher's processes form, together: one that leaves early can abort."""
+def _leave_processes(*, together: bool) -> None:
+    """End the group that a launcher's processes form.
+
+    Arguments:
+        together: wait for the others, since one that leaves early can abort; not after an error, of which the others
+            know nothing: they would wait for this one elsewhere, for ever.
+    """
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
+        if together:
+            distributed.barrier()
         distributed.destroy_process_group()
 
 

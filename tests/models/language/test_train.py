@@ -407,6 +407,28 @@ def test_a_sharded_model_steps_as_a_whole_one(two: Path) -> None:
     assert found["difference"] < 1e-5
 
 
+def test_a_process_that_is_slower_than_the_first_begins_as_it_does(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it comes to it, the first has written what the run was begun with."""
+
+    def made(config: Any) -> HoldfastForCausalLM:
+        RunFolder(tmp_path / "out").begin({})
+        return HoldfastForCausalLM(config)
+
+    monkeypatch.setattr(sys.modules["holdfast.models.language.train"], "HoldfastForCausalLM", made)
+    assert train(of(text), tmp_path / "out", quiet=True)["steps"] == 12
+
+
+def test_a_process_that_fails_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for name in ("barrier", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda name=name: asked.append(name))
+    status, _, err = ask("train", "language", "--data", "gone.txt", *FLAGS, "--out", "out", cwd=tmp_path)
+    assert (status, asked) == (2, ["destroy_process_group"]), err
+
+
 def test_fsdp_on_a_cpu_is_refused(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ArgumentError, match=r"FSDP: expected a GPU.*got a CPU"):

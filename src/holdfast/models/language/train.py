@@ -62,7 +62,8 @@ def train(recipe: LanguageRecipe, out: Path, *, resume: bool = False, quiet: boo
     tokenizer = _tokenizer(recipe.data.tokenizer)
     config = _config(recipe.model, tokenizer)
     corpus = read_corpus(recipe.data, tokenizer, recipe.model.context)
-    if folder.begun:
+    begun = folder.begun  # the first process makes it so later on
+    if begun:
         beginning = _same(folder.beginning(), recipe, corpus, place)
         report = folder.report()
         if report is not None:
@@ -73,7 +74,7 @@ def train(recipe: LanguageRecipe, out: Path, *, resume: bool = False, quiet: boo
         arguments.distributed_state.wait_for_everyone()  # before one of them writes, all have looked
         transformers.set_seed(recipe.optimisation.seed)
         model = HoldfastForCausalLM(config)
-        if not folder.begun:
+        if not begun:
             steps = _steps(model, recipe, corpus, place)
             beginning = _beginning(recipe, steps, corpus, place)
             if place.first:

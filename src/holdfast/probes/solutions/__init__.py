@@ -9,6 +9,7 @@ from holdfast.probes.solutions.continual import (
     sweeps,
     train_paired,
 )
+from holdfast.probes.solutions.curvature import Sharpness, largest_eigenvalue, sharpness
 from holdfast.probes.solutions.direction import DirectionSwap
 from holdfast.probes.solutions.metrics import (
     class_cosines,
@@ -37,7 +38,6 @@ from holdfast.probes.solutions.retention import (
     paired_difference,
     retention,
 )
-from holdfast.probes.solutions.sharpness import Sharpness, largest_eigenvalue, sharpness
 
 __all__ = [
     "Arm",

@@ -24,6 +24,7 @@ from holdfast.probes.plasticity.learning_speed import Loss, count, default_loss,
 from holdfast.probes.plasticity.metrics import ranks, stable_rank
 from holdfast.probes.report import evaluating, random_state_kept
 from holdfast.probes.solutions.continual import State, accuracy, call_with
+from holdfast.probes.solutions.curvature import TOLERANCE, Sharpness, sharpness
 from holdfast.probes.solutions.features import ROWS, HeadRecord, head_of, record_head
 from holdfast.probes.solutions.metrics import (
     class_cosines,
@@ -52,7 +53,6 @@ from holdfast.probes.solutions.report import (
     WeightState,
 )
 from holdfast.probes.solutions.retention import Retention, retention
-from holdfast.probes.solutions.sharpness import TOLERANCE, Sharpness, sharpness
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.probes.report import explained, jsonable, percent, shown, table
+from holdfast.probes.solutions.curvature import Sharpness
 from holdfast.probes.solutions.pruning import Kept
 from holdfast.probes.solutions.retention import Retention
-from holdfast.probes.solutions.sharpness import Sharpness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

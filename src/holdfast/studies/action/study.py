@@ -7,7 +7,7 @@ A trial carries the settings of its part alone, so that a worker loads that part
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdfast.lab import Config, Study
 from holdfast.studies.action import conditioning, control, copycat, dark_room, latency, manipulation, parity
@@ -95,6 +95,43 @@ PUBLISHED = Recipe(
 )
 """The published number of updates and windows of 50 timesteps, on a fraction of the published data."""
 
+ON_GPU = ActionStudyConfig(
+    seeds=3,
+    first_seed=200,
+    latency=LatencyConfig(
+        device="cuda",
+        dim=1280,
+        layers=10,
+        contexts=(10, 50, 200, 800, 1600, 3200, 6400, 12800, 25600),
+        batches=(1, 16, 64, 128),
+        memory=60 << 30,
+        rounds=15,
+    ),
+    control=ControlConfig(masked_arms=tuple(ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
+    conditioning=ConditioningConfig(cloning=GPU_CLONING),
+    copycat=CopycatConfig(
+        contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
+    ),
+    manipulation=ManipulationConfig(
+        tasks=TEN_TASKS,
+        required=True,
+        arms=("xlstm10", "xlstm11", "transformer"),
+        size="16M",
+        episodes=50,
+        context=50,
+        bins=256,
+        recipe=GPU,
+    ),
+    dark_room=DarkRoomConfig(
+        size="16M",
+        room=10,
+        steps=100,
+        episodes=4,
+        histories=40,
+        recipe=Recipe(device="cuda", steps=5_000, batch=64, learning_rate=3e-4, warmup=250, curve_every=100),
+    ),
+)
+
 # Settings were chosen on seeds 0 to 9; verdicts come from seeds that nobody has looked at.
 SCALES = {
     "quick": ActionStudyConfig(
@@ -119,59 +156,9 @@ SCALES = {
         long_seeds=1,
     ),
     "laptop": ActionStudyConfig(seeds=5, first_seed=200),
-    "gpu": ActionStudyConfig(
-        seeds=3,
-        first_seed=200,
-        latency=LatencyConfig(
-            device="cuda",
-            dim=1280,
-            layers=10,
-            contexts=(10, 50, 200, 800, 1600, 3200, 6400, 12800, 25600),
-            batches=(1, 16, 64, 128),
-            memory=60 << 30,
-            rounds=15,
-        ),
-        control=ControlConfig(masked_arms=tuple(ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
-        conditioning=ConditioningConfig(cloning=GPU_CLONING),
-        copycat=CopycatConfig(
-            contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
-        ),
-        manipulation=ManipulationConfig(
-            tasks=TEN_TASKS,
-            required=True,
-            arms=("xlstm10", "xlstm11", "transformer"),
-            size="16M",
-            episodes=50,
-            context=50,
-            bins=256,
-            recipe=GPU,
-        ),
-        dark_room=DarkRoomConfig(
-            size="16M",
-            room=10,
-            steps=100,
-            episodes=4,
-            histories=40,
-            recipe=Recipe(device="cuda", steps=5_000, batch=64, learning_rate=3e-4, warmup=250, curve_every=100),
-        ),
-    ),
-    "paper": ActionStudyConfig(
-        seeds=3,
-        first_seed=200,
-        latency=LatencyConfig(
-            device="cuda",
-            dim=1280,
-            layers=10,
-            contexts=(10, 50, 200, 800, 1600, 3200, 6400, 12800, 25600),
-            batches=(1, 16, 64, 128),
-            memory=60 << 30,
-            rounds=15,
-        ),
-        control=ControlConfig(masked_arms=tuple(ARMS), contexts=(1, 10, 50), cloning=GPU_CLONING),
-        conditioning=ConditioningConfig(cloning=GPU_CLONING),
-        copycat=CopycatConfig(
-            contexts=(10, 50), cloning=Cloning(size="16M", demonstrations=CLEAN, bins=256, rollouts=50, recipe=GPU)
-        ),
+    "gpu": ON_GPU,
+    "paper": replace(
+        ON_GPU,
         manipulation=ManipulationConfig(
             tasks=("all",),
             required=True,
