@@ -23,17 +23,18 @@ class Labelled(NamedTuple):
     labels: Int[Tensor, " n"]
 
 
-def digits(seed: int, *stream: int) -> Labelled:
+def digits(seed: int, *stream: int, extra: str) -> Labelled:
     """All 1,797 digits of scikit-learn in an order of the seed: 8 × 8 pixels from 0 to 1, not centred.
 
     Arguments:
         seed: of the order.
         stream: numbers that tell it from the seed's other draws.
+        extra: that brings scikit-learn to the study that asks.
 
     Errors:
         MissingExtraError: scikit-learn is not installed.
     """
-    bunch = require("sklearn.datasets", "plasticity").load_digits()
+    bunch = require("sklearn.datasets", extra).load_digits()
     images = torch.as_tensor(bunch.data / 16, dtype=torch.float32)
     order = torch.randperm(len(images), generator=generator_for(seed, *stream))
     return Labelled(images[order], torch.as_tensor(bunch.target)[order])

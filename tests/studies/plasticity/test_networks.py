@@ -123,11 +123,11 @@ def test_what_becomes_of_cells() -> None:
 
 
 def test_digits() -> None:
-    data = digits(0)
+    data = digits(0, extra="plasticity")
     assert data.images.shape == (1797, 64)
     assert float(data.images.min()) == 0.0
     assert float(data.images.max()) == 1.0
-    other = digits(1)
+    other = digits(1, extra="plasticity")
     assert not torch.equal(data.labels, other.labels)
     assert torch.equal(data.labels.bincount(), other.labels.bincount())
 

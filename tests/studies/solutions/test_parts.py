@@ -47,14 +47,14 @@ def test_a_part_runs(part: Part[Any], count: int) -> None:
 
 
 def small_split(seed: int = 0) -> Split:
-    return centred(digits(seed), 500)
+    return centred(digits(seed, extra="solutions"), 500)
 
 
 def test_images_are_centred_by_what_is_learnt_from() -> None:
     split = small_split()
     assert (len(split.test.images), len(split.train.images)) == (500, 1297)
     torch.testing.assert_close(split.train.images.mean(0), torch.zeros(64), atol=1e-5, rtol=0)
-    raw = digits(0)
+    raw = digits(0, extra="solutions")
     torch.testing.assert_close(split.test.images, raw.images[:500] - raw.images[500:].mean(0))
     with pytest.raises(ArgumentError, match="tests"):
         centred(raw, 1797)

@@ -107,7 +107,7 @@ def run(trial: Trial[PrimacyConfig]) -> Outcome:
     from holdfast.studies.plasticity.streams import BATCHES, SPLIT
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    data = on_canvas(digits(seed, SPLIT), config.canvas, config.noise, seed)
+    data = on_canvas(digits(seed, SPLIT, extra="plasticity"), config.canvas, config.noise, seed)
     learnt = Labelled(data.images[: config.examples], data.labels[: config.examples])
     tests = Labelled(data.images[config.examples :], data.labels[config.examples :])
     phases = [

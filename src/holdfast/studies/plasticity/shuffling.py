@@ -141,7 +141,7 @@ def run(trial: Trial[ShufflingConfig]) -> Outcome:
     from holdfast.studies.plasticity.streams import SPLIT
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    images = digits(seed, SPLIT).images[: config.examples]
+    images = digits(seed, SPLIT, extra="plasticity").images[: config.examples]
     model = network(images.shape[1], CLASSES, config.layers, norm=arm.norm, seed=seed)
     start = norms(model)
     rows, alarms, optimizer = memorise(model, images, config, arm, seed)

@@ -78,7 +78,7 @@ def run(trial: Trial[WarmStartConfig]) -> Outcome:
     from holdfast.studies.plasticity.streams import BATCHES, SPLIT
 
     config, seed = trial.config, trial.seeds[0]
-    data = on_canvas(digits(seed, SPLIT), config.canvas, config.noise, seed)
+    data = on_canvas(digits(seed, SPLIT, extra="plasticity"), config.canvas, config.noise, seed)
     tests = Labelled(data.images[: config.tests], data.labels[: config.tests])
     learnt = Labelled(data.images[config.tests :], data.labels[config.tests :])
     some = int(float(trial.labels["fraction"] or 0.0) * len(learnt.images))

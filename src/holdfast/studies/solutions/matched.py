@@ -90,7 +90,7 @@ def run(trial: Trial[MatchedConfig]) -> Outcome:
     config, seed, stream = trial.config, trial.seeds[0], str(trial.labels["stream"])
     arm, rates = SWEEPS[str(trial.labels["arm"])]
     place = config.streams.index(stream)
-    split = centred(digits(seed, SPLIT), config.tests)
+    split = centred(digits(seed, SPLIT, extra="solutions"), config.tests)
     tasks = pairs(split) if stream == "pairs" else permuted(split, config.tasks, seed)
     sizes = (split.train.images.shape[1], config.width, config.width, CLASSES)
     model = network(sizes, seed)

@@ -87,7 +87,7 @@ def run(trial: Trial[PairsConfig]) -> Outcome:
     from holdfast.studies.solutions.tasks import centred, network, pairs
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    split = centred(digits(seed, SPLIT), config.tests)
+    split = centred(digits(seed, SPLIT, extra="solutions"), config.tests)
     sizes = (split.train.images.shape[1], config.width, config.width, CLASSES)
     model = network(sizes, seed, bias=arm.bias, standard=arm.standard)
     record, curve = learn_in_turn(

@@ -164,7 +164,7 @@ def run(trial: Trial[PruningConfig]) -> Outcome:
     from holdfast.studies.solutions.tasks import centred, network
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    split = centred(digits(seed, SPLIT), config.tests)
+    split = centred(digits(seed, SPLIT, extra="solutions"), config.tests)
     model = network((split.train.images.shape[1], *config.hidden, CLASSES), seed, bias=True)
     optimizer = optimizer_of(arm, model, config)
     batches = batches_of(len(split.train.images), config.steps, config.batch, seed, BATCHES)
