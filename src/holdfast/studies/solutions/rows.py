@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from holdfast.lab import Record
 
+MARGIN = 0.05
+"""The least difference in what is kept that counts, where nobody has foretold one: a prototype took .05 for the gap on
+permuted digits, for what is next to nothing, and for the optimisers that are not to keep more than SGD."""
+
 
 def not_learnt(learn: BySeed, label: str) -> str:
     """Why what an arm keeps is not compared: what was not learnt cannot be forgotten. Empty where it is.

@@ -11,7 +11,7 @@ from holdfast.lab.results import Values
 from holdfast.lab.verdict import unusable
 from holdfast.studies.solutions.optimizers import Arm
 from holdfast.studies.solutions.paper import OURS, SHAMPOO
-from holdfast.studies.solutions.rows import draw_row, unbracketed
+from holdfast.studies.solutions.rows import MARGIN, draw_row, unbracketed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,19 +120,19 @@ def _values(results: Results, arm: str) -> Values:
 
 
 def _shampoo(results: Results) -> Evidence:
-    return _compared(results, "shampoo", "sgd", 0.05)
+    return _compared(results, "shampoo", "sgd", MARGIN)
 
 
 def _adamw(results: Results) -> Evidence:
-    return _compared(results, "shampoo", "adamw", 0.05)
+    return _compared(results, "shampoo", "adamw", MARGIN)
 
 
 def _muon(results: Results) -> Evidence:
-    return _compared(results, "muon", "sgd", 0.05, less=True)
+    return _compared(results, "muon", "sgd", MARGIN, less=True)
 
 
 def _soap(results: Results) -> Evidence:
-    return _compared(results, "soap", "sgd", 0.05, less=True)
+    return _compared(results, "soap", "sgd", MARGIN, less=True)
 
 
 CLAIMS = (
