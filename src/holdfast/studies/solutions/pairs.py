@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, paired_difference
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import GREY, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.lab.verdict import exact, unusable
 from holdfast.studies.solutions.optimizers import Arm
@@ -40,6 +40,14 @@ ARMS = {
     "sgd-long": Arm(label="SGD, ten times as long", length=10),
     "shampoo-long": Arm(label="Shampoo's direction, ten times as long", method="shampoo", length=10),
 }
+
+CONDITIONS = {
+    "no biases": ("sgd", "shampoo"),
+    "1. biases": ("sgd-bias", "shampoo-bias", "sgd-slow", "shampoo-slow", "sgd-torch", "shampoo-torch"),
+    "2. a shorter memory": ("shampoo-reset", "shampoo-0.9", "shampoo-0.99"),
+    "3. a longer training": ("sgd-long", "shampoo-long"),
+}
+"""The arms by what is tested with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,16 +325,21 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
 def draw_conditions(results: Results, axes: Axes) -> list[Record]:
     """What each arm keeps."""
     rows: list[Record] = []
-    arms = [arm for arm in ARMS if arm in results.config.pairs.arms]
-    for place, arm in enumerate(arms):
-        values = list(_values(results, arm).values())
-        if not values:
+    drawn: list[str] = []
+    for told, group in CONDITIONS.items():
+        arms = [arm for arm in group if arm in results.config.pairs.arms and _values(results, arm)]
+        if not arms:
             continue
-        colour = "C0" if ARMS[arm].method == "shampoo" else "C1"
-        learnt = list(_values(results, arm, "learn").values())
-        row = draw_row(axes, place, values, "old", colour)
-        rows.append({"arm": ARMS[arm].label, **row, "learn": sum(learnt) / len(learnt)})
-    axes.set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
+        if drawn:
+            axes.axhline(len(drawn) - 0.4, color=GREY, linewidth=0.6)
+        axes.text(1.0, len(drawn), told, color=GREY, fontsize="small", ha="right", va="center")
+        for arm in arms:
+            values, learnt = (list(_values(results, arm, metric).values()) for metric in ("old", "learn"))
+            row = draw_row(axes, len(drawn), values, "old", "C0" if ARMS[arm].method == "shampoo" else "C1")
+            rows.append({"arm": ARMS[arm].label, **row, "learn": sum(learnt) / len(learnt)})
+            drawn.append(arm)
+    axes.set_yticks(range(len(drawn)), [ARMS[arm].label for arm in drawn])
+    axes.set_xlim(-0.02, 1.02)
     axes.invert_yaxis()
     axes.set_ylabel("optimiser and network")
     axes.set_xlabel("accuracy on the first four pairs at the end")

@@ -71,6 +71,16 @@ ARMS = {
     **L1,
     **GRADUAL,
 }
+STYLES = {
+    "sgd": ("C1", "-"),
+    "power-2": ("C2", ":"),
+    "power-3": ("C2", "-"),
+    "power-4": ("C2", "--"),
+    "adamw": ("C4", "-"),
+    "recipe": ("C0", "-"),
+    "recipe-strong": ("C0", "--"),
+}
+"""Colour and line of each arm that is drawn by itself; a colour is a kind of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,23 +342,24 @@ CLAIMS = (
 def draw_kept(results: Results, axes: Axes) -> list[Record]:
     """Accuracy by the fraction of weights that is kept."""
     rows: list[Record] = []
-    arms = [arm for arm in results.config.pruning.arms if arm not in L1 and arm not in GRADUAL]
+    fractions = sorted((*FRACTIONS, 1.0))
     curves = {
-        ARMS[arm].label: {fraction: list(_values(results, arm, fraction).values()) for fraction in (*FRACTIONS, 1.0)}
-        for arm in arms
+        ARMS[arm].label: (style, {fraction: list(_values(results, arm, fraction).values()) for fraction in fractions})
+        for arm, style in STYLES.items()
+        if arm in results.config.pruning.arms
     }
-    curves["best ℓ1 penalty"] = {fraction: list(tuned(results, fraction)[1].values()) for fraction in FRACTIONS}
-    curves["SGD, pruned in training"] = {
-        fraction: list(_values(results, f"gradual-{fraction:g}", fraction).values()) for fraction in FRACTIONS
-    }
-    for number, (label, values) in enumerate(curves.items()):
-        points = draw_over_seeds(axes, values, label=label, marker="o", markersize=3, color=f"C{number}")
-        rows += [
-            {"training": label, "kept": x, "accuracy": mean, "low": low, "high": high, "seeds": n}
-            for x, mean, low, high, n in points
-        ]
+    best = {fraction: list(tuned(results, fraction)[1].values()) for fraction in fractions[:-1]}
+    curves["the best of ten ℓ1 penalties"] = (("C6", "--"), best)
+    gradual = {f: list(_values(results, f"gradual-{f:g}", f).values()) for f in fractions[:-1]}
+    curves["SGD, pruned in training"] = (("C6", ":"), gradual)
+    for label, ((colour, line), values) in curves.items():
+        points = draw_over_seeds(axes, values, label=label, marker="o", markersize=3, color=colour, linestyle=line)
+        means = {point.x: point.mean for point in points}
+        if points:
+            shares: Record = {f"{fraction:.0%}": means.get(fraction) for fraction in reversed(fractions)}
+            rows.append({"training": label, **shares, "seeds": points[0].seeds})
     axes.set_xscale("log")
-    axes.set_xticks([*FRACTIONS, 1.0], [f"{fraction:.0%}" for fraction in (*FRACTIONS, 1.0)])
+    axes.set_xticks(fractions, [f"{fraction:.0%}" for fraction in fractions])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("weights that are kept")
     axes.set_ylabel("test accuracy")

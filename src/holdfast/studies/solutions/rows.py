@@ -49,17 +49,17 @@ def unbracketed(bracketed: BySeed, label: str, level: float) -> str:
 
 
 def draw_row(axes: Axes, place: int, values: Sequence[float], name: str, colour: str = "C0") -> Record:
-    """A row of dots, one a seed, with their mean and its 95 % interval.
+    """A row with the mean of shares and its 95 % interval, and below it a small dot for each seed.
 
     Arguments:
-        axes: to draw on.
+        axes: to draw on, with a y axis that points down.
         place: of the row.
-        values: one a seed, at least one.
+        values: shares from 0 to 1, one a seed, at least one.
         name: of the mean in what is returned.
         colour: of the mean.
     """
     mean = seed_mean(values)
-    ends = [[mean.mean - mean.low], [mean.high - mean.mean]]
-    axes.plot(values, [place] * len(values), ".", color=GREY, markersize=3)
-    axes.errorbar(mean.mean, place, xerr=ends, fmt="o", color=colour, markersize=5)
-    return {name: mean.mean, "low": mean.low, "high": mean.high, "seeds": mean.seeds}
+    low, high = max(0.0, mean.low), min(1.0, mean.high)
+    axes.plot(values, [place + 0.3] * len(values), ".", color=GREY, markersize=3)
+    axes.errorbar(mean.mean, place, xerr=[[mean.mean - low], [high - mean.mean]], fmt="o", color=colour, markersize=5)
+    return {name: mean.mean, "low": low, "high": high, "seeds": mean.seeds}
