@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.lab import Part, Trial
 from holdfast.lab.trial import as_outcome
 from holdfast.optim import PowerProp, SecondOrder
+from holdfast.probes.solutions.demonstration import digit_pairs
 from holdfast.studies.digits import CLASSES, Labelled, accuracy, batches_of, digits, learn
 from holdfast.studies.solutions import glyphs, matched, pairs, pruning, vit
 from holdfast.studies.solutions.forgetting import learn_in_turn, sweep
@@ -234,3 +236,11 @@ def test_a_vision_transformer_learns() -> None:
     assert accuracy(model, data) > 0.5
     with pytest.raises(ArgumentError, match="patch"):
         VisionTransformer(SIDE, 5, dim=8, depth=1, heads=2, seed=0)
+
+
+def test_where_scikit_learn_is_missing_the_extra_of_the_study_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"holdfast\[solutions\]"):
+        pairs.run(Trial(0, TOY.pairs, {"arm": "sgd"}))
+    with pytest.raises(MissingExtraError, match=r"holdfast\[solutions\]"):
+        digit_pairs()

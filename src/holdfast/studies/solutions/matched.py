@@ -206,7 +206,7 @@ CLAIMS = (
     ),
     Claim(
         "matched-comparator",
-        "Fourth condition: on pairs the gap to AdaGrad, whose steps shrink too, is less than half of that to SGD.",
+        "Fourth condition: on pairs the gap to AdaGrad, whose steps shrink, is less than half of that to SGD.",
         _comparator,
         paper=OURS,
         family="comparator",

@@ -1,7 +1,7 @@
 """Part `pairs`: what is left of the first digits in a network that learns two classes at a time, by its optimiser.
 
 The first thing that the part shows is when nothing is: with biases, without the memory of the preconditioner, in a long
-training, against an optimiser whose steps shrink.
+training, against an optimiser whose steps shrink (part `matched`).
 """
 
 from __future__ import annotations

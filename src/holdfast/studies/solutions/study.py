@@ -75,7 +75,7 @@ study = Study(
     paper=PAPER,
     cost={
         "quick": "under 1 minute on 2 CPU cores",
-        "laptop": "about 6 minutes on 2 CPU cores (added up from single trials)",
+        "laptop": "under 20 minutes on 2 CPU cores",
         "gpu": "one GPU, under 2 hours (estimated)",
     },
 )
