@@ -134,7 +134,7 @@ def test_times_are_divided_by_the_chunk_after_the_longest_episode(monkeypatch):
     monkeypatch.setattr(measure, "interleaved", lambda arms, clock, **rest: times)
     arms = {(name.split()[0], int(name.split()[1])): Arm(lambda: None) for name in times}
     plan = Plan(rounds=2, budget_s=1.0, reference="chunk", unit="timesteps")
-    rows = measure._rows(CASE, "step", subjects.Subject(arms), plan, "host")
+    rows = measure._rows(CASE, "step", subjects.Subject(arms), arms, plan, "host")
     assert [row["to_chunk"] for row in rows] == [0.5, 1.0, 2.5]
     assert [row["ms"] for row in rows] == [2, 4, 10]
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from holdfast.benches.harness.timing import Arm
 from holdfast.benches.rat import core, layer, measure, peers, subjects
@@ -59,10 +60,14 @@ def test_a_subject_that_fails_costs_no_other():
     def fails():
         raise RuntimeError("no memory")
 
+    def does_not_fit():
+        raise torch.OutOfMemoryError("Tried to allocate 64.00 GiB")
+
     plan = Plan(rounds=1, budget_s=1.0, aim=lambda subject: 2.0)
-    makers = [("first", fails), ("second", lambda: subjects.decoding(SHAPE))]
-    rows, failures = measure.measure(makers, plan, lambda row: None)
+    makers = [("first", fails), ("second", lambda: subjects.decoding(SHAPE)), ("third", does_not_fit)]
+    rows, failures, too_large = measure.measure(makers, plan, lambda row: None)
     assert failures == ("first: RuntimeError: no memory",)
+    assert too_large == ("third",)
     assert [row["arm"] for row in rows] == ["sdpa", "gqa", "rat-auto"]
     assert [row["aim"] for row in rows] == [None, None, 2.0]
 

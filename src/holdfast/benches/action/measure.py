@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.benches.action.subjects import Case, Subject
@@ -12,6 +12,9 @@ from holdfast.benches.harness.timing import Arm, Clock, interleaved, on_gpu, pea
 from holdfast.benches.rat.measure import processor_time
 from holdfast.benches.rat.peers import graphed
 from holdfast.benches.registry import Tell
+
+Key = tuple[str, int]
+"""Name of an arm and number of timesteps or tokens."""
 
 NOT_AS_GRAPH = ("nxai",)
 """Arms that allocate as they go, which a CUDA graph cannot hold."""
@@ -59,7 +62,11 @@ def measure(
             failures += [f"{title}: {text}" for text in subject.wrong]
             left_out += [f"{title}: {text}" for text in subject.left_out]
             for launch in ("host", "graph") if plan.graphs and case.device == "cuda" else ("host",):
-                for row in _rows(case, name, subject, plan, launch):
+                arms = subject.arms
+                if launch == "graph":
+                    arms, refused = _graphs(arms)
+                    left_out += [f"{title}: {text}" for text in refused]
+                for row in _rows(case, name, subject, arms, plan, launch):
                     tell(row)
                     rows.append(row)
         except Exception as error:
@@ -67,12 +74,23 @@ def measure(
     return tuple(rows), tuple(failures), tuple(left_out)
 
 
-def _rows(case: Case, name: str, subject: Subject, plan: Plan, launch: str) -> list[Row]:
-    """One for each arm."""
+def _graphs(arms: Mapping[Key, Arm]) -> tuple[dict[Key, Arm], list[str]]:
+    """Arms as CUDA graphs, and why others are none: what waits for the GPU cannot be one."""
+    graphs, refused = {}, []
+    for key, arm in arms.items():
+        try:
+            if key[0] not in NOT_AS_GRAPH:
+                graphs[key] = graphed(arm)
+        except Exception as error:
+            refused.append(f"{key[0]}, as CUDA graph: {type(error).__name__}: {error}".splitlines()[0])
+    return graphs, list(dict.fromkeys(refused))
+
+
+def _rows(case: Case, name: str, subject: Subject, arms: Mapping[Key, Arm], plan: Plan, launch: str) -> list[Row]:
+    """One for each arm; none without one of the reference."""
     gpu = case.device == "cuda"
-    arms = subject.arms
-    if launch == "graph":
-        arms = {key: graphed(arm) for key, arm in arms.items() if key[0] not in NOT_AS_GRAPH}
+    if not any(arm == plan.reference for arm, _ in arms):
+        return []
     peaks = {key: (peak_on_gpu if gpu else peak_on_cpu)(arm) for key, arm in arms.items()}
     clock: Clock = on_gpu if gpu else processor_time
     by_word: dict[str, Arm] = {f"{arm} {length}": call for (arm, length), call in arms.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from holdfast.benches.action.peers import TokenByToken, decision_transformer, nxai_stack
 from holdfast.benches.action.settings import SIZES, TOKENS, dtype_of, transformer_of
 from holdfast.benches.harness.timing import Arm
+from holdfast.benches.sharpness.arms import kernels
 from holdfast.nn import XLSTM, Backbone
 from holdfast.nn.xlstm import xlstm_from_nxai
 from holdfast.probes.fast_forward import again, fast_forward, kept_bytes, layers_of, with_room
@@ -88,9 +90,9 @@ def networks(case: Case, context: int) -> tuple[Any, Any, Any]:
 def steps(case: Case, timesteps: tuple[int, ...], *, window: int, recompute: int) -> Subject:
     """One step of control, a timestep's three tokens, after episodes of several lengths.
 
-    `chunk`: our xLSTM, all tokens at once; `single`: the same one by one; `nxai`: NX-AI's step; `kv-cache`: a
-    transformer whose keys and values are kept; `hf-window`: transformers' decision transformer over its last window;
-    `hf-recompute`: over all timesteps.
+    `chunk`: our xLSTM, all tokens at once; `chunk-triton`: on a GPU, by the kernels of its mLSTM; `single`: the same
+    one by one; `nxai`: NX-AI's step; `kv-cache`: a transformer whose keys and values are kept; `hf-window`:
+    transformers' decision transformer over its last window; `hf-recompute`: over all timesteps.
 
     Arguments:
         case: sizes and place.
@@ -106,6 +108,11 @@ def steps(case: Case, timesteps: tuple[int, ...], *, window: int, recompute: int
             state = fast_forward(early, late, max(length, 2 * BEFORE) * TOKENS)
             subject.arms["chunk", length] = Arm(_step(ours, new, state))
             subject.kept["chunk", length] = kept_bytes(state)
+        if case.device == "cuda":
+            subject.arms["chunk-triton", 0] = Arm(_step(ours, new, late), _by_kernels)
+            with _by_kernels():
+                answer = ours(new, late)[0]
+            _check(subject, case, "chunk-triton", ours(new, late)[0], answer)
         subject.arms["single", 0] = Arm(_singles(ours, new, late))
         subject.kept["single", 0] = kept_bytes(late)
         _check(subject, case, "single", ours(new, late)[0], _singles(ours, new, late)())
@@ -126,7 +133,8 @@ def steps(case: Case, timesteps: tuple[int, ...], *, window: int, recompute: int
 def windows(case: Case, tokens: int, *, train: bool) -> Subject:
     """Whole windows: forward, or forward and backward.
 
-    `xlstm`: ours; `nxai`: NX-AI's parallel form, with the same weights; `transformer`: of about as many parameters.
+    `xlstm`: ours; `xlstm-triton`: on a GPU, by the kernels of its mLSTM; `nxai`: NX-AI's parallel form, with the
+    same weights; `transformer`: of about as many parameters.
 
     Arguments:
         case: sizes and place.
@@ -145,6 +153,12 @@ def windows(case: Case, tokens: int, *, train: bool) -> Subject:
         calls["nxai"] = (stack, lambda: stack(x))
     for name, (module, call) in calls.items():
         subject.arms[name, tokens] = Arm(_gradients(module, call) if train else torch.no_grad()(call))
+    if case.device == "cuda":
+        subject.arms["xlstm-triton", tokens] = replace(subject.arms["xlstm", tokens], setting=_by_kernels)
+        with torch.no_grad():
+            expected = ours(x)[0]
+            with _by_kernels():
+                _check(subject, case, "xlstm-triton", expected, ours(x)[0], tokens)
     if stack is not None:
         with torch.no_grad():
             _check(subject, case, "nxai", calls["xlstm"][1](), calls["nxai"][1](), tokens)
@@ -168,6 +182,10 @@ def _step(network: Any, new: Tensor, state: Any) -> Callable[[], Tensor]:
         return output
 
     return call
+
+
+def _by_kernels() -> AbstractContextManager[None]:
+    return kernels("triton")
 
 
 def _singles(network: Any, new: Tensor, state: Any) -> Callable[[], Tensor]:

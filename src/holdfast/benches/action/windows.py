@@ -30,7 +30,7 @@ class Options:
     """Of weights and tokens; by default float32 on a CPU and bfloat16 on a GPU."""
     rounds: int = 15
     """Timed rounds at most."""
-    budget_s: float = 8.0
+    budget_s: float = 3.0
     """Seconds after which no further round of a case begins, once there are three."""
 
 

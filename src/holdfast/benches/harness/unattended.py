@@ -33,9 +33,9 @@ Status = Literal["ok", "failed", "timeout", "killed", "interrupted", "skipped"]
 DESCRIBE_LIMIT_S = 120.0
 """For the first import of torch, from a cold disk."""
 
-TESTS_LIMIT_S = 150.0
-TESTS_VALUE = 90
-"""Among the values of benches."""
+TESTS_LIMIT_S = 120.0
+TESTS_VALUE = 110
+"""Among the values of benches, which are worth nothing where the tests fail."""
 
 LEAST_S = 5.0
 """A piece is not begun when less is left."""

@@ -109,12 +109,12 @@ def run(options: Options, tell: Tell) -> Report:
             torch.set_num_threads(1)
         machine = Machine.measured(options.bytes_s, options.flops) if gpu else None
         plan = Plan(options.rounds, options.budget_s, aim, machine)
-        rows, failures = measure(_makers(options), plan, tell)
+        rows, failures, too_large = measure(_makers(options), plan, tell)
     finally:
         torch.set_num_threads(before)
     growth = slope(rows, "prefill", 4096, 16384) if options.chunk_sizes == (16,) and not gpu else None
     checks = [] if growth is None else [(f"prefill grows by the power {growth:.2f} of the length", growth < SLOPE_AIM)]
-    settings = asdict(options) | ({"machine": asdict(machine)} if machine else {})
+    settings = asdict(options) | {"too_large": too_large} | ({"machine": asdict(machine)} if machine else {})
     return Report(settings, rows, *summary(rows, checks), failures)
 
 

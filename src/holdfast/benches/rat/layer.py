@@ -48,7 +48,7 @@ class Options:
     """Operations a second of the GPU's products in half precision, likewise."""
     rounds: int = 20
     """Timed rounds at most."""
-    budget_s: float = 1.0
+    budget_s: float = 0.7
     """Seconds after which no further round of a case begins, once there are three."""
 
 
@@ -95,7 +95,7 @@ def run(options: Options, tell: Tell) -> Report:
             torch.set_num_threads(1)
         machine = Machine.measured(options.bytes_s, options.flops) if gpu else None
         plan = Plan(options.rounds, options.budget_s, aim, machine)
-        rows, failures = measure(_makers(options), plan, tell)
+        rows, failures, too_large = measure(_makers(options), plan, tell)
     finally:
         torch.set_num_threads(before)
     checks = [
@@ -104,7 +104,9 @@ def run(options: Options, tell: Tell) -> Report:
         if (row["subject"], row["arm"], row["tokens"], row["chunk_size"]) == ("layer", "rat-auto", 131072, 16)
         and row["percent_of_floor"] is not None
     ]
-    settings = asdict(options) | {"official": str(options.official) if options.official else None}
+    settings = (
+        asdict(options) | {"too_large": too_large} | {"official": str(options.official) if options.official else None}
+    )
     settings |= {"machine": asdict(machine)} if machine else {}
     return Report(settings, rows, *summary(rows, checks), failures)
 

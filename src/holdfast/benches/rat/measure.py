@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from holdfast.benches.harness.report import Row
 from holdfast.benches.harness.timing import interleaved, on_gpu, peak_on_cpu, peak_on_gpu, ratio
 from holdfast.benches.rat.floors import Machine, floor_ms
@@ -38,7 +40,7 @@ class Plan:
 
 def measure(
     makers: Iterable[tuple[str, Callable[[], Subject]]], plan: Plan, tell: Tell
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+) -> tuple[tuple[Row, ...], tuple[str, ...], tuple[str, ...]]:
     """Make and time all subjects, the first ones first.
 
     Arguments:
@@ -47,10 +49,11 @@ def measure(
         tell: called with each row.
 
     Returns:
-        The rows, and what went wrong: such a subject or arm has no time.
+        The rows; what went wrong, which has no time; and what the GPU has no memory for.
     """
     rows: list[Row] = []
     failures: list[str] = []
+    too_large: list[str] = []
     for name, make in makers:
         try:
             subject = make()
@@ -58,9 +61,11 @@ def measure(
             for row in _rows(subject, plan):
                 tell(row)
                 rows.append(row)
+        except torch.OutOfMemoryError:
+            too_large.append(name)
         except Exception as error:
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
-    return tuple(rows), tuple(failures)
+    return tuple(rows), tuple(failures), tuple(too_large)
 
 
 def processor_time(call: Callable[[], object]) -> float:

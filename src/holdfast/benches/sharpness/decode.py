@@ -28,7 +28,7 @@ class Options:
     head_dims: tuple[int, ...] | None = None
     """Dimensions of a head; by default 64 on a CPU, 128 and 64 on a GPU."""
     dtypes: tuple[Literal["float32", "float16", "bfloat16"], ...] | None = None
-    """Of the inputs; by default float32 on a CPU, bfloat16 and float16 on a GPU."""
+    """Of the inputs; by default float32 on a CPU and bfloat16 on a GPU."""
     eager_up_to: int = 32768
     """Keys up to which PyTorch's operations are timed beside the kernel: they take far longer."""
     rounds: int | None = None
@@ -69,7 +69,7 @@ def run(options: Options, tell: Tell) -> Report:
     check_sizes(heads, kv_heads, batch=batch, rounds=rounds, lengths=min(lengths), head_dims=min(head_dims))
     cases = [
         Case(batch, heads, kv_heads, 1, length, head_dim, dtype, causal=False)
-        for dtype in options.dtypes or (("bfloat16", "float16") if gpu else ("float32",))
+        for dtype in options.dtypes or (("bfloat16",) if gpu else ("float32",))
         for head_dim in head_dims
         for length in lengths
     ]

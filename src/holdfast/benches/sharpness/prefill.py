@@ -28,7 +28,7 @@ class Options:
     head_dims: tuple[int, ...] | None = None
     """Dimensions of a head; by default 64 on a CPU, 128 and 64 on a GPU."""
     dtypes: tuple[Literal["float32", "float16", "bfloat16"], ...] | None = None
-    """Of the inputs; by default float32 on a CPU, bfloat16 and float16 on a GPU."""
+    """Of the inputs; by default float32 on a CPU and bfloat16 on a GPU."""
     padding: int = 0
     """Keys at the left that a mask hides, for all arms. The Triton kernel takes no mask."""
     eager_up_to: int = 16384
@@ -77,7 +77,7 @@ def run(options: Options, tell: Tell) -> Report:
     check_sizes(heads, kv_heads, rounds=rounds, lengths=min(lengths), head_dims=min(head_dims))
     cases = [
         Case(1, heads, kv_heads, length, length, head_dim, dtype, attend == "causal", options.padding)
-        for dtype in options.dtypes or (("bfloat16", "float16") if gpu else ("float32",))
+        for dtype in options.dtypes or (("bfloat16",) if gpu else ("float32",))
         for head_dim in head_dims
         for length in lengths
         for attend in options.attend or (("causal",) if gpu else ("causal", "full"))

@@ -31,6 +31,18 @@ OFFSETS = "holdfast_offsets"
 """Attribute of a mask: the positions of its first query and of its first key in the sequence."""
 
 
+def transformed() -> bool:
+    """Whether a function is traced or transformed around what runs now.
+
+    That is inside `compile`, `jit.trace`, `vmap` and the other transforms of `torch.func` and in forward-mode
+    differentiation.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if traced or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionCall:
     """What one attention is computed from. Not checked: `of` and `of_transformers` do that.
@@ -208,15 +220,8 @@ class AttentionCall:
 
     @property
     def transformed(self) -> bool:
-        """Whether a function is traced or transformed around the call.
-
-        That is inside `compile`, `jit.trace`, `vmap` and the other transforms of `torch.func` and in forward-mode
-        differentiation.
-        """
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if traced or torch.autograd.forward_ad._current_level >= 0:
-            return True
-        return torch._C._functorch.peek_interpreter_stack() is not None
+        """Whether a function is traced or transformed around the call."""
+        return transformed()
 
     @property
     def concrete(self) -> bool:

@@ -139,7 +139,7 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
         ArgumentError: there is no such backend, or it does not take the call.
     """
     check_backend(backend)
-    for name in _unasked() if backend == "auto" else [backend]:
+    for name in _unasked(call) if backend == "auto" else [backend]:
         module = BACKENDS[name]
         reason: str | None = module.refusal(call)
         if reason is None:
@@ -150,8 +150,8 @@ def computed(call: ChunkCall, backend: str = "auto") -> ChunkAnswer:
     raise AssertionError("the last backend takes every call")
 
 
-def _unasked() -> list[str]:
+def _unasked(call: ChunkCall) -> list[str]:
     """Backends to try in turn where none is asked for: the reference alone where the environment forces it."""
     if os.environ.get(VARIABLE) == "reference":
         return ["reference"]
-    return [name for name in BACKENDS if name != "triton" or triton.wanted()]
+    return [name for name in BACKENDS if name != "triton" or triton.wanted(call.value)]

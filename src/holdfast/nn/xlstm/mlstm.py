@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from numbers import Real
 from types import ModuleType
 from typing import Any, Literal, cast
@@ -13,8 +12,7 @@ from torch import Tensor
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import DTYPES, full_precision
-from holdfast.nn.attention.triton.host import VARIABLE
-from holdfast.nn.rat.triton.host import wanted
+from holdfast.nn.attention.triton.host import kernels_wanted
 from holdfast.nn.xlstm import chunkwise, parallel, recurrent
 from holdfast.nn.xlstm.call import Memory, MLSTMAnswer, MLSTMCall
 from holdfast.nn.xlstm.triton import host as triton
@@ -197,8 +195,9 @@ def computed(call: MLSTMCall, backend: str = "auto") -> MLSTMAnswer:
 
 def _unasked(call: MLSTMCall) -> str:
     """The form for a call where none is asked for: the reference or the kernels where the environment says so."""
-    if os.environ.get(VARIABLE) == "reference":
+    wanted = kernels_wanted()
+    if wanted == "reference":
         return "recurrent"
-    if wanted() and triton.refusal(call) is None:
+    if wanted == "triton" and triton.refusal(call) is None:
         return "triton"
     return "parallel" if call.time <= 2 * call.chunk_size else "chunkwise"

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from holdfast.errors import ArgumentError
 from holdfast.nn.attention.call import AttentionCall
@@ -39,22 +40,47 @@ DECODE_ROWS = 128
 LONG = 1024
 """From here on sizes of tiles are tried out anew."""
 
+MEASURED = ((9, 0),)
+"""Compute capabilities at which the kernels have been timed, and are taken by themselves."""
+
 MAX_COEFFICIENTS = 7
 MAX_DIM = 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def refusal(call: AttentionCall) -> str | None:
-    """Not asked for, or nothing that the kernels take.
+    """Not asked for, not known to be the fastest, or nothing that the kernels take.
 
     Errors:
         ArgumentError: `HOLDFAST_KERNELS` is neither of the two names.
     """
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted not in ("", "triton", "reference"):
-        raise ArgumentError(VARIABLE, "triton or reference", wanted)
-    # Not by itself on a CUDA device either, for the kernels have not run on one yet: they only compile for it.
-    return unfit(call) if wanted == "triton" else f"{VARIABLE} is not triton"
+    wanted = kernels_wanted()
+    if wanted == "triton":
+        return unfit(call)
+    if wanted == "reference" or call.transformed or not measured(call.query):
+        return f"{VARIABLE} is not triton"
+    return "the plain softmax has a kernel of its own" if type(call.normaliser) is Plain else unfit(call)
+
+
+def kernels_wanted() -> str:
+    """What the environment asks for: `"triton"`, `"reference"`, or nothing.
+
+    Errors:
+        ArgumentError: `HOLDFAST_KERNELS` is neither of the two names.
+    """
+    name = os.environ.get(VARIABLE, "")
+    if name not in ("", "triton", "reference"):
+        raise ArgumentError(VARIABLE, "triton or reference", name)
+    return name
+
+
+def measured(tensor: Tensor) -> bool:
+    """Whether kernels were timed, and faster, on the tensor's device and in its dtype."""
+    if not tensor.is_cuda or tensor.dtype not in (torch.float16, torch.bfloat16) or torch.version.hip is not None:
+        return False
+    if isinstance(tensor, FakeTensor):  # it has no numbers for a kernel
+        return False
+    return torch.cuda.get_device_capability(tensor.device) in MEASURED
 
 
 def unfit(call: AttentionCall) -> str | None:

@@ -10,7 +10,6 @@ Triton is imported only where a kernel may run.
 from __future__ import annotations
 
 import importlib.util
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdfast.errors import ArgumentError
-from holdfast.nn.attention.triton.host import VARIABLE
+from holdfast.nn.attention.call import transformed
+from holdfast.nn.attention.triton.host import VARIABLE, kernels_wanted, measured
 from holdfast.nn.normalisers import Plain
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall, Past
 
@@ -27,18 +26,14 @@ MAX_DIM = 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def wanted() -> bool:
-    """Whether the environment asks for the kernels.
-
-    They are never taken unasked, for no device has yet measured that they are faster.
+def wanted(value: Tensor) -> bool:
+    """Whether the kernels are to compute a call with these values where no backend is asked for.
 
     Errors:
         ArgumentError: `HOLDFAST_KERNELS` is neither of the two names.
     """
-    name = os.environ.get(VARIABLE, "")
-    if name not in ("", "triton", "reference"):
-        raise ArgumentError(VARIABLE, "triton or reference", name)
-    return name == "triton"
+    name = kernels_wanted()
+    return name == "triton" or (not name and measured(value) and not transformed())
 
 
 def refusal(call: ChunkCall) -> str | None:
