@@ -87,13 +87,29 @@ def test_shampoo_is_that_of_its_paper():
         right = 0.9 * right + 0.1 * gradient.T @ gradient
         if step % 3 == 0:
             roots = tuple(
-                vectors @ values.clamp_min(0).pow(-0.25).diag() @ vectors.T
+                vectors @ (values.clamp_min(0) + 1e-6).pow(-0.25).diag() @ vectors.T
                 for values, vectors in map(torch.linalg.eigh, (left, right))
             )
         direction = roots[0] @ gradient @ roots[1]
         weight -= 0.1 * direction * gradient.norm() / direction.norm()
         update(layer, optimizer, gradient)
     assert torch.allclose(layer.weight, weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize("beta", [0.5, 0.99])
+def test_a_direction_without_gradients_has_a_finite_root(beta, scale):
+    """The gradients of all classes add up to zero under softmax; a moving average forgets the ε that it began with."""
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(3, 2, bias=False)
+    sums = layer.weight.detach().sum(0)
+    optimizer = second_order("shampoo", layer, lr=0.1, every=1, beta=beta)
+    for _ in range(2000):
+        row = scale * torch.randn(3, generator=generator)
+        layer.weight.grad = torch.stack([row, -row])
+        optimizer.step()
+    assert layer.weight.isfinite().all()
+    assert torch.allclose(layer.weight.detach().sum(0), sums, atol=1e-3 * scale)
 
 
 def test_parameters_are_told_apart_by_their_modules():
