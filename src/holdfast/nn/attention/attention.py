@@ -53,8 +53,9 @@ def adaptive_attention(
     that of PyTorch's fused attention, and so is the output where the factor needs no entropy; other outputs are
     computed in tiles that stay in the cache. On CUDA, without mask, window, softcap and sinks, output and gradient are
     those of PyTorch's fused attention of queries times their factor, rounded to their dtype; second derivatives there
-    need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around. With `HOLDFAST_KERNELS=triton` in the environment a
-    Triton kernel computes what it takes: no mask, sinks and gradient, and a law or the plain softmax.
+    need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around. In half precision on GPUs where it was measured, and
+    anywhere with `HOLDFAST_KERNELS=triton` in the environment, a Triton kernel computes what it takes: no mask, sinks
+    and gradient, and a law.
 
     Arguments:
         query: of float16, bfloat16, float32 or float64.

@@ -154,4 +154,4 @@ def _unasked(call: ChunkCall) -> list[str]:
     """Backends to try in turn where none is asked for: the reference alone where the environment forces it."""
     if os.environ.get(VARIABLE) == "reference":
         return ["reference"]
-    return [name for name in BACKENDS if name != "triton" or triton.wanted(call.value)]
+    return [name for name in BACKENDS if name != "triton" or triton.wanted(call)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -22,10 +23,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
 from holdfast.errors import ArgumentError
+from holdfast.nn.attention import plain
 from holdfast.nn.attention.call import AttentionCall
+from holdfast.nn.attention.triton.agreement import agrees, measured
 from holdfast.nn.normalisers import Adaptive, Plain
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
@@ -39,9 +41,6 @@ DECODE_ROWS = 128
 
 LONG = 1024
 """From here on sizes of tiles are tried out anew."""
-
-MEASURED = ((9, 0),)
-"""Compute capabilities at which the kernels have been timed, and are taken by themselves."""
 
 MAX_COEFFICIENTS = 7
 MAX_DIM = 256
@@ -59,7 +58,12 @@ def refusal(call: AttentionCall) -> str | None:
         return unfit(call)
     if wanted == "reference" or call.transformed or not measured(call.query):
         return f"{VARIABLE} is not triton"
-    return "the plain softmax has a kernel of its own" if type(call.normaliser) is Plain else unfit(call)
+    if type(call.normaliser) is Plain:
+        return "the plain softmax has a kernel of its own"
+    reason = unfit(call)
+    if reason is None and not agrees("attention", call.query, _kind(call), lambda: _small_cases(call)):
+        return "they disagree with PyTorch on this device"
+    return reason
 
 
 def kernels_wanted() -> str:
@@ -74,13 +78,26 @@ def kernels_wanted() -> str:
     return name
 
 
-def measured(tensor: Tensor) -> bool:
-    """Whether kernels were timed, and faster, on the tensor's device and in its dtype."""
-    if not tensor.is_cuda or tensor.dtype not in (torch.float16, torch.bfloat16) or torch.version.hip is not None:
-        return False
-    if isinstance(tensor, FakeTensor):  # it has no numbers for a kernel
-        return False
-    return torch.cuda.get_device_capability(tensor.device) in MEASURED
+def _kind(call: AttentionCall) -> tuple[int, int, int]:
+    """What chooses among compiled kernels, beside device and dtype."""
+    value = call.query if call.value is None else call.value
+    return call.query.shape[-1], value.shape[-1], call.groups
+
+
+def _small_cases(call: AttentionCall) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs like that of a call, whole and of a last query, and what they should be."""
+    generator = torch.Generator().manual_seed(0)
+    dim, value_dim, groups = _kind(call)
+
+    def drawn(heads: int, number: int, width: int) -> Tensor:
+        return torch.randn(2, heads, number, width, generator=generator).to(call.query)
+
+    query, key, value = drawn(groups, 77, dim) * 3, drawn(1, 77, dim), drawn(1, 77, value_dim)
+    with torch.no_grad():
+        for asked in (query, query[:, :, -1:]):
+            small = AttentionCall.of(asked, key, value, causal=True, normaliser=Adaptive())
+            exact = AttentionCall.of(asked.double(), key.double(), value.double(), causal=True, normaliser=Adaptive())
+            yield compute(small), plain.compute(exact)
 
 
 def unfit(call: AttentionCall) -> str | None:

@@ -10,6 +10,7 @@ Triton is imported only where a kernel may run.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,22 +19,62 @@ import torch
 from torch import Tensor
 
 from holdfast.nn.attention.call import transformed
-from holdfast.nn.attention.triton.host import VARIABLE, kernels_wanted, measured
+from holdfast.nn.attention.triton.agreement import agrees, measured
+from holdfast.nn.attention.triton.host import VARIABLE, kernels_wanted
 from holdfast.nn.normalisers import Plain
+from holdfast.nn.rat import reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall, Past
 
 MAX_DIM = 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def wanted(value: Tensor) -> bool:
-    """Whether the kernels are to compute a call with these values where no backend is asked for.
+def wanted(call: ChunkCall) -> bool:
+    """Whether the kernels are to compute a call where no backend is asked for.
 
     Errors:
         ArgumentError: `HOLDFAST_KERNELS` is neither of the two names.
     """
     name = kernels_wanted()
-    return name == "triton" or (not name and measured(value) and not transformed())
+    if name or transformed() or not measured(call.value) or refusal(call) is not None:
+        return name == "triton"
+    kind = (call.value.shape[-1], call.chunk_size, call.rope_theta is None)
+    return agrees("RAT", call.value, kind, lambda: _small_cases(call))
+
+
+def _small_cases(call: ChunkCall) -> Iterator[tuple[Tensor, Tensor]]:
+    """Output and gradients of a call like this one, and the output of one more token, with what they should be."""
+    dim, time, generator = call.value.shape[-1], 2 * call.chunk_size + 5, torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, dim, generator=generator).to(call.value)
+
+    def of(tensors: Sequence[Tensor], past: Past | None = None) -> ChunkCall:
+        query, key, value, gate = tensors
+        return replace(call, query=query, key=key, value=value, gate=gate, past=past)
+
+    tensors = [drawn(time, 1), drawn(time, 1), drawn(time, 2), drawn(time, 2).sigmoid()]
+    weights = drawn(time, 2)
+    found, exact = (
+        _with_gradients(module, of([tensor.to(dtype, copy=True).requires_grad_() for tensor in tensors]), weights)
+        for module, dtype in ((compute, call.value.dtype), (reference.compute, torch.float64))
+    )
+    yield from zip(found, exact, strict=True)
+    count = torch.tensor([5, 3], device=call.value.device)
+    before = {name: drawn(2, 5) for name in ("keys", "values")}
+    running = {name: drawn(2) for name in ("running_key", "running_value")}
+    past = Past(count=count, **before, **{name: tensor.float() for name, tensor in running.items()})
+    wide = Past(count=count, **{name: tensor.double() for name, tensor in (before | running).items()})
+    last = [tensor[:, -1:] for tensor in tensors]
+    with torch.no_grad():
+        yield compute(of(last, past)).output, reference.compute(of([t.double() for t in last], wide)).output
+
+
+def _with_gradients(run: Callable[[ChunkCall], ChunkAnswer], call: ChunkCall, weights: Tensor) -> list[Tensor]:
+    with torch.enable_grad():
+        output = run(call).output
+        leaves = (call.query, call.key, call.value, call.gate)
+        return [output.detach(), *torch.autograd.grad(output, leaves, weights.to(output))]
 
 
 def refusal(call: ChunkCall) -> str | None:
