@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
 from holdfast.optim.inner import attributes, standing_in
-from holdfast.optim.power_propagation.powers import PIECE, factor, in_pieces, pieces, preconditioner, root
+from holdfast.optim.power_propagation.powers import PIECE, factor, in_pieces, pieces, preconditioner, root, same_bits
 from holdfast.optim.power_propagation.selection import PowerPropWarning, check_alpha, check_zeros, powered
 from holdfast.optim.rewarming.hooks import attached
 
@@ -322,10 +322,10 @@ class PowerProp(Optimizer):
     def _write(self, name: str) -> None:
         """θ of φ."""
         tensors = self._tensors(name)
-        buffers = _buffers(tensors[0])
+        buffer, _ = _buffers(tensors[0])
         direct = tensors[0].dtype == tensors[1].dtype
         for value, weight, *mask in pieces(*tensors):
-            factors = factor(value, self.alpha, _like(buffers[0], value))
+            factors = factor(value, self.alpha, _like(buffer, value))
             if direct:
                 torch.mul(factors, value, out=weight)
             else:
@@ -350,8 +350,8 @@ class PowerProp(Optimizer):
         factors = factor(value, self.alpha, _like(buffers[0], value))
         written = torch.mul(factors, value, out=_like(buffers[1], value)).to(weight.dtype)
         if mask is not None:
-            written = written * mask
-        if weight.device.type == "cpu" and torch.equal(written, weight):
+            written = written.mul_(mask)
+        if in_pieces(written, weight) and same_bits(written, weight):
             return factors
         same = written == weight
         fresh = root(_full(weight), self.alpha)
@@ -388,7 +388,10 @@ def _buffers(value: Tensor) -> tuple[Tensor, Tensor]:
 
 def _like(buffer: Tensor, value: Tensor) -> Tensor | None:
     """As much of a scratch tensor as a piece needs, if there is one."""
-    return buffer[: value.numel()] if buffer.numel() and value.ndim == 1 else None
+    if not buffer.numel() or value.ndim != 1:
+        return None
+    size = value.numel()
+    return buffer if size == PIECE else buffer[:size]
 
 
 def _is_half(tensor: Tensor) -> bool:
