@@ -13,7 +13,16 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
 from holdfast.optim.inner import attributes, standing_in
-from holdfast.optim.power_propagation.powers import PIECE, factor, in_pieces, pieces, preconditioner, root, same_bits
+from holdfast.optim.power_propagation.powers import (
+    Scratch,
+    factor,
+    in_pieces,
+    pieces,
+    power,
+    preconditioner,
+    root,
+    same_bits,
+)
 from holdfast.optim.power_propagation.selection import PowerPropWarning, check_alpha, check_zeros, powered
 from holdfast.optim.rewarming.hooks import attached
 
@@ -255,23 +264,22 @@ class PowerProp(Optimizer):
         return {self.weights[name]: value for name, value in self.roots.items()}
 
     def _exact(self, moved: Iterable[str]) -> None:
-        """The inner optimiser's step on φ with the gradient α|φ|^(α−1) g, then θ anew."""
-        for value in self.roots.values():
-            if value.grad is None:
-                value.grad = torch.empty_like(value)
-        moving = {name: self.roots[name] for name in moved}
-        for name, value in self.roots.items():
-            if name not in moving:
-                value.grad = None
-        for name, value in moving.items():
-            gradient = self.weights[name].grad
-            assert gradient is not None
-            assert value.grad is not None
-            self._before(name, value.grad, gradient)
-        with standing_in(self.inner, self._stand_ins()):
-            self.inner.step()
-        for name in moving:
-            self._write(name)
+        """The inner optimiser's step on φ with the gradient α|φ|^(α−1) g, then θ anew.
+
+        Between the two θ is not needed, and its memory holds the gradient of φ where their types are the same.
+        """
+        scratch = Scratch()
+        ready = []
+        try:
+            for name in moved:
+                ready.append(name)
+                self._before(name, scratch)
+            with standing_in(self.inner, self._stand_ins()):
+                self.inner.step()
+        finally:
+            for name in ready:
+                self.roots[name].grad = None
+                self._write(name)
         self._say()
 
     def _first_order(self, moved: Iterable[str]) -> None:
@@ -307,48 +315,50 @@ class PowerProp(Optimizer):
         tensors = (self.roots[name].detach(), self.weights[name].detach())
         return tensors if mask is None else (*tensors, mask)
 
-    def _before(self, name: str, into: Tensor, gradient: Tensor) -> None:
+    def _before(self, name: str, scratch: Scratch) -> None:
         """∂L/∂φ, of what θ is now."""
         tensors = self._tensors(name)
+        value, weight = tensors[:2]
+        gradient = self.weights[name].grad
+        assert gradient is not None
+        into = weight if weight.dtype == value.dtype else torch.empty_like(value)
         gradient = gradient.contiguous() if in_pieces(*tensors, into) else gradient
-        buffers = _buffers(tensors[0])
         zero = into.new_zeros(())
         for there, towards, *parts in pieces(into, gradient, *tensors):
-            factors = self._notice_piece(name, buffers, *parts)
+            factors = self._notice_piece(name, scratch, *parts)
             torch.addcmul(zero, factors, towards.to(there.dtype), value=self.alpha, out=there)
             if len(parts) == 3:
                 there.mul_(parts[2])
+        self.roots[name].grad = into
 
     def _write(self, name: str) -> None:
         """θ of φ."""
         tensors = self._tensors(name)
-        buffer, _ = _buffers(tensors[0])
         direct = tensors[0].dtype == tensors[1].dtype
         for value, weight, *mask in pieces(*tensors):
-            factors = factor(value, self.alpha, _like(buffer, value))
             if direct:
-                torch.mul(factors, value, out=weight)
+                power(value, self.alpha, out=weight)
             else:
-                weight.copy_(factors.mul_(value))
+                weight.copy_(power(value, self.alpha))
             if mask:
                 weight.mul_(mask[0])
 
     def _notice(self, names: Iterable[str]) -> None:
+        scratch = Scratch()
         for name in names:
-            tensors = self._tensors(name)
-            for parts in pieces(*tensors):
-                self._notice_piece(name, _buffers(tensors[0]), *parts)
+            for parts in pieces(*self._tensors(name)):
+                self._notice_piece(name, scratch, *parts)
 
     def _notice_piece(
-        self, name: str, buffers: tuple[Tensor, Tensor], value: Tensor, weight: Tensor, mask: Tensor | None = None
+        self, name: str, scratch: Scratch, value: Tensor, weight: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """New roots of elements of θ that are neither what was written last, nor what roots were taken of.
 
         Returns:
             |φ|^(α−1).
         """
-        factors = factor(value, self.alpha, _like(buffers[0], value))
-        written = torch.mul(factors, value, out=_like(buffers[1], value)).to(weight.dtype)
+        factors = factor(value, self.alpha, scratch.like(0, value))
+        written = torch.mul(factors, value, out=scratch.like(1, value)).to(weight.dtype)
         if mask is not None:
             written = written.mul_(mask)
         if in_pieces(written, weight) and same_bits(written, weight):
@@ -378,20 +388,6 @@ class PowerProp(Optimizer):
                 PowerPropWarning,
                 stacklevel=2,
             )
-
-
-def _buffers(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Two scratch tensors for pieces of φ; without elements where φ is worked on whole."""
-    size = PIECE if in_pieces(value) else 0
-    return value.new_empty(size), value.new_empty(size)
-
-
-def _like(buffer: Tensor, value: Tensor) -> Tensor | None:
-    """As much of a scratch tensor as a piece needs, if there is one."""
-    if not buffer.numel() or value.ndim != 1:
-        return None
-    size = value.numel()
-    return buffer if size == PIECE else buffer[:size]
 
 
 def _is_half(tensor: Tensor) -> bool:

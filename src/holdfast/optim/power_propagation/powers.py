@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-PIECE = 1 << 15
+PIECE = 1 << 16
 """Elements that are worked on at a time on a CPU: five pieces of float32 fit into a cache of 1 MiB."""
 
 
@@ -30,7 +30,7 @@ def factor(root: Tensor, alpha: float | int, out: Tensor | None = None) -> Tenso
     if alpha == 3:
         return torch.mul(root, root, out=out)
     if alpha == 4:
-        return torch.mul(root, root, out=out).mul_(root).abs_()
+        return torch.pow(root, 3, out=out).abs_()  # which torch does by multiplications
     return torch.abs(root, out=out).pow_(alpha - 1)
 
 
@@ -74,6 +74,27 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield from zip(*(tensor.view(-1).split(PIECE) for tensor in tensors), strict=True)
     else:
         yield tensors
+
+
+class Scratch:
+    """Tensors for what is computed of one piece, the same for all pieces; without any where tensors are whole."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    def like(self, number: int, piece: Tensor) -> Tensor | None:
+        """The scratch tensor of a number, as large as a piece.
+
+        Returns:
+            None for what is no piece, on which torch allocates as it likes.
+        """
+        if piece.ndim != 1 or piece.device.type != "cpu":
+            return None
+        key = (number, piece.dtype)
+        if key not in self._tensors:
+            self._tensors[key] = piece.new_empty(PIECE)
+        size = piece.numel()
+        return self._tensors[key] if size == PIECE else self._tensors[key][:size]
 
 
 def in_pieces(*tensors: Tensor) -> bool:
