@@ -102,6 +102,7 @@ class PowerProp(Optimizer):
         self._said = False
         self._changed: dict[str, Tensor] = {}
         self._steps = 0
+        self._scratch = Scratch()
         self._take_up()
         if not self.weights:
             raise ArgumentError("optimizer", "one that changes linear or convolutional weights of the model", "none")
@@ -230,7 +231,7 @@ class PowerProp(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, which a copy begins without, as any optimiser of torch."""
         own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
-        return {**own, "_inner_attributes": attributes(self.inner)}
+        return {**own, "_scratch": Scratch(), "_inner_attributes": attributes(self.inner)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from a copy or a pickle."""
@@ -268,16 +269,15 @@ class PowerProp(Optimizer):
 
         Between the two θ is not needed, and its memory holds the gradient of φ where their types are the same.
         """
-        scratch = Scratch()
         ready = []
         try:
             for name in moved:
                 ready.append(name)
-                self._before(name, scratch)
+                self._before(name)
             with standing_in(self.inner, self._stand_ins()):
                 self.inner.step()
         finally:
-            for name in ready:
+            for name in reversed(ready):  # what the step has left in a cache comes first
                 self.roots[name].grad = None
                 self._write(name)
         self._say()
@@ -315,7 +315,7 @@ class PowerProp(Optimizer):
         tensors = (self.roots[name].detach(), self.weights[name].detach())
         return tensors if mask is None else (*tensors, mask)
 
-    def _before(self, name: str, scratch: Scratch) -> None:
+    def _before(self, name: str) -> None:
         """∂L/∂φ, of what θ is now."""
         tensors = self._tensors(name)
         value, weight = tensors[:2]
@@ -325,7 +325,7 @@ class PowerProp(Optimizer):
         gradient = gradient.contiguous() if in_pieces(*tensors, into) else gradient
         zero = into.new_zeros(())
         for there, towards, *parts in pieces(into, gradient, *tensors):
-            factors = self._notice_piece(name, scratch, *parts)
+            factors = self._notice_piece(name, *parts)
             torch.addcmul(zero, factors, towards.to(there.dtype), value=self.alpha, out=there)
             if len(parts) == 3:
                 there.mul_(parts[2])
@@ -344,24 +344,23 @@ class PowerProp(Optimizer):
                 weight.mul_(mask[0])
 
     def _notice(self, names: Iterable[str]) -> None:
-        scratch = Scratch()
         for name in names:
             for parts in pieces(*self._tensors(name)):
-                self._notice_piece(name, scratch, *parts)
+                self._notice_piece(name, *parts)
 
-    def _notice_piece(
-        self, name: str, scratch: Scratch, value: Tensor, weight: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def _notice_piece(self, name: str, value: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """New roots of elements of θ that are neither what was written last, nor what roots were taken of.
 
         Returns:
             |φ|^(α−1).
         """
-        factors = factor(value, self.alpha, scratch.like(0, value))
-        written = torch.mul(factors, value, out=scratch.like(1, value)).to(weight.dtype)
+        cut = in_pieces(value, weight)
+        spare = self._scratch.like(value) if cut else (None, None)
+        factors = factor(value, self.alpha, spare[0])
+        written = torch.mul(factors, value, out=spare[1]).to(weight.dtype)
         if mask is not None:
             written = written.mul_(mask)
-        if in_pieces(written, weight) and same_bits(written, weight):
+        if cut and same_bits(written, weight):
             return factors
         same = written == weight
         fresh = root(_full(weight), self.alpha)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PIECE = 1 << 16
 """Elements that are worked on at a time on a CPU: five pieces of float32 fit into a cache of 1 MiB."""
@@ -77,29 +77,29 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 class Scratch:
-    """Tensors for what is computed of one piece, the same for all pieces; without any where tensors are whole."""
+    """Tensors for what is computed of one piece, the same for all pieces.
+
+    Kept from step to step: memory that is given back and asked for again is paid for page by page.
+    """
 
     def __init__(self) -> None:
-        self._tensors: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._whole: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
-    def like(self, number: int, piece: Tensor) -> Tensor | None:
-        """The scratch tensor of a number, as large as a piece.
-
-        Returns:
-            None for what is no piece, on which torch allocates as it likes.
-        """
-        if piece.ndim != 1 or piece.device.type != "cpu":
-            return None
-        key = (number, piece.dtype)
-        if key not in self._tensors:
-            self._tensors[key] = piece.new_empty(PIECE)
+    def like(self, piece: Tensor) -> tuple[Tensor, Tensor]:
+        """Two tensors as large as a piece."""
         size = piece.numel()
-        return self._tensors[key] if size == PIECE else self._tensors[key][:size]
+        if piece.dtype not in self._whole:
+            self._whole[piece.dtype] = piece.new_empty(PIECE), piece.new_empty(PIECE)
+        one, other = self._whole[piece.dtype]
+        return (one, other) if size == PIECE else (one[:size], other[:size])
 
 
 def in_pieces(*tensors: Tensor) -> bool:
-    """Whether `pieces` cuts tensors up."""
-    return all(t.device.type == "cpu" and type(t).__name__ in _PLAIN and t.is_contiguous() for t in tensors)
+    """Whether `pieces` cuts tensors up, or has done so."""
+    for tensor in tensors:
+        if not tensor.is_cpu or type(tensor) not in _PLAIN or not tensor.is_contiguous():
+            return False
+    return True
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -112,4 +112,4 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 _memcmp = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_PLAIN = ("Tensor", "Parameter")
+_PLAIN = (Tensor, nn.Parameter)
