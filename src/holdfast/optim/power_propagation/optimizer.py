@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
-from holdfast.optim.inner import attributes, standing_in
+from holdfast.optim.inner import attributes, copied, standing_in
 from holdfast.optim.power_propagation.powers import (
     Scratch,
     factor,
@@ -52,7 +52,7 @@ class PowerProp(Optimizer):
 
     Groups and state are those of the inner optimiser, so that schedulers work on either. A weight that somebody else
     writes between two steps is noticed: the elements that differ get a new root, and moments stay. A closure is called
-    once, at θ.
+    once, at θ. A model may be moved to another device, as the Trainer of Hugging Face and Accelerate do.
 
     Arguments:
         model: whose linear and convolutional weights are powered, as far as the optimiser has them.
@@ -140,6 +140,7 @@ class PowerProp(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._follow()
         moved = [name for name, weight in self.weights.items() if weight.grad is not None]
         for name in moved:
             gradient = self.weights[name].grad
@@ -174,6 +175,7 @@ class PowerProp(Optimizer):
             if mask.shape != self.weights[name].shape:
                 shape = tuple(self.weights[name].shape)
                 raise ArgumentError("masks", f"{name} of shape {shape}", f"shape {tuple(mask.shape)}")
+        self._follow()
         self._notice(list(self.roots))
         self.masks = {
             name: torch.empty_like(self.weights[name], dtype=torch.bool).copy_(mask != 0)
@@ -222,6 +224,7 @@ class PowerProp(Optimizer):
                     shape = f"{name} of shape {tuple(kept[name].shape)}"
                     raise ArgumentError("state_dict", shape, f"shape {tuple(value.shape)}")
         own = {key: value for key, value in state_dict.items() if key != "power_propagation"}
+        self._follow()
         with standing_in(self.inner, self._stand_ins()):
             self.inner.load_state_dict(own)
         for name, value in added["roots"].items():
@@ -229,9 +232,8 @@ class PowerProp(Optimizer):
         self.masks = {name: mask.to(self.weights[name].device) for name, mask in added["masks"].items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, which a copy begins without, as any optimiser of torch."""
-        own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
-        return {**own, "_scratch": Scratch(), "_inner_attributes": attributes(self.inner)}
+        """What is copied and pickled."""
+        return {**copied(self), "_scratch": Scratch(), "_inner_attributes": attributes(self.inner)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from a copy or a pickle."""
@@ -260,6 +262,14 @@ class PowerProp(Optimizer):
             self.weights[name] = parameter
             if self.alpha > 1 and self.form == "exact":
                 self.roots[name] = nn.Parameter(root(_full(parameter.detach()), self.alpha))
+
+    def _follow(self) -> None:
+        """Take roots and masks to the device that weights have been moved to, which stay the same parameters there."""
+        for name, value in self.roots.items():
+            if value.device != self.weights[name].device:
+                value.data = value.data.to(self.weights[name].device)
+        for name, mask in self.masks.items():
+            self.masks[name] = mask.to(self.weights[name].device)
 
     def _stand_ins(self) -> dict[Tensor, Tensor]:
         return {self.weights[name]: value for name, value in self.roots.items()}
