@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
 from holdfast.optim.inner import attributes, copied, standing_in
+from holdfast.optim.power_propagation import together
 from holdfast.optim.power_propagation.powers import (
     Scratch,
     factor,
@@ -100,7 +101,7 @@ class PowerProp(Optimizer):
         self.roots: dict[str, nn.Parameter] = {}
         """Their roots φ by name, in float32 where the weight is of half precision; for `exact` and α > 1 alone."""
         self._said = False
-        self._changed: dict[str, Tensor] = {}
+        self._changed: dict[tuple[str, ...], Tensor] = {}
         self._steps = 0
         self._scratch = Scratch()
         self._take_up()
@@ -183,7 +184,7 @@ class PowerProp(Optimizer):
         }
         for name, weight in self.weights.items():
             if name in self.roots:
-                self._write(name)
+                self._write([name])
             elif name in self.masks:
                 weight.mul_(self.masks[name])
 
@@ -274,22 +275,27 @@ class PowerProp(Optimizer):
     def _stand_ins(self) -> dict[Tensor, Tensor]:
         return {self.weights[name]: value for name, value in self.roots.items()}
 
-    def _exact(self, moved: Iterable[str]) -> None:
+    def _exact(self, moved: list[str]) -> None:
         """The inner optimiser's step on φ with the gradient α|φ|^(α−1) g, then θ anew.
 
         Between the two θ is not needed, and its memory holds the gradient of φ where their types are the same.
         """
-        ready = []
+        at_once, ready = self._apart(moved)
+        begun: list[list[str]] = []
         try:
-            for name in moved:
-                ready.append(name)
+            for names in at_once:
+                begun.append(names)
+                self._before_at_once(names)
+            for name in ready:
+                begun.append([name])
                 self._before(name)
             with standing_in(self.inner, self._stand_ins()):
                 self.inner.step()
         finally:
-            for name in reversed(ready):  # what the step has left in a cache comes first
-                self.roots[name].grad = None
-                self._write(name)
+            for names in reversed(begun):  # what the step has left in a cache comes first
+                for name in names:
+                    self.roots[name].grad = None
+                self._write(names)
         self._say()
 
     def _first_order(self, moved: Iterable[str]) -> None:
@@ -341,8 +347,40 @@ class PowerProp(Optimizer):
                 there.mul_(parts[2])
         self.roots[name].grad = into
 
-    def _write(self, name: str) -> None:
+    def _apart(self, names: Iterable[str]) -> tuple[list[list[str]], list[str]]:
+        """Weights that are worked on at once, and those that are one after the other."""
+        at_once = {n: self.weights[n] for n in names if together.can_be(self.roots[n], self.weights[n])}
+        return list(together.chunks(at_once)), [name for name in names if name not in at_once]
+
+    def _lists(self, names: list[str]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+        """φ, θ and masks."""
+        values, weights = ([tensors[name].detach() for name in names] for tensors in (self.roots, self.weights))
+        return values, weights, [self.masks.get(name) for name in names]
+
+    def _before_at_once(self, names: list[str]) -> None:
+        """As `_before`, of several weights."""
+        values, weights, masks = self._lists(names)
+        self._notice_at_once(names)
+        gradients = [gradient for name in names if (gradient := self.weights[name].grad) is not None]
+        together.gradients_(weights, gradients, values, masks, self.alpha)
+        for name, into in zip(names, weights, strict=True):
+            self.roots[name].grad = into
+
+    def _notice_at_once(self, names: list[str]) -> None:
+        """As `_notice_piece`, of several weights."""
+        values, weights, masks = self._lists(names)
+        self._changed_are(names, together.take_up_(values, weights, masks, self.alpha))
+
+    def _write(self, names: list[str]) -> None:
         """θ of φ."""
+        at_once, others = self._apart(names)
+        for chunk in at_once:
+            values, weights, masks = self._lists(chunk)
+            together.powers_(weights, values, masks, self.alpha)
+        for name in others:
+            self._write_one(name)
+
+    def _write_one(self, name: str) -> None:
         tensors = self._tensors(name)
         direct = tensors[0].dtype == tensors[1].dtype
         for value, weight, *mask in pieces(*tensors):
@@ -353,8 +391,11 @@ class PowerProp(Optimizer):
             if mask:
                 weight.mul_(mask[0])
 
-    def _notice(self, names: Iterable[str]) -> None:
-        for name in names:
+    def _notice(self, names: list[str]) -> None:
+        at_once, others = self._apart(names)
+        for chunk in at_once:
+            self._notice_at_once(chunk)
+        for name in others:
             for parts in pieces(*self._tensors(name)):
                 self._notice_piece(name, *parts)
 
@@ -376,10 +417,14 @@ class PowerProp(Optimizer):
         fresh = root(_full(weight), self.alpha)
         changed = (~same & (fresh != value)).any()
         value.copy_(torch.where(same, value, fresh))
-        if not self._said:
-            before = self._changed.get(name)
-            self._changed[name] = changed if before is None else before | changed
+        self._changed_are([name], changed.reshape(1))
         return factor(value, self.alpha, factors)
+
+    def _changed_are(self, names: list[str], changed: Tensor) -> None:
+        """Remember which weights somebody else wrote: those whose number is not 0."""
+        if not self._said:
+            before = self._changed.get(tuple(names))
+            self._changed[tuple(names)] = changed if before is None else torch.maximum(before, changed)
 
     def _say(self) -> None:
         """Warn of weights that somebody else wrote; on a GPU, which must wait for it, at few of the steps."""
@@ -387,7 +432,8 @@ class PowerProp(Optimizer):
         often = all(changed.device.type == "cpu" for changed in self._changed.values())
         if self._said or not (often or self._steps & (self._steps - 1) == 0):
             return
-        names = [name for name, changed in self._changed.items() if bool(changed)]
+        flags = [pair for names, own in self._changed.items() for pair in zip(names, own.tolist(), strict=True)]
+        names = dict.fromkeys(name for name, flag in flags if flag)
         self._changed = {}
         if names:
             self._said = True
