@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from holdfast.errors import ArgumentError, count_of, require
+from holdfast.errors import ArgumentError, MissingExtraError, count_of
 from holdfast.optim.baselines.parameters import named_parameters, trained_parameters
 from holdfast.optim.power_propagation.optimizer import PowerProp
 from holdfast.optim.power_propagation.selection import powered
@@ -129,13 +129,16 @@ def pack_two_of_four_(model: nn.Module, masks: Mapping[str, Tensor] | None = Non
             raise ArgumentError("masks", "weights of 32 · n outputs and 64 · m inputs", shape)
         if bool(((mask != 0).reshape(-1, 4).sum(1) > 2).any()):
             raise ArgumentError("masks", "at most two of four", name)
-    sparsity = require("torchao.sparsity.sparse_api", "solutions")
+    try:
+        from torchao.sparsity import sparse_api
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("torchao is not installed: install it with  pip install torchao") from error
     for name in masks:
         if not parameters[name].is_cuda:
             raise ArgumentError("model", "weights on a GPU", f"{name} on {parameters[name].device}")
     apply_masks_(model, masks)
     chosen = {linear[id(parameters[name])] for name in masks}
-    sparsity.sparsify_(model, sparsity.SemiSparseWeightConfig(), lambda module, _: module in chosen)
+    sparse_api.sparsify_(model, sparse_api.SemiSparseWeightConfig(), lambda module, _: module in chosen)
     return model
 
 
