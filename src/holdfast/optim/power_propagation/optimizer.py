@@ -339,9 +339,10 @@ class PowerProp(Optimizer):
         assert gradient is not None
         into = weight if weight.dtype == value.dtype else torch.empty_like(value)
         gradient = gradient.contiguous() if in_pieces(*tensors, into) else gradient
+        cut = in_pieces(into, gradient, *tensors)
         zero = into.new_zeros(())
         for there, towards, *parts in pieces(into, gradient, *tensors):
-            factors = self._notice_piece(name, *parts)
+            factors = self._notice_piece(name, cut, *parts)
             torch.addcmul(zero, factors, towards.to(there.dtype), value=self.alpha, out=there)
             if len(parts) == 3:
                 there.mul_(parts[2])
@@ -396,16 +397,23 @@ class PowerProp(Optimizer):
         for chunk in at_once:
             self._notice_at_once(chunk)
         for name in others:
-            for parts in pieces(*self._tensors(name)):
-                self._notice_piece(name, *parts)
+            tensors = self._tensors(name)
+            for parts in pieces(*tensors):
+                self._notice_piece(name, in_pieces(*tensors), *parts)
 
-    def _notice_piece(self, name: str, value: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _notice_piece(self, name: str, cut: bool, value: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """New roots of elements of θ that are neither what was written last, nor what roots were taken of.
+
+        Arguments:
+            name: of the weight.
+            cut: whether these are parts of tensors and not whole ones.
+            value: φ.
+            weight: θ.
+            mask: of θ.
 
         Returns:
             |φ|^(α−1).
         """
-        cut = in_pieces(value, weight)
         spare = self._scratch.like(value) if cut else (None, None)
         factors = factor(value, self.alpha, spare[0])
         written = torch.mul(factors, value, out=spare[1]).to(weight.dtype)
