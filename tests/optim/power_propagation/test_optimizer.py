@@ -12,7 +12,7 @@ from torch import nn
 
 from holdfast.errors import ArgumentError
 from holdfast.optim import Projector, attached, power_adamw
-from holdfast.optim.power_propagation import PowerProp, PowerPropWarning
+from holdfast.optim.power_propagation import PowerProp, PowerPropWarning, powers
 from holdfast.optim.power_propagation.powers import root
 
 SGD, AdamW = torch.optim.SGD, torch.optim.AdamW
@@ -444,6 +444,23 @@ def test_parameters_that_come_later_and_copies():
         trained(each, its, 3)
     assert apart(model, copied) == 0
     assert apart(model, network()) > 0
+
+
+@pytest.mark.parametrize("alpha", [2, 3, 4, 2.5])
+def test_pieces_are_put_together_bit_for_bit(monkeypatch, alpha):
+    found = []
+    for piece in (powers.PIECE, 7):  # 96 and 48 elements: one piece, and several with a rest
+        monkeypatch.setattr(powers, "PIECE", piece)
+        model = network()
+        optimizer = PowerProp(model, INNER["adamw"](model.parameters()), alpha=alpha)
+        trained(model, optimizer, 10)
+        optimizer.set_masks({"0.weight": model[0].weight.abs() > 0.1})
+        with torch.no_grad():
+            model[2].weight[1, 5] = 0.5
+        with pytest.warns(PowerPropWarning, match=r"2\.weight: written"):
+            trained(model, optimizer, 10)
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize("on", ["wrapper", "inner"])

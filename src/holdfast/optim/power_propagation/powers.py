@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 PIECE = 1 << 17
-"""Elements that are worked on at a time on a CPU. Of larger pieces a core's cache of 1 MiB does not keep one until it is
-used again, and smaller ones cost more calls."""
+"""Elements that are worked on at a time on a CPU. A core's cache of 1 MiB does not keep larger pieces until they are used
+again, and smaller ones cost more calls."""
 
 
 def factor(root: Tensor, alpha: float | int, out: Tensor | None = None) -> Tensor:
