@@ -15,6 +15,7 @@ from holdfast.errors import ArgumentError
 from holdfast.optim.inner import attributes, copied, standing_in
 from holdfast.optim.power_propagation import together
 from holdfast.optim.power_propagation.powers import (
+    ALIKE,
     Scratch,
     factor,
     in_pieces,
@@ -52,8 +53,9 @@ class PowerProp(Optimizer):
         `"decoupled"`: what an inner optimiser without decay adds to θ, times P(θ).
 
     Groups and state are those of the inner optimiser, so that schedulers work on either. A weight that somebody else
-    writes between two steps is noticed: the elements that differ get a new root, and moments stay. A closure is called
-    once, at θ. A model may be moved to another device, as the Trainer of Hugging Face and Accelerate do.
+    writes between two steps is noticed: elements that differ by more than rounding get a new root, and moments
+    stay. A closure is called once, at θ. A model may be moved to another device, as the Trainer of Hugging Face and
+    Accelerate do.
 
     Arguments:
         model: whose linear and convolutional weights are powered, as far as the optimiser has them.
@@ -421,10 +423,11 @@ class PowerProp(Optimizer):
             written = written.mul_(mask)
         if cut and same_bits(written, weight):
             return factors
-        same = written == weight
         fresh = root(_full(weight), self.alpha)
-        changed = (~same & (fresh != value)).any()
+        near = value.abs().mul_(ALIKE * torch.finfo(value.dtype).eps)
+        same = (written == weight) | ((fresh - value).abs_() <= near)
         value.copy_(torch.where(same, value, fresh))
+        changed = (~same).any()
         self._changed_are([name], changed.reshape(1))
         return factor(value, self.alpha, factors)
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 PIECE = 1 << 17
-"""Elements that are worked on at a time on a CPU. A core's cache of 1 MiB does not keep larger pieces until they are used
-again, and smaller ones cost more calls."""
+"""Elements that are worked on at a time on a CPU: of larger pieces a cache of 1 MiB keeps too little, and smaller ones
+cost more calls."""
+ALIKE = 4
+"""Roots of one weight that are taken on two devices, or by other numbers of threads, differ by fewer last bits."""
 
 
 def factor(root: Tensor, alpha: float | int, out: Tensor | None = None) -> Tensor:

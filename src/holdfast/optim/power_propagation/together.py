@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from holdfast.optim.power_propagation.powers import ALIKE
+
 AT_ONCE = 1 << 25
-"""Elements of the tensors that are worked on at once, unless one alone is larger: four lists of as many are made."""
+"""Elements of the tensors that are worked on at once, unless one alone is larger: five lists of as many are made."""
 
 
 def can_be(value: Tensor, weight: Tensor) -> bool:
@@ -85,10 +87,16 @@ def take_up_(values: list[Tensor], weights: list[Tensor], masks: list[Tensor | N
     torch._foreach_sign_(foreign)
     torch._foreach_abs_(foreign)  # 1 where θ is not what was written last, 0 elsewhere
     fresh = roots(weights, alpha)
-    moved = torch._foreach_sub(fresh, values)
-    torch._foreach_mul_(moved, foreign)
+    apart = list(torch._foreach_sub(fresh, values))
+    torch._foreach_abs_(apart)
+    near = list(torch._foreach_abs(values))
+    torch._foreach_mul_(near, ALIKE * torch.finfo(values[0].dtype).eps)
+    torch._foreach_sub_(apart, near)
+    torch._foreach_sign_(apart)
+    torch._foreach_clamp_min_(apart, 0)  # 1 where its root is another one
+    torch._foreach_mul_(foreign, apart)
     torch._foreach_lerp_(values, fresh, foreign)  # at 0 and at 1 exactly one of the two
-    return torch.stack(list(torch._foreach_norm(moved, torch.inf)))
+    return torch.stack(list(torch._foreach_norm(foreign, torch.inf)))
 
 
 def gradients_(
