@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError, HoldfastError, count_of, require
 from holdfast.optim.baselines.parameters import named_parameters
-from holdfast.optim.inner import attributes, standing_in
+from holdfast.optim.inner import attributes, copied, standing_in
 from holdfast.optim.rewarming.layers import layers_of, named_modules, output_layer
 
 Method = Literal["shampoo", "soap", "muon"]
@@ -254,8 +254,8 @@ class SecondOrder(Optimizer):
         if not self._finite():
             self.skipped += 1
             return loss
+        self._follow()
         for parameter, stand_in in self.stand_ins.items():
-            stand_in.data = parameter.detach().flatten(1)
             stand_in.grad = None if parameter.grad is None else parameter.grad.flatten(1)
         with standing_in(self.matrices, self.stand_ins), _damped(self.matrices):
             self.matrices.step()
@@ -291,15 +291,15 @@ class SecondOrder(Optimizer):
         for key, value in expected.items():
             if state_dict.get(key) != value:
                 raise ArgumentError("state_dict", f"{key} {value!r}", repr(state_dict.get(key)))
+        self._follow()
         with standing_in(self.matrices, self.stand_ins):
             for optimizer, saved in zip(self.optimizers, state_dict["states"], strict=True):
                 _load_plain_state(optimizer, saved)
         self.steps_made, self.skipped = state_dict["steps_made"], state_dict["skipped"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, which a copy begins without, as any optimiser of torch."""
-        own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
-        return {**own, "_attributes": [attributes(optimizer) for optimizer in self.optimizers]}
+        """What is copied and pickled."""
+        return {**copied(self), "_attributes": [attributes(optimizer) for optimizer in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from a copy or a pickle."""
@@ -310,6 +310,11 @@ class SecondOrder(Optimizer):
     def __repr__(self) -> str:
         """With both optimisers'."""
         return f"SecondOrder({', '.join(repr(optimizer) for optimizer in self.optimizers)})"
+
+    def _follow(self) -> None:
+        """Let stand-ins be what their parameters are now, wherever these have been moved to."""
+        for parameter, stand_in in self.stand_ins.items():
+            stand_in.data = parameter.detach().flatten(1)
 
     def _finite(self) -> bool:
         """Whether this step may be made."""
