@@ -79,6 +79,20 @@ class Slots:
         self.observations = np.array(observations)
         self.ended = np.zeros(self.number, bool)
 
+    def play_again(self, states: tuple[dict[str, Any], ...]) -> None:
+        """Put environments back to where they were; needs `PlayedEpisodes` around each, and DISABLED mode.
+
+        Arguments:
+            states: what each one's `played` returned.
+
+        Errors:
+            ArgumentError: another number of environments.
+        """
+        if len(states) != self.number or self.mode != "Disabled":
+            raise ArgumentError("states", f"those of {self.number} environments in DISABLED mode", f"{len(states)}")
+        calls: Any = self.environments
+        self.observations = np.stack([np.asarray(seen) for seen in calls.call("play_again", states)])
+
     def step(self, actions: Int[np.ndarray, " slots"]) -> Decisions:
         """Take an action, or run a macro, in every slot.
 
