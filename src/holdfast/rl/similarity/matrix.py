@@ -147,9 +147,7 @@ class SimilarityMatrix(nn.Module):
         sigma = self.matrix()
         diagonal = float(sigma.diagonal().mean())
         others = float(sigma.sum(1).mean()) - diagonal
-        words = (
-            f"the similarity has become the identity ({others:.4f} of a row is off the diagonal): no credit is shared"
-        )
+        words = f"the similarity has become the identity ({others:.4f} of a row off its diagonal): no credit is shared"
         self._warn("collapsed", others < COLLAPSED, words)
         words = (
             f"the similarity is uniform (diagonal {diagonal:.4f} of {self.n} actions): differences between actions go"
