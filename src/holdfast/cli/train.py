@@ -61,6 +61,9 @@ def _action(words: Sequence[str]) -> int:
 
 def _rainbow(words: Sequence[str]) -> int:
     """Carry out `holdfast train rainbow`."""
+    from holdfast.errors import require
+
+    require("gymnasium", "macros")
     from holdfast.rl.rainbow.recipe import RainbowRecipe
     from holdfast.rl.rainbow.train import train as train_rainbow
 

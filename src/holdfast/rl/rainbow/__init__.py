@@ -1,1 +1,1 @@
-"""Rainbow with discounts of its own for each transition, so that decisions may last: macros, options, skipped frames."""
+"""Rainbow, with a discount of its own for each transition, so that decisions may last: macros, options, skips."""

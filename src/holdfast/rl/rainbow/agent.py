@@ -188,7 +188,8 @@ class Rainbow:
         self, replay: Replay, batch: Batch, before: dict[str, Tensor], q: Float[Tensor, "batch actions"]
     ) -> MetaStep:
         """One step on the similarity, through the step that was just made, with the noise of that step."""
-        assert self.similarity is not None and self.meta_optimizer is not None
+        assert self.similarity is not None
+        assert self.meta_optimizer is not None
         other = replay.sample_uniformly(self.settings.batch, self.second, self.device)
         target = self._target(other)
 

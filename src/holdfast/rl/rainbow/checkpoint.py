@@ -1,7 +1,7 @@
 """Checkpoints of a training run: a run that was killed goes on as if nothing had been.
 
-All of it is kept: networks, noise, optimisers, similarity, the replay with its tree, every stream of random numbers, and
-for each environment what was done in its game, which is played again.
+All of it is kept: networks, noise, optimisers, similarity, the replay with its tree, every stream of random numbers,
+and for each environment what was done in its game, which is played again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from holdfast.errors import ArgumentError
 from holdfast.models.training.run_folder import RunFolder
 from holdfast.rl.rainbow.agent import Rainbow
-from holdfast.rl.rainbow.decisions import Slots
 from holdfast.rl.rainbow.replay import Replay
+from holdfast.rl.rainbow.slots import Slots
 
 STATE = "state.pt"
 """The file in a checkpoint's folder: tensors and plain values, nothing that loading would execute."""
@@ -38,7 +38,7 @@ def save(folder: RunFolder, step: int, seconds: float, parts: tuple[Rainbow, Rep
     state = {
         "agent": agent.state_dict(),
         "replay": replay.state_dict(),
-        "played": list(slots.environments.call("played")),
+        "played": slots.played(),
         "account": account,
     }
     torch.save(state, path / STATE)

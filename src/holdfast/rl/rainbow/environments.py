@@ -25,7 +25,7 @@ FRAME_SKIP = 4
 """Frames of an action on pictures."""
 
 MINATAR_LIMIT, ATARI_LIMIT = 5_000, 27_000
-"""Primitive steps after which a game is cut off; MinAtar's have no limit of their own, and a good player never loses."""
+"""Primitive steps after which a game is cut off; MinAtar's have no limit of their own, and may go on for ever."""
 
 
 def settings_for(env: str) -> RainbowSettings:

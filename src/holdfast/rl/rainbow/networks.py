@@ -1,4 +1,4 @@
-"""Rainbow's network: a body for pictures or vectors, and dueling heads of noisy layers with a distribution an action."""
+"""Rainbow's network: a body for pictures or vectors, and dueling heads of noisy layers that give distributions."""
 
 from __future__ import annotations
 

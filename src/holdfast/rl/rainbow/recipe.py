@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.models.training.recipe import Recipe, flag
-from holdfast.rl.macros import Macros, all_sequences, random_macros, read_macros, repeat
+from holdfast.rl.macros import Macros, MacroWarning, all_sequences, random_macros, read_macros, repeat
 from holdfast.rl.rainbow.environments import settings_for
 from holdfast.rl.rainbow.settings import MASP, RainbowSettings
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +46,31 @@ class PlayRecipe:
         if self.time_limit is not None:
             count_of("--time-limit", self.time_limit, least=1)
 
-    def actions(self, primitives: int, names: tuple[str, ...] | None = None) -> Macros:
+    def actions(self, env: gymnasium.Env[Any, Any]) -> Macros:
         """Primitives and macros.
 
         Arguments:
-            primitives: number of the environment's actions.
-            names: of these.
+            env: of primitive actions.
 
         Errors:
             ArgumentError: macros that cannot be made of these.
         """
-        actions = Macros(primitives, names=names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MacroWarning)  # a list without macros is the base agent, as asked for
+            actions = Macros.of(env, ())
         for text in self.macros:
-            actions = actions | self._macros(text, primitives)
+            actions = actions | self._macros(text, env)
         return actions
 
-    def _macros(self, text: str, primitives: int) -> Macros:
+    def _macros(self, text: str, env: gymnasium.Env[Any, Any]) -> Macros:
         """One of the options --macros."""
         if match := re.fullmatch(r"repeat:(\d+(?:,\d+)*)", text):
-            return repeat(primitives, *map(int, match[1].split(",")))
+            return repeat(env, *map(int, match[1].split(",")))
         if match := re.fullmatch(r"all:(\d+)", text):
-            return all_sequences(primitives, int(match[1]))
+            return all_sequences(env, int(match[1]))
         if match := re.fullmatch(r"random:(\d+):(\d+):(\d+)", text):
-            return random_macros(primitives, *map(int, match.groups()), seed=self.seed)
+            count, shortest, longest = map(int, match.groups())
+            return random_macros(env, count, shortest, longest, self.seed)
         if Path(text).is_file():
             return read_macros(Path(text))
         raise ArgumentError("--macros", "repeat:2,4, all:3, random:32:2:6, or a file of macros", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, count_of
-from holdfast.rl.rainbow.decisions import Decisions
 from holdfast.rl.rainbow.sum_tree import SumTree
+
+if TYPE_CHECKING:
+    from holdfast.rl.macro_actions import Decisions
 
 
 @dataclass(frozen=True)
@@ -94,27 +96,34 @@ class Replay:
         # Of each slot's pending decisions: place, reward, duration.
         self._pending: list[deque[tuple[int, float, int]]] = [deque() for _ in range(slots)]
 
-    def add(self, decisions: Decisions) -> None:
+    def add(
+        self,
+        observations: Shaped[np.ndarray, "slots ..."],
+        actions: Int[np.ndarray, " slots"],
+        decisions: Decisions,
+    ) -> None:
         """Keep what was decided, and finish the transitions that it completes.
 
         A transition is whole when the observation after its n-th decision is kept, which is when the next decision is
-        made on it, or the episode ends.
+        made on it, or the episode ends. Where no decision was made, nothing is kept.
 
         Arguments:
-            decisions: of all slots.
+            observations: that decisions were made on.
+            actions: that were chosen.
+            decisions: what came of them.
         """
         for slot in np.flatnonzero(decisions.made):
             pending = self._pending[slot]
-            place = self._keep(decisions.observations[slot])
-            self._actions[place] = decisions.actions[slot]
+            place = self._keep(observations[slot])
+            self._actions[place] = actions[slot]
             if len(pending) == self.n_step:
                 self._finish(pending, place)
-            pending.append((place, float(decisions.rewards[slot]), int(decisions.durations[slot])))
+            pending.append((place, float(decisions.reward[slot]), int(decisions.executed[slot])))
             if decisions.terminated[slot]:
                 while pending:
                     self._finish(pending, None)
             elif decisions.truncated[slot]:
-                last = self._keep(decisions.successors[slot])
+                last = self._keep(decisions.observation[slot])
                 while pending:
                     self._finish(pending, last)
 

@@ -38,7 +38,7 @@ class SumTree:
 
     def __getitem__(self, numbers: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Priorities of some numbers."""
-        return self._levels[-1][numbers]
+        return np.asarray(self._levels[-1][numbers])
 
     def update(self, numbers: Int[np.ndarray, " n"], priorities: Float[np.ndarray, " n"]) -> None:
         """Set priorities; of a number that is there twice the last one counts.

@@ -6,26 +6,29 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
-from holdfast.errors import require
 from holdfast.models.training.beginning import check_beginning, environment
 from holdfast.models.training.place import Place
 from holdfast.models.training.progress import Progress
 from holdfast.models.training.recipe import OptimisationRecipe
 from holdfast.models.training.run_folder import RunFolder
+from holdfast.rl.macro_actions import Decisions, macro_vector_env
 from holdfast.rl.macros import Macros
 from holdfast.rl.rainbow import checkpoint
 from holdfast.rl.rainbow.agent import Rainbow, Update
-from holdfast.rl.rainbow.decisions import Decisions, Slots
-from holdfast.rl.rainbow.environments import EXTRA, make_environment
+from holdfast.rl.rainbow.environments import make_environment
 from holdfast.rl.rainbow.recipe import RainbowRecipe
 from holdfast.rl.rainbow.replay import Replay
+from holdfast.rl.rainbow.slots import Slots
 
 AGENT = "agent.pt"
 """The agent's file in the folder of a run."""
@@ -82,31 +85,18 @@ def make_slots(recipe: RainbowRecipe) -> tuple[Slots, Macros]:
         ArgumentError: an environment or macros that cannot be made.
         MissingExtraError: a package is not installed.
     """
-    play, discount = recipe.play, recipe.settings().discount
-    gym = require("gymnasium", EXTRA)
-    first = make_environment(play.env, seed=play.seed, time_limit=play.time_limit)
-    actions = play.actions(*primitive_actions(first))
+    play = recipe.play
 
-    def make(slot: int) -> Any:
-        made = first if slot == 0 else make_environment(play.env, seed=play.seed, slot=slot, time_limit=play.time_limit)
-        if not actions.sequences:
-            return made
-        from holdfast.rl.macro_actions import MacroActions
+    def make(slot: int) -> gymnasium.Env[Any, Any]:
+        return make_environment(play.env, seed=play.seed, slot=slot, time_limit=play.time_limit)
 
-        return MacroActions(made, actions, gamma=discount)
-
-    calls = [lambda slot=slot: make(slot) for slot in range(play.slots)]
+    first = make(0)
+    actions = play.actions(first)
+    calls: list[Callable[[], gymnasium.Env[Any, Any]]] = [lambda: first]
+    calls += [partial(make, slot) for slot in range(1, play.slots)]
     # Nothing that is hidden in the vector: a checkpoint need not know which slot is about to begin anew.
-    vector = gym.vector.SyncVectorEnv(calls, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
-    return Slots(vector), actions
-
-
-def primitive_actions(env: Any) -> tuple[int, tuple[str, ...] | None]:
-    """Number of an environment's actions, and their names where it tells them."""
-    number = int(env.action_space.n)
-    tell = getattr(env.unwrapped, "get_action_meanings", None)
-    names = tuple(map(str, tell())) if callable(tell) else None
-    return number, names if names is not None and len(names) == number else None
+    mode = gymnasium.vector.AutoresetMode.DISABLED
+    return Slots(macro_vector_env(calls, actions, gamma=recipe.settings().discount, autoreset_mode=mode)), actions
 
 
 @dataclass
@@ -180,9 +170,11 @@ class Run:
     def play_and_learn(self) -> None:
         """One decision in each slot, and the updates that are due by then."""
         account, settings, agent = self.account, self.settings, self.agent
-        decisions = self.slots.step(agent.act(self.slots.observations, settings.epsilon(account.step)))
-        self.replay.add(decisions)
-        account.step += int(decisions.durations[decisions.made].sum())
+        observations = self.slots.observations
+        actions = agent.act(observations, settings.epsilon(account.step))
+        decisions = self.slots.step(actions)
+        self.replay.add(observations, actions, decisions)
+        account.step += int(decisions.executed.sum())
         account.decisions += int(decisions.made.sum())
         self._note_games(decisions)
         while agent.updates < settings.updates_due(account.step) and self.replay.transitions >= settings.batch:
