@@ -127,7 +127,7 @@ class Replay:
                 while pending:
                     self._finish(pending, last)
 
-    def _keep(self, observation: np.ndarray[Any, Any]) -> int:
+    def _keep(self, observation: Shaped[np.ndarray, "*shape"]) -> int:
         """Put an observation into the place of the oldest one, whose transition is gone with it."""
         if self._observations is None:
             self._observations = np.zeros((self.capacity, *observation.shape), observation.dtype)
