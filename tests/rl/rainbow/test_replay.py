@@ -36,7 +36,7 @@ def one(observation: float, reward: float, executed: int, end: str = "", after: 
 def stored(replay: Replay) -> dict[float, tuple[float, float, float]]:
     """Return, discount and successor of each transition, by its observation."""
     numbers = np.flatnonzero(replay.tree[np.arange(replay.capacity)] > 0)
-    batch = replay._batch(numbers, np.ones(len(numbers)), "cpu")
+    batch = replay.batch(numbers, np.ones(len(numbers)), "cpu")
     rows = zip(batch.observations, batch.returns, batch.discounts, batch.successors, strict=True)
     return {float(o): (float(r), float(d), float(s)) for o, r, d, s in rows}
 
@@ -141,7 +141,7 @@ def test_nothing_leaks_into_the_next_episode(mode: AutoresetMode, n_step: int) -
     filled = min(replay.count, 500)
     numbers = np.flatnonzero(replay.tree[np.arange(filled)] > 0)
     assert played - 2 * n_step <= len(numbers) == replay.transitions <= played
-    batch = replay._batch(numbers, np.ones(len(numbers)), "cpu")
+    batch = replay.batch(numbers, np.ones(len(numbers)), "cpu")
     steps_seen = set()
     for before, after, total, discount in zip(
         batch.observations.tolist(),

@@ -209,7 +209,13 @@ class Rainbow:
             eta=self.settings.masp.eta,
             q=q.detach(),
         )
-        return meta_step(outer, inner, similarity=self.similarity, optimizer=self.meta_optimizer)
+        return meta_step(
+            outer,
+            inner,
+            similarity=self.similarity,
+            optimizer=self.meta_optimizer,
+            method=self.settings.masp.method,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors and plain values; noise and random states too."""

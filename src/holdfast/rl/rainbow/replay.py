@@ -172,7 +172,7 @@ class Replay:
         numbers = self.tree.sample(size, self.rng)
         priorities = self.tree[numbers]
         weights = (priorities / priorities.min()) ** -importance
-        return self._batch(numbers, weights, device)
+        return self.batch(numbers, weights, device)
 
     def sample_uniformly(self, size: int, rng: np.random.Generator, device: torch.device | str = "cpu") -> Batch:
         """Draw transitions, all that are whole alike, as a second batch to judge an update by.
@@ -191,11 +191,18 @@ class Replay:
         while len(chosen) < size:
             drawn = rng.integers(min(self.count, self.capacity), size=size)
             chosen += drawn[self.tree[drawn] > 0].tolist()
-        return self._batch(np.array(chosen[:size]), np.ones(size), device)
+        return self.batch(np.array(chosen[:size]), np.ones(size), device)
 
-    def _batch(
+    def batch(
         self, numbers: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"], device: torch.device | str
     ) -> Batch:
+        """The transitions in some places.
+
+        Arguments:
+            numbers: places, each of a transition that is whole.
+            weights: of importance.
+            device: where they are wanted.
+        """
         assert self._observations is not None
         successors = self._successors[numbers]
 

@@ -23,6 +23,7 @@ class MASP:
         meta: whether the similarity is learned; otherwise it stays as it started.
         meta_every: updates of the agent for one of the similarity.
         meta_lr: learning rate of Adam on its parameters.
+        method: how the gradient of a step on it is computed, see `meta_step`.
     """
 
     eta: float = 0.0
@@ -31,6 +32,7 @@ class MASP:
     meta: bool = False
     meta_every: int = 10
     meta_lr: float = 0.003
+    method: Literal["auto", "jvp", "double_backward"] = "auto"
 
     def __post_init__(self) -> None:
         count_of("meta_every", self.meta_every, least=1)
