@@ -235,7 +235,7 @@ def _direction(
     if outer.ndim or not outer.requires_grad:
         raise MetaGradientError("the outer loss is no scalar that depends on the parameters it is given")
     if not bool(torch.isfinite(outer)):
-        raise MetaGradientError(f"the outer loss is {float(outer)}: no step is made on the similarity")
+        raise MetaGradientError(f"the outer loss is {float(outer.detach())}: no step is made on the similarity")
     gradients = torch.autograd.grad(outer, list(leaves.values()), allow_unused=True)
     direction = {}
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
@@ -282,7 +282,10 @@ def _objective(
 
 def _jvp(function: Callable[[Any], Tensor], point: Any, direction: Any) -> tuple[Tensor, Tensor]:
     """Value and derivative in a direction, forward mode."""
-    value, derivative = torch.func.jvp(function, (point,), (direction,))[:2]
+    with warnings.catch_warnings():
+        # Torch compiles rules of its own for forward mode, the first time, and deprecates how it does it.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        value, derivative = torch.func.jvp(function, (point,), (direction,))[:2]
     return value, derivative
 
 
