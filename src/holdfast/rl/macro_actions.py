@@ -183,7 +183,7 @@ class MacroActions(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
 
 
 def macro_vector_env(
-    env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]],
+    env_fns: Sequence[Callable[[], Any]] | VectorEnv[Any, Any, Any],
     macros: Macros,
     *,
     gamma: float,
@@ -277,7 +277,8 @@ def decisions(envs: VectorEnv[Any, Any, Any], answer: tuple[Any, Any, Any, Any, 
         for slot in np.flatnonzero(info["_final_obs"]):
             rows[slot] = info["final_obs"][slot]
         space = envs.single_observation_space
-        observation = concatenate(space, rows, create_empty_array(space, envs.num_envs))
+        empty: Any = create_empty_array(space, envs.num_envs)
+        observation = concatenate(space, rows, empty)
     return Decisions(
         made=made,
         reward=np.asarray(reward, np.float64),

@@ -11,11 +11,11 @@ import json
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Macros:
                 warnings.warn(words, MacroWarning, stacklevel=3)
 
     @classmethod
-    def of(cls, primitives: int | gymnasium.Env[Any, Any], sequences: Iterable[Iterable[int]]) -> Macros:
+    def of(cls, primitives: int | gymnasium.Env[Any, Any], sequences: Iterable[Iterable[SupportsIndex]]) -> Macros:
         """A list of sequences, with the names of an environment's actions where it tells them.
 
         Arguments:
@@ -243,7 +243,7 @@ def random_macros(
 
 def mined(
     primitives: int | gymnasium.Env[Any, Any],
-    trajectories: Iterable[Sequence[int]],
+    trajectories: Iterable[Iterable[SupportsIndex]],
     count: int,
     length: int,
     *,

@@ -1,7 +1,7 @@
 """A similarity in a file, with the list of actions that it is of: to carry it to the next task.
 
-An .npz without pickles: `sigma`, `actions` (JSON), `meanings`, `parametrisation`, `eta`, `env_id`, and `sha256`, the hash of
-the actions in their order.
+An .npz without pickles: `sigma`, `actions`, `names` and `meanings` (JSON), `parametrisation`, `eta`, `env_id`, and
+`sha256`, the hash of the actions in their order.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def read_similarity(path: Path) -> StoredSimilarity:
             similarity of them.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ArgumentError("path", "a file of a similarity that can be read", f"{path} ({error})") from error
     try:
         listed = [tuple(action) for action in json.loads(str(content["actions"]))]

@@ -227,12 +227,13 @@ def sinkhorn(weights: Float[Tensor, "*batch n n"], iterations: int) -> Float[Ten
     held = weights.clamp(-SATURATED, SATURATED)
     symmetric = (held + held.mT) / 2
     # The largest entry of a row and column becomes at most 1, and at least e^-50: no row is lost in float32.
-    largest = symmetric.detach().amax(-1, keepdim=True)
+    largest = symmetric.amax(-1, keepdim=True)
     kernel = torch.exp(symmetric - (largest + largest.mT) / 2)
     scaling = kernel.sum(-1, keepdim=True).rsqrt()
     for _ in range(iterations - 1):
         scaling = torch.sqrt(scaling / (kernel @ scaling))
     balanced = scaling * kernel * scaling.mT
+    balanced = (balanced + balanced.mT) / 2  # to the last digit
     balanced = balanced / balanced.sum(-1, keepdim=True).amax(-2, keepdim=True)
     return balanced + torch.diag_embed(1.0 - balanced.sum(-1))
 

@@ -17,20 +17,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, HoldfastError
 from holdfast.rl.similarity.matrix import SimilarityMatrix
-from holdfast.rl.similarity.penalty import Form, Reduction, SimilarityWarning, check_strength, masp_penalty
+from holdfast.rl.similarity.penalty import Form, Reduction, SimilarityWarning, check_strength, penalty_product
 
 Parameters = Mapping[str, Tensor]
 """Of a network, by name: such as `dict(network.named_parameters())`."""
 
 Method = Literal["auto", "jvp", "double_backward"]
+
+
+UNRELATED = "the Q values do not depend on the parameters that they are given"
 
 
 class MetaGradientError(HoldfastError):
@@ -191,12 +196,14 @@ def preconditioner(optimizer: torch.optim.Optimizer, network: torch.nn.Module) -
         ArgumentError: another optimiser, or one that has made no step.
     """
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    factors = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) in names and parameter.grad is not None:
-                factors[names[id(parameter)]] = _factors(optimizer, group, parameter)
-    return factors
+    factors = {
+        names[id(parameter)]: _factors(optimizer, group, parameter)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if id(parameter) in names and parameter.grad is not None
+    }
+    # In the network's order, as `before` and `after` have it.
+    return {name: factors[name] if name in factors else torch.zeros_like(p) for name, p in network.named_parameters()}
 
 
 def outer_loss(
@@ -235,7 +242,7 @@ def _direction(
     if outer.ndim or not outer.requires_grad:
         raise MetaGradientError("the outer loss is no scalar that depends on the parameters it is given")
     if not bool(torch.isfinite(outer)):
-        raise MetaGradientError(f"the outer loss is {float(outer)}: no step is made on the similarity")
+        raise MetaGradientError(f"the outer loss is {float(outer.detach())}: no step is made on the similarity")
     gradients = torch.autograd.grad(outer, list(leaves.values()), allow_unused=True)
     direction = {}
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
@@ -248,46 +255,45 @@ def _objective(
     inner: InnerStep, direction: dict[str, Tensor], sigma: Tensor, method: Method
 ) -> tuple[Float[Tensor, ""], str]:
     """A scalar with the meta-gradient as its gradient, and how it was computed."""
+    penalty = partial(penalty_product, sigma=sigma, form=inner.form, reduction=inner.reduction, mask=inner.mask)
     if method != "double_backward":
-        before = {name: tensor.detach() for name, tensor in inner.before.items()}
         try:
-            q, change = _jvp(inner.values, before, direction)
+            q, change = _forward_mode(inner, direction)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, NotImplementedError) as error:
             if method == "jvp":
                 raise
-            words = (
-                f"no forward-mode derivative of the network ({str(error).splitlines()[0]}): two backward passes instead"
-            )
+            reason = str(error).splitlines()[0]
+            words = f"no forward-mode derivative of the network ({reason}): two backward passes instead"
             warnings.warn(words, SimilarityWarning, stacklevel=4)
         else:
             _compare(inner, q)
-            _, slope = _jvp(lambda values: _penalty(inner, values, sigma), q.detach(), change.detach())
-            return -slope, "jvp"
+            return -2 * inner.eta * penalty(q, change), "jvp"
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inner.before.items()}
     q = inner.values(leaves)
     _compare(inner, q)
-    penalty = _penalty(inner, q, sigma)
-    gradients = torch.autograd.grad(penalty, list(leaves.values()), create_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(penalty(q, q), list(leaves.values()), create_graph=True, allow_unused=True)
     products = [
         (gradient * direction[name]).sum()
         for name, gradient in zip(leaves, gradients, strict=True)
         if gradient is not None
     ]
     if not products:
-        raise MetaGradientError("the Q values do not depend on the parameters that they are given")
-    return -torch.stack(products).sum(), "double_backward"
+        raise MetaGradientError(UNRELATED)
+    return -inner.eta * torch.stack(products).sum(), "double_backward"
 
 
-def _jvp(function: Callable[[Any], Tensor], point: Any, direction: Any) -> tuple[Tensor, Tensor]:
-    """Value and derivative in a direction, forward mode."""
-    value, derivative = torch.func.jvp(function, (point,), (direction,))[:2]
-    return value, derivative
-
-
-def _penalty(inner: InnerStep, q: Tensor, sigma: Tensor) -> Tensor:
-    return inner.eta * masp_penalty(q, sigma, form=inner.form, reduction=inner.reduction, mask=inner.mask)
+def _forward_mode(inner: InnerStep, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The values at θ, and their change along a direction."""
+    with torch.no_grad(), warnings.catch_warnings(), forward_ad.dual_level():
+        # Torch compiles rules of its own for forward mode, the first time, and deprecates how it does it.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        duals = {name: forward_ad.make_dual(tensor.detach(), direction[name]) for name, tensor in inner.before.items()}
+        q, change = forward_ad.unpack_dual(inner.values(duals))
+    if change is None:
+        raise MetaGradientError(UNRELATED)
+    return q, change
 
 
 def _compare(inner: InnerStep, q: Tensor) -> None:
@@ -300,8 +306,9 @@ def _compare(inner: InnerStep, q: Tensor) -> None:
         return
     if q.shape != inner.q.shape:
         raise ArgumentError("q", f"shape {tuple(q.shape)}, as values has", f"shape {tuple(inner.q.shape)}")
-    legal = torch.ones_like(q, dtype=torch.bool) if inner.mask is None else inner.mask
-    ours, theirs = q.detach()[legal].double(), inner.q.detach()[legal].double()
+    ours, theirs = q.detach(), inner.q.detach().to(q.dtype)
+    if inner.mask is not None:
+        ours, theirs = ours[inner.mask], theirs[inner.mask]
     precision = max(torch.finfo(q.dtype).eps, torch.finfo(inner.q.dtype).eps) ** 0.5
     if not bool(((ours - theirs).abs() <= precision * theirs.abs().max()).all()):
         raise MetaGradientError(
@@ -328,8 +335,8 @@ def _factors(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter:
     if isinstance(optimizer, torch.optim.RMSprop):
         if group["centered"]:
             raise ArgumentError("optimizer", "RMSprop that is not centred", "centered=True")
-        second = state["square_avg"]
+        second, correction = state["square_avg"], 1.0
     else:
         second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        second = second / (1 - float(group["betas"][1]) ** float(state["step"]))
-    return lr / (second.sqrt() + float(group["eps"]))
+        correction = 1 - float(group["betas"][1]) ** float(state["step"])
+    return second.sqrt().mul_(correction**-0.5).add_(float(group["eps"])).reciprocal_().mul_(lr)

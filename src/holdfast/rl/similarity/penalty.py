@@ -53,6 +53,31 @@ def masp_penalty(
     Errors:
         ArgumentError: Σ is not square, or of another number of actions.
     """
+    return penalty_product(q, q, sigma, form=form, reduction=reduction, mask=mask)
+
+
+def penalty_product(
+    q: Float[Tensor, "batch n"],
+    p: Float[Tensor, "batch n"],
+    sigma: Float[Tensor, "rows columns"],
+    *,
+    form: Form,
+    reduction: Reduction,
+    mask: Bool[Tensor, "batch n"] | None,
+) -> Float[Tensor, ""]:
+    """The symmetric bilinear form whose square is the penalty: 2 B(q, p) is the penalty's derivative at q along p.
+
+    With the residual r(q) = q - Σq it is the mean over states of r(q)ᵀr(p); for the pairwise form that of
+    ½ Σ_ij Σ_ij (q_i - q_j)(p_i - p_j).
+
+    Arguments:
+        q: Q values.
+        p: others, such as a change of them; the same for the penalty itself.
+        sigma: as in `masp_penalty`, and so are the others.
+        form: likewise.
+        reduction: likewise.
+        mask: likewise.
+    """
     n = q.shape[1]
     if sigma.shape != (n, n):
         raise ArgumentError("sigma", f"shape ({n}, {n}), since q has {n} actions", f"shape {tuple(sigma.shape)}")
@@ -62,36 +87,58 @@ def masp_penalty(
         raise ArgumentError("reduction", "sum or mean", reduction)
     with torch.autocast(q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, torch.float32)
-        values, weights = q.to(dtype), sigma.to(dtype)
-        legal = torch.ones_like(values) if mask is None else mask.to(dtype)
-        if mask is not None:
-            values = values.masked_fill(~mask, 0.0)
-        legal_actions = legal.sum(1, keepdim=True).clamp(min=1.0)
-        # About the mean of the state: what is added to all values must not cost the digits of their differences.
-        mean = values.sum(1, keepdim=True) / legal_actions
-        centred = (values - mean) * legal
-        mass, rows = legal @ weights.T, weights.sum(1)
-        scale = torch.where(mass > 0, rows / mass.where(mass > 0, 1.0), 0.0) if mask is not None else 1.0
-        smoothed = scale * (centred @ weights.T)
+        states = _States(sigma.to(dtype), mask)
+        first = states.centred(q.to(dtype))
+        second = first if p is q else states.centred(p.to(dtype))
         if form == "residual":
-            residual = centred - smoothed + mean * (1.0 - rows)
-            total = _kept(residual.square(), legal, mass, mask)
+            residual = states.residual(*first)
+            terms = residual * (residual if p is q else states.residual(*second))
         else:
-            total = 0.5 * (scale * mass * centred.square() - 2 * centred * smoothed)
-            total = _kept(total + 0.5 * scale * (centred.square() @ weights.T), legal, mass, mask)
+            terms = states.pairs(first[0], second[0])
+        total = terms.sum(1)
         if reduction == "mean":
-            total = total / legal_actions
-        return total.sum() / q.shape[0]
+            total = total / states.actions[:, 0]
+        return total.mean()
 
 
-def _kept(
-    terms: Float[Tensor, "batch n"],
-    legal: Float[Tensor, "batch n"],
-    mass: Float[Tensor, "batch n"],
-    mask: Bool[Tensor, "batch n"] | None,
-) -> Float[Tensor, "batch n"]:
-    """The terms of legal actions that are similar to a legal one."""
-    return terms if mask is None else terms * legal * (mass > 0)
+class _States:
+    """What the states of a batch have in common: similarities of legal actions, rows rescaled to their sums."""
+
+    def __init__(self, sigma: Float[Tensor, "n n"], mask: Bool[Tensor, "batch n"] | None) -> None:
+        self.sigma, self.mask = sigma, mask
+        self.rows = sigma.sum(1)
+        if mask is None:
+            self.actions = torch.full((1, 1), float(len(sigma)), dtype=sigma.dtype, device=sigma.device)
+            self.mass, self.scale = self.rows, None
+            return
+        legal = mask.to(sigma.dtype)
+        self.actions = legal.sum(1, keepdim=True).clamp(min=1.0)
+        self.mass = legal @ sigma.T
+        self.kept = mask & (self.mass > 0)
+        self.scale = torch.where(self.kept, self.rows / self.mass.where(self.kept, 1.0), 0.0)
+
+    def centred(self, q: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch 1"]]:
+        """Values about their mean: what is added to all of them must not cost the digits of their differences."""
+        if self.mask is None:
+            mean = q.mean(1, keepdim=True)
+            return q - mean, mean
+        q = q.masked_fill(~self.mask, 0.0)
+        mean = q.sum(1, keepdim=True) / self.actions
+        return (q - mean).masked_fill(~self.mask, 0.0), mean
+
+    def residual(self, centred: Float[Tensor, "batch n"], mean: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch n"]:
+        """q - Σq."""
+        residual = centred - self._scaled(centred @ self.sigma.T) + mean * (1.0 - self.rows)
+        return residual if self.mask is None else residual.masked_fill(~self.kept, 0.0)
+
+    def pairs(self, q: Float[Tensor, "batch n"], p: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """½ Σ_j Σ_ij (q_i - q_j)(p_i - p_j) of each action i."""
+        product = q * p
+        whole = product * self.mass - q * (p @ self.sigma.T) - p * (q @ self.sigma.T) + product @ self.sigma.T
+        return 0.5 * self._scaled(whole)
+
+    def _scaled(self, smoothed: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        return smoothed if self.scale is None else self.scale * smoothed
 
 
 def check_strength(eta: float, *, lr: float = 0.0, sigma: Float[Tensor, "n n"] | None = None) -> float:
