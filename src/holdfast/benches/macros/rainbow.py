@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from holdfast.benches.harness.report import Report, Row
 from holdfast.benches.registry import Tell
 
 if TYPE_CHECKING:
     from holdfast.benches.harness.timing import Arm
+    from holdfast.rl.macro_actions import Decisions
     from holdfast.rl.rainbow.agent import Rainbow
     from holdfast.rl.rainbow.replay import Replay
 
@@ -114,7 +117,7 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
     from holdfast.benches.harness.timing import Arm
     from holdfast.benches.macros.twin import Ours, Twin
 
-    masp = {
+    masp: dict[str, dict[str, Any]] = {
         "base": {},
         "penalty": {"eta": ETA},
         "meta every 10": {"eta": ETA, "meta": True, "meta_every": UPDATES},
@@ -132,11 +135,11 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
 
         return call
 
-    calls = {name: updates(lambda agent=agent: agent.update(filled, 0.5)) for name, agent in agents.items()}
+    calls = {name: updates(partial(agent.update, filled, 0.5)) for name, agent in agents.items()}
     if twins:
         for name, ours in TWINS.items():
             twin = Twin(base.network, filled, base.settings, Ours(*ours))
-            calls[name] = updates(lambda twin=twin: twin.update(0.5))
+            calls[name] = updates(partial(twin.update, 0.5))
     return {name: Arm(call) for name, call in calls.items()}
 
 
@@ -165,7 +168,6 @@ def replay_of(options: Options, number: int) -> Replay:
     """
     import numpy as np
 
-    from holdfast.rl.macro_actions import Decisions
     from holdfast.rl.rainbow.replay import Replay
     from holdfast.rl.rainbow.settings import MINATAR
 
@@ -173,7 +175,7 @@ def replay_of(options: Options, number: int) -> Replay:
     replay = Replay(max(MINATAR.capacity, options.transitions), 1)
     seen = rng.random((options.transitions + 1, 1, 10, 10, 4)) < 0.1
     for place in range(options.transitions):
-        decisions = Decisions(
+        decisions = SimpleNamespace(  # as `Decisions`, whose file needs gymnasium
             made=np.array([True]),
             reward=(rng.random(1) < 0.1).astype(np.float64),
             discount=np.array([0.99]),
@@ -182,7 +184,7 @@ def replay_of(options: Options, number: int) -> Replay:
             truncated=np.array([False]),
             observation=seen[place + 1],
         )
-        replay.add(seen[place], rng.integers(number, size=1), decisions)
+        replay.add(seen[place], rng.integers(number, size=1), cast("Decisions", decisions))
     return replay
 
 

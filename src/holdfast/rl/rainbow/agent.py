@@ -97,6 +97,7 @@ class Rainbow:
         masp = settings.masp
         self.similarity: SimilarityMatrix | None = None
         self.meta_optimizer: torch.optim.Optimizer | None = None
+        self._sigma: Tensor | None = None
         if check_strength(masp.eta, lr=settings.lr) > 0:
             similarity = SimilarityMatrix(actions, kind=masp.kind, start=masp.start, seed=seed)
             self.similarity = similarity.to(self.device)
@@ -149,7 +150,9 @@ class Rainbow:
         penalty, q = None, None
         if self.similarity is not None:
             q = self.network.expected(logits)
-            penalty = masp_penalty(q, self.similarity.matrix().detach())
+            if self._sigma is None:  # it changes when it is learned, and not in between
+                self._sigma = self.similarity.matrix().detach()
+            penalty = masp_penalty(q, self._sigma)
             total = loss + masp.eta * penalty
         self.optimizer.zero_grad()
         total.backward()
@@ -190,6 +193,7 @@ class Rainbow:
         """One step on the similarity, through the step that was just made, with the noise of that step."""
         assert self.similarity is not None
         assert self.meta_optimizer is not None
+        self._sigma = None
         other = replay.sample_uniformly(self.settings.batch, self.second, self.device)
         target = self._target(other)
 
@@ -249,6 +253,7 @@ class Rainbow:
         self.updates = state["updates"]
         if self.similarity is not None:
             self.similarity.load_state_dict(state["similarity"])
+            self._sigma = None
         if self.meta_optimizer is not None:
             self.meta_optimizer.load_state_dict(state["meta_optimizer"])
 
