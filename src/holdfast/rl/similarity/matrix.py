@@ -74,7 +74,7 @@ class SimilarityMatrix(nn.Module):
         start: float | Tensor | None = None,
         clusters: Sequence[int] | None = None,
         seed: int = 0,
-        iterations: int = 20,
+        iterations: int = 12,
         project: bool = False,
     ) -> None:
         super().__init__()
@@ -94,7 +94,10 @@ class SimilarityMatrix(nn.Module):
         self.register_load_state_dict_pre_hook(_refuse_other_actions)  # type: ignore[no-untyped-call]
 
     def matrix(self) -> Float[Tensor, "n n"]:
-        """Σ, with its gradient where it is learned; `matrix().detach()` is for the agent's own loss."""
+        """Σ, with its gradient where it is learned.
+
+        For the agent's own loss it is to be detached, and can be kept until the next step on it.
+        """
         if self.kind == "sinkhorn":
             return sinkhorn(self.weights, self.iterations)
         if self.kind == "raw":
@@ -277,8 +280,9 @@ def _refuse_other_actions(module: nn.Module, state: dict[str, Any], prefix: str,
     saved = state.get(f"{prefix}_extra_state")
     if saved is None:
         return  # the strict loader says that it is missing
-    if saved["kind"] != module.kind:
-        raise ArgumentError("state_dict", f"a similarity of kind {module.kind}", saved["kind"])
+    for name in ("kind", "iterations"):
+        if saved[name] != getattr(module, name):
+            raise ArgumentError("state_dict", f"a similarity of {name} {getattr(module, name)}", f"{saved[name]}")
     theirs = Macros.from_json(saved["actions"])
     difference = module.actions.difference(theirs)
     if difference:
