@@ -25,7 +25,8 @@ def _noisy(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     (mu, mu_change), (scale, scale_change) = forward_ad.unpack_dual(mean), forward_ad.unpack_dual(sigma)
     if mu_change is None or scale_change is None:
         return torch.addcmul(mean, sigma, noise)
-    return forward_ad.make_dual(torch.addcmul(mu, scale, noise), torch.addcmul(mu_change, scale_change, noise))
+    dual: Tensor = forward_ad.make_dual(torch.addcmul(mu, scale, noise), torch.addcmul(mu_change, scale_change, noise))
+    return dual
 
 
 class NoisyLinear(nn.Module):
