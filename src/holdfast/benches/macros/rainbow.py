@@ -115,6 +115,7 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
         twins: whether the twin is one of them.
     """
     from holdfast.benches.harness.timing import Arm
+    from holdfast.benches.macros.peers import tianshou_update
     from holdfast.benches.macros.twin import Ours, Twin
 
     masp: dict[str, dict[str, Any]] = {
@@ -140,6 +141,9 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
         for name, ours in TWINS.items():
             twin = Twin(base.network, filled, base.settings, Ours(*ours))
             calls[name] = updates(partial(twin.update, 0.5))
+        theirs = tianshou_update(base.settings, number, options.transitions) if options.device == "cpu" else None
+        if theirs is not None:
+            calls["tianshou"] = updates(theirs)
     return {name: Arm(call) for name, call in calls.items()}
 
 
@@ -225,6 +229,8 @@ def summary(rows: Sequence[Row], *, aims: bool) -> tuple[str, float | None]:
     words.append(f"{speed_up:.2f} x the updates a second of a plain twin{_judged('twin', speed_up, aims)}")
     shares = [f"{name.partition(', ')[2]} {by_arm[name]['twin_to_it']:.2f} x" for name in TWINS if name != "twin"]
     words.append(f"of which alone: {', '.join(shares)}")
+    if "tianshou" in by_arm:
+        words.append(f"{by_arm['tianshou']['to_base']:.2f} x those of Tianshou")
     for name in ("penalty", "meta every 10"):
         took = by_arm[name]["to_base"]
         words.append(f"{name} takes {took:.2f} x the time{_judged(name, took, aims)}")
