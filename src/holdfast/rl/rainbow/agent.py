@@ -61,6 +61,7 @@ class Rainbow:
         settings: how it learns.
         seed: of the first weights, of noise and random decisions, each its own stream.
         device: where it computes.
+        similarity: of these actions, for the penalty; by default one as the settings say.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Rainbow:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        similarity: SimilarityMatrix | None = None,
     ) -> None:
         self.settings, self.actions, self.device = settings, actions, torch.device(device)
         with torch.random.fork_rng(devices=()):
@@ -99,7 +101,11 @@ class Rainbow:
         self.meta_optimizer: torch.optim.Optimizer | None = None
         self._sigma: Tensor | None = None
         if check_strength(masp.eta, lr=settings.lr) > 0:
-            similarity = SimilarityMatrix(actions, kind=masp.kind, start=masp.start, seed=seed)
+            if similarity is None:
+                similarity = SimilarityMatrix(actions, kind=masp.kind, start=masp.start, seed=seed)
+            difference = actions.difference(similarity.actions)
+            if difference:
+                raise ArgumentError("similarity", "one of the agent's actions in their order", difference)
             self.similarity = similarity.to(self.device)
             if masp.meta:
                 self.meta_optimizer = torch.optim.Adam(self.similarity.parameters(), lr=masp.meta_lr)

@@ -106,8 +106,8 @@ class LearningRecipe:
     """Steps in which it falls from the one to the other."""
     eta: float = 0.0
     """Strength of the similarity penalty (MASP); 0: none."""
-    similarity: Literal["sinkhorn", "raw"] = "sinkhorn"
-    """How the similarity of actions is made."""
+    similarity: str = "sinkhorn"
+    """How the similarity of actions is made: sinkhorn, raw, or a file of one (.npz), which stays as it is."""
     start: float | None = None
     """Mean diagonal of the similarity at first."""
     meta: bool = False
@@ -128,10 +128,16 @@ class LearningRecipe:
         """
         names = {part.name for part in dataclasses.fields(RainbowSettings)}
         changes = {name: value for name, value in vars(self).items() if name in names and value is not None}
+        kind: Literal["sinkhorn", "raw"] = "raw" if self.similarity == "raw" else "sinkhorn"
+        if self.similarity not in ("sinkhorn", "raw"):
+            if not Path(self.similarity).is_file():
+                raise ArgumentError("--similarity", "sinkhorn, raw, or a file of a similarity", self.similarity)
+            if self.meta:
+                raise ArgumentError("--meta", "a similarity that is learned: sinkhorn or raw", self.similarity)
         try:
             masp = MASP(
                 eta=self.eta,
-                kind=self.similarity,
+                kind=kind,
                 start=self.start,
                 meta=self.meta,
                 meta_every=self.meta_every,
