@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
 def losses(updates: int, **settings: object) -> list[float]:
     """Of the first updates."""
     play = PlayRecipe(env="CartPole-v1", steps=1200, macros=("repeat:2",))
-    learning = LearningRecipe(hidden=16, learning_starts=100, **settings)
+    learning = LearningRecipe(hidden=8, batch=8, learning_starts=100, **settings)
     recipe = RainbowRecipe(play=play, learning=learning)
     slots, actions = make_slots(recipe)
     run, seen = Run(recipe, slots, actions, "cpu"), []

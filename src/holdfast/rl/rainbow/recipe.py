@@ -13,7 +13,7 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.models.training.recipe import Recipe, flag
 from holdfast.rl.macros import Macros, MacroWarning, all_sequences, random_macros, read_macros, repeat
 from holdfast.rl.rainbow.environments import settings_for
-from holdfast.rl.rainbow.settings import MASP, RainbowSettings
+from holdfast.rl.rainbow.settings import ATARI, MASP, RainbowSettings
 
 if TYPE_CHECKING:
     import gymnasium
@@ -43,6 +43,8 @@ class PlayRecipe:
         for name in ("steps", "slots"):
             count_of(flag(name), getattr(self, name), least=1)
         count_of("--seed", self.seed)
+        if self.slots > 1 and settings_for(self.env) is ATARI and not self.env.startswith("ALE/"):
+            raise ArgumentError("--slots", "1 for a game of stable-retro, which has one emulator a process", self.slots)
         if self.time_limit is not None:
             count_of("--time-limit", self.time_limit, least=1)
 
