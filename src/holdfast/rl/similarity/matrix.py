@@ -155,7 +155,7 @@ class SimilarityMatrix(nn.Module):
         words = (
             f"the similarity is uniform (diagonal {diagonal:.4f} of {self.n} actions): differences between actions go"
         )
-        self._warn("diffuse", others >= COLLAPSED and diagonal < DIFFUSE / self.n, words)
+        self._warn("diffuse", diagonal < DIFFUSE / self.n, words)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint has beside the weights: which actions these are of."""
@@ -224,14 +224,11 @@ def sinkhorn(weights: Float[Tensor, "*batch n n"], iterations: int) -> Float[Ten
     lack is put on the diagonal: symmetric, and 1 to rounding, after any number of rounds.
 
     Arguments:
-        weights: are taken to be within ±50.
+        weights: are held within ±50, for which float32 has room.
         iterations: rounds.
     """
     held = weights.clamp(-SATURATED, SATURATED)
-    symmetric = (held + held.mT) / 2
-    # The largest entry of a row and column becomes at most 1, and at least e^-50: no row is lost in float32.
-    largest = symmetric.amax(-1, keepdim=True)
-    kernel = torch.exp(symmetric - (largest + largest.mT) / 2)
+    kernel = torch.exp((held + held.mT) / 2)
     scaling = kernel.sum(-1, keepdim=True).rsqrt()
     for _ in range(iterations - 1):
         scaling = torch.sqrt(scaling / (kernel @ scaling))
