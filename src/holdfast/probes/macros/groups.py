@@ -87,14 +87,13 @@ def centred(q: Float[np.ndarray, "states n"], legal: Bool[np.ndarray, "states n"
     return Values(np.where(legal, q - means, 0.0), legal)
 
 
-def agglomerate(values: Values, weights: Float[np.ndarray, " states"]) -> Path:
-    """Ward's partitions; actions that are never legal together are not made one.
+def differences(values: Values, weights: Float[np.ndarray, " states"]) -> Float[np.ndarray, "n n"]:
+    """Root mean square of the difference of each two actions, over the states where both are legal; NaN: in none.
 
     Arguments:
         values: in all states.
         weights: how often each state counts.
     """
-    n = values.q.shape[1]
     legal = values.legal.astype(np.float64)
     weighed = weights[:, None]
     squares = (weighed * values.q**2).T @ legal
@@ -103,11 +102,22 @@ def agglomerate(values: Values, weights: Float[np.ndarray, " states"]) -> Path:
     # Differences of nearly equal values lose their digits in the sums: what is below them is 0.
     sums = squares + squares.T
     squared = np.where(sums - 2 * product > 1e-12 * sums, sums - 2 * product, 0.0)
-    distance = np.sqrt(squared / np.maximum(seen, 1.0))
-    np.fill_diagonal(distance, 0.0)
-    largest = distance.max() or 1.0
-    distance[seen == 0] = APART * n * largest
-    np.fill_diagonal(distance, 0.0)
+    result = np.where(seen > 0, np.sqrt(squared / np.where(seen > 0, seen, 1.0)), np.nan)
+    np.fill_diagonal(result, 0.0)
+    return result
+
+
+def agglomerate(values: Values, weights: Float[np.ndarray, " states"]) -> Path:
+    """Ward's partitions; actions that are never legal together are not made one.
+
+    Arguments:
+        values: in all states.
+        weights: how often each state counts.
+    """
+    n = values.q.shape[1]
+    distance = differences(values, weights)
+    largest = np.nanmax(distance) or 1.0
+    distance = np.where(np.isnan(distance), APART * n * largest, distance)
     tree = hierarchy.linkage(squareform(distance, checks=False), "ward")
     first = list(range(n))
     merges = []

@@ -11,7 +11,7 @@ import torch
 
 from holdfast.bar import Bar
 from holdfast.errors import ArgumentError, count_of
-from holdfast.probes.macros.groups import Values, centred, choose_groups, correlations
+from holdfast.probes.macros.groups import Values, centred, choose_groups, correlations, differences
 from holdfast.probes.macros.logged import LoggedValues, logged_values
 from holdfast.probes.macros.report import ActionGroup, Coverage, MacrosReport, Rule
 from holdfast.rl.macros import Macros
@@ -115,7 +115,9 @@ def probe_macros(
     effective = effective_actions(similarity.matrix(), settings.strength)
     if groups == n:
         notes.append("each action is a group of its own: the fitted matrix is the identity, which shares nothing")
-    correlation = correlations(values)
+    correlation, difference = correlations(values), differences(values, np.ones(len(values.q)))
+    pairs = difference[~np.eye(n, dtype=bool)]
+    difference /= np.sqrt(np.nanmean(pairs**2))
     counts = None if logged.action is None else np.bincount(logged.action, minlength=n)
     alike = [first for first in dict.fromkeys(labels) if labels[: actions.primitives].count(first) > 1]
     if actions.sequences and alike:
@@ -130,7 +132,9 @@ def probe_macros(
         states=len(values.q),
         units=int(units.max()) + 1,
         episodes=logged.episode is not None,
-        groups=tuple(_group(indices, actions, correlation, choice.together, counts) for indices in members),
+        groups=tuple(
+            _group(indices, actions, (difference, correlation, choice.together), counts) for indices in members
+        ),
         interval=choice.interval,
         effective=effective,
         effective_interval=tuple(_smoothed(n, k, settings.strength) for k in choice.interval),
@@ -140,6 +144,7 @@ def probe_macros(
         residuals=tuple(choice.residual[1:].tolist()),
         retentions=tuple(choice.retention[1:].tolist()),
         correlation=tuple(map(tuple, correlation.tolist())),
+        difference=tuple(map(tuple, difference.tolist())),
         coverage=None if counts is None else _coverage(counts, states),
         rule=_rule(actions, effective) if macros is not None and macros.sequences else None,
         tolerance=settings.tolerance,
@@ -191,19 +196,18 @@ def _smoothed(n: int, groups: int, strength: float) -> float:
 
 
 def _group(
-    indices: list[int],
-    actions: Macros,
-    correlation: np.ndarray,
-    together: np.ndarray,
-    counts: np.ndarray | None,
+    indices: list[int], actions: Macros, matrices: tuple[np.ndarray, ...], counts: np.ndarray | None
 ) -> ActionGroup:
-    pairs = [(i, j) for place, i in enumerate(indices) for j in indices[:place]]
-    inside = [float(correlation[pair]) for pair in pairs if not math.isnan(correlation[pair])]
+    first, second = np.tril_indices(len(indices), -1)
+    pairs = [matrix[np.array(indices)[first], np.array(indices)[second]] for matrix in matrices]
+    known = [values[~np.isnan(values)] for values in pairs]
+    difference, correlation, together = (float(values.mean()) if len(values) else math.nan for values in known)
     return ActionGroup(
         actions=tuple(indices),
         names=tuple(actions.meanings[index] for index in indices),
-        correlation=sum(inside) / len(inside) if inside else math.nan,
-        together=sum(float(together[pair]) for pair in pairs) / len(pairs) if pairs else math.nan,
+        difference=difference,
+        correlation=correlation,
+        together=together,
         samples=None if counts is None else int(counts[indices].sum()),
     )
 

@@ -38,6 +38,8 @@ class ActionGroup:
     Arguments:
         actions: their numbers, ascending.
         names: in words.
+        difference: of two of them, root mean square as a share of that of all pairs of the agent's actions, mean over
+            pairs; NaN: alone, or never legal together.
         correlation: mean over pairs, of values less their state's mean; NaN: alone, or constant.
         together: share of resamples that had a pair in one group, mean over pairs; NaN: alone.
         samples: states in which one of them was taken; `None`: not logged.
@@ -45,6 +47,7 @@ class ActionGroup:
 
     actions: tuple[int, ...]
     names: tuple[str, ...]
+    difference: float
     correlation: float
     together: float
     samples: int | None
@@ -108,7 +111,8 @@ class MacrosReport:
         retention: what is left in Σq of the best action's lead over the mean, as a share, in states held out.
         residuals: by number of groups, from 1 on; NaN: actions that are never legal together would be one.
         retentions: likewise.
-        correlation: of each two actions; NaN: one is constant.
+        correlation: of each two actions, of values less their state's mean; NaN: one is constant.
+        difference: of each two, root mean square as a share of that of all pairs; NaN: never legal together.
         coverage: of the actions; `None`: not logged.
         rule: of thumb; `None`: no list, or no macros in it.
         tolerance: what was allowed to be lost.
@@ -131,6 +135,7 @@ class MacrosReport:
     residuals: tuple[float, ...]
     retentions: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]
+    difference: tuple[tuple[float, ...], ...]
     coverage: Coverage | None
     rule: Rule | None
     tolerance: float
@@ -215,28 +220,23 @@ class MacrosReport:
         return plain
 
     def plot(self, ax: Axes) -> None:
-        """Draw the correlations of actions, ordered by groups.
+        """Draw what is lost against the number of groups.
 
         Arguments:
             ax: Matplotlib axes to draw into.
         """
-        order = [action for group in self.groups for action in group.actions]
-        matrix = np.array(self.correlation)[np.ix_(order, order)]
-        image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        start = 0
-        for group in self.groups:
-            size = len(group.actions)
-            if size > 1:
-                ax.add_patch(_square(start - 0.5, size))
-            start += size
-        if len(order) <= 40:
-            names = [self.macros.meanings[action] if self.listed else f"q{action}" for action in order]
-            ax.set_yticks(range(len(order)), names, fontsize=6)
-            ax.set_xticks([])
-        ax.set_xlabel("actions in the same order, groups framed")
-        ax.set_title(f"{len(order)} actions, {len(self.groups)} groups")
-        if ax.figure is not None:
-            ax.figure.colorbar(image, ax=ax, label="correlation of values less their state's mean")
+        n, (low, high) = len(self.macros), self.interval
+        groups = np.arange(1, n + 1)
+        ax.plot(groups, self.residuals, marker=".", label="residual")
+        ax.plot(groups, 1 - np.array(self.retentions), marker=".", label="loss of the best action's lead")
+        ax.axhline(self.tolerance, color="0.5", linestyle=":", label="tolerance")
+        ax.axvspan(low - 0.25, high + 0.25, color="0.9", label="95% interval")
+        ax.axvline(len(self.groups), color="0.3", linewidth=1)
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_xlabel("groups of actions")
+        ax.set_ylabel("share lost, in states held out")
+        ax.set_title(f"{n} actions, {len(self.groups)} groups")
+        ax.legend()
 
     def explain(self) -> str:
         """What each number means."""
@@ -247,6 +247,7 @@ class MacrosReport:
                 "spectral": "exp of the entropy of the spectrum of Σ: the same without c",
                 "residual": "Σ ‖q - Σq‖² / Σ ‖q - mean‖², Σ the mean within groups: the penalty's size",
                 "lead kept": "(max Σq - mean) / (max q - mean): what acting greedily on Σq keeps of the best's lead",
+                "difference": "of two actions' values, root mean square, as a share of that of all pairs of actions",
                 "correlation": "of two actions' values less their state's mean, over states; - where alone or constant",
                 "together": "share of resamples in which two actions of the group were in one",
                 "samples": "states in which an action of the group was taken",
@@ -286,10 +287,18 @@ class MacrosReport:
         ranked = sorted(self.groups, key=lambda group: -len(group.actions))
         several = [group for group in ranked if len(group.actions) > 1]
         if several:
-            header = ("size", "correlation", "together", *(("samples",) if self.coverage else ()), "actions")
+            header = (
+                "size",
+                "difference",
+                "correlation",
+                "together",
+                *(("samples",) if self.coverage else ()),
+                "actions",
+            )
             rows = [
                 (
                     str(len(group.actions)),
+                    shown(group.difference, ".3f"),
                     shown(group.correlation, ".2f"),
                     shown(group.together, ".2f"),
                     *((str(group.samples),) if self.coverage else ()),
@@ -315,9 +324,3 @@ class MacrosReport:
     def _named(self, group: ActionGroup) -> str:
         names = group.names if self.listed else tuple(f"q{action}" for action in group.actions)
         return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def _square(start: float, size: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((start, start), size, size, fill=False, edgecolor="black", linewidth=1.2)
