@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.rl.macros import Macros
 
 FLAGS = {"function": "TARGET", "q": "TARGET", "mask": "TARGET", "action": "TARGET", "episode": "TARGET"}
-FLAGS |= {"states": "--states", "macros": "--macros"}
+FLAGS |= {"states": "--states", "macros": "--macros", "second": "--second"}
 """What the arguments of the probe are called here."""
 
 SETTINGS = ("tolerance", "strength", "resamples", "seed")
@@ -33,6 +33,9 @@ class MacrosProbe(ReportOptions):
     """Q values of all actions in logged states: a CSV file with columns q0, q1, … and perhaps action and episode; an
     .npz file with q and perhaps mask, action and episode; or a function or network from a batch of states to them, as
     file.py:name or module:name. Without it, an agent on a small grid with many useless macros."""
+    second: Annotated[str | None, tyro.conf.arg(metavar="TARGET")] = None
+    """The same of another agent, trained alike with another seed, in the same states: tells what differs between
+    actions from what was not learnt."""
     states: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """For a function: its states, an .npy file with one in each row; or an .npz file with states and perhaps mask,
     action and episode."""
@@ -59,13 +62,21 @@ def run(options: MacrosProbe) -> int:
     # What is typed wrong is said before anything is loaded.
     _check_output(options.similarity)
     from holdfast.probes.macros import MacrosSettings, probe_macros, similarity_of
+    from holdfast.rl.macros import read_macros
     from holdfast.rl.similarity import save_similarity
 
     with _in_flags({name: f"--{name}" for name in SETTINGS}):
         settings = MacrosSettings(**{name: getattr(options, name) for name in SETTINGS})
-    values, macros = _demonstration(options) if options.target is None else _own(options, options.target)
+    if options.target is None:
+        values, macros = _demonstration(options)
+        second = None
+    else:
+        with _in_flags({"path": "--macros"}):
+            macros = None if options.macros is None else read_macros(options.macros)
+        values = _values(options.target, options.states, "TARGET")
+        second = None if options.second is None else _values(options.second, options.states, "--second")
     with _in_flags(FLAGS):
-        report = probe_macros(values, macros=macros, settings=settings)
+        report = probe_macros(values, second=second, macros=macros, settings=settings)
     options.show(report)
     if options.explain:
         say(f"\n{report.explain()}")
@@ -76,8 +87,8 @@ def run(options: MacrosProbe) -> int:
     return OK
 
 
-def _demonstration(options: MacrosProbe) -> tuple[LoggedValues, Macros]:
-    for name in ("states", "macros"):
+def _demonstration(options: MacrosProbe) -> tuple[LoggedValues, Macros | None]:
+    for name in ("second", "states", "macros"):
         if getattr(options, name) is not None:
             raise ArgumentError(f"--{name}", "a TARGET, which alone has such an option", "none")
     from holdfast.probes.macros.demonstration import loops_on_a_grid
@@ -85,26 +96,30 @@ def _demonstration(options: MacrosProbe) -> tuple[LoggedValues, Macros]:
     return loops_on_a_grid(options.seed)
 
 
-def _own(options: MacrosProbe, target: str) -> tuple[LoggedValues, Macros | None]:
-    from holdfast.probes.macros import ask_function, read_csv, read_npz
-    from holdfast.rl.macros import read_macros
+def _values(place: str, states: Path | None, flag: str) -> LoggedValues:
+    """Of one agent.
 
-    with _in_flags({"path": "--macros"}):
-        macros = None if options.macros is None else read_macros(options.macros)
+    Arguments:
+        place: a file or a function.
+        states: a function's.
+        flag: that it was given as.
+    """
+    from holdfast.probes.macros import ask_function, read_csv, read_npz
+
     readers = {".csv": read_csv, ".npz": read_npz}
-    suffix = Path(target).suffix.lower()
-    if suffix in readers:
-        if options.states is not None:
-            raise ArgumentError("--states", "a function, which alone has states", target)
-        with _in_flags({"path": "TARGET"}):
-            return readers[suffix](Path(target)), macros
-    if ":" not in target:
-        raise ArgumentError("TARGET", "a file .csv or .npz, or a function as file.py:name or module:name", target)
-    if options.states is None:
-        raise ArgumentError("--states", "given, for a function", "none")
-    function = function_at(target)
-    with _in_flags(FLAGS | {"path": "--states"}):
-        return ask_function(function, options.states), macros
+    suffix = Path(place).suffix.lower()
+    with _in_flags(dict.fromkeys(("TARGET", "path", "function", "q", "mask", "action", "episode"), flag)):
+        if suffix in readers:
+            if states is not None:
+                raise ArgumentError("--states", "a function, which alone has states", place)
+            return readers[suffix](Path(place))
+        if ":" not in place:
+            raise ArgumentError("path", "a file .csv or .npz, or a function as file.py:name or module:name", place)
+        if states is None:
+            raise ArgumentError("--states", "given, for a function", "none")
+        function = function_at(place)
+    with _in_flags(dict.fromkeys(("function", "q"), flag) | {"path": "--states", "states": "--states"}):
+        return ask_function(function, states)
 
 
 def _check_output(path: Path | None) -> None:

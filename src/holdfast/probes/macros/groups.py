@@ -3,6 +3,10 @@
 With Σ the average within groups, the penalty ‖q - Σq‖² is the sum of squares within them, which Ward's agglomeration
 makes small for every number of groups at once. It is 0 for the identity, so it cannot choose their number: what is
 chosen is the smallest number with which little is lost in states that the groups were not found in.
+
+Differences that are noise, of values that were not learnt, look like others. With values of a second agent squares
+become products of both agents' values, in which independent noise is 0 on average, and what one agent holds best is
+judged by the other's values.
 """
 
 from __future__ import annotations
@@ -26,15 +30,28 @@ class Values:
 
     Arguments:
         q: such values.
+        second: another agent's; the same array: there is none.
         legal: which actions are.
     """
 
     q: Float[np.ndarray, "states n"]
+    second: Float[np.ndarray, "states n"]
     legal: Bool[np.ndarray, "states n"]
+
+    @property
+    def agents(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Values to act by and values to judge with: once, or each agent's by the other's."""
+        return ((self.q, self.second),) if self.alone else ((self.q, self.second), (self.second, self.q))
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no second agent."""
+        return self.second is self.q
 
     def part(self, rows: np.ndarray) -> Values:
         """Of some states."""
-        return Values(self.q[rows], self.legal[rows])
+        q = self.q[rows]
+        return Values(q, q if self.alone else self.second[rows], self.legal[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +98,17 @@ class Choice:
         return len(set(self.labels.tolist()))
 
 
-def centred(q: Float[np.ndarray, "states n"], legal: Bool[np.ndarray, "states n"]) -> Values:
+def centred(
+    q: Float[np.ndarray, "states n"], legal: Bool[np.ndarray, "states n"], second: np.ndarray | None = None
+) -> Values:
     """Take the mean over its legal actions from each state's values: what is left says how actions differ."""
+    own = _less_mean(q, legal)
+    return Values(own, own if second is None else _less_mean(second, legal), legal)
+
+
+def _less_mean(q: np.ndarray, legal: np.ndarray) -> np.ndarray:
     means = (q * legal).sum(1, keepdims=True) / legal.sum(1, keepdims=True)
-    return Values(np.where(legal, q - means, 0.0), legal)
+    return np.where(legal, q - means, 0.0)
 
 
 def differences(values: Values, weights: Float[np.ndarray, " states"]) -> Float[np.ndarray, "n n"]:
@@ -96,12 +120,12 @@ def differences(values: Values, weights: Float[np.ndarray, " states"]) -> Float[
     """
     legal = values.legal.astype(np.float64)
     weighed = weights[:, None]
-    squares = (weighed * values.q**2).T @ legal
-    product = (weighed * values.q).T @ values.q
+    squares = (weighed * values.q * values.second).T @ legal
+    product = (weighed * values.q).T @ values.second
     seen = (weighed * legal).T @ legal
     # Differences of nearly equal values lose their digits in the sums: what is below them is 0.
-    sums = squares + squares.T
-    squared = np.where(sums - 2 * product > 1e-12 * sums, sums - 2 * product, 0.0)
+    sums, products = squares + squares.T, product + product.T
+    squared = np.where(sums - products > 1e-12 * np.abs(sums), sums - products, 0.0)
     result = np.where(seen > 0, np.sqrt(squared / np.where(seen > 0, seen, 1.0)), np.nan)
     np.fill_diagonal(result, 0.0)
     return result
@@ -131,31 +155,37 @@ def agglomerate(values: Values, weights: Float[np.ndarray, " states"]) -> Path:
 
 
 def losses(values: Values, path: Path) -> tuple[Float[np.ndarray, " numbers"], Float[np.ndarray, " numbers"]]:
-    """Residual and retention of each partition, by its number of groups, from 0 on; NaN: the path does not reach it.
+    """Residual and retention of each partition, by its number of groups, from 0 on; NaN: the path does not reach it."""
+    both = [_losses(own, judge, values.legal, path) for own, judge in values.agents]
+    return np.mean([residual for residual, _ in both], 0), np.mean([retention for _, retention in both], 0)
 
-    Both change in one direction along the path: what two groups have apart is lost when they become one.
-    """
-    n = path.n
-    counts, sums = values.legal.astype(np.float64), values.q.copy()
-    means = np.where(values.legal, values.q, -np.inf)
-    best = means.max(1)
-    total, lead = float((values.q**2).sum()), float(best.sum())
+
+def _losses(q: np.ndarray, judge: np.ndarray, legal: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Of one agent's values, judged by another's or by themselves."""
+    n, rows = path.n, np.arange(len(q))
+    counts, sums = legal.astype(np.float64), (q.copy(), judge.copy())
+    means = np.where(legal, q, -np.inf), np.where(legal, judge, 0.0)
+    best = means[0].argmax(1)
+    total, lead = float((q * judge).sum()), float(judge[rows, best].sum())
     residual, retention = np.full(n + 1, np.nan), np.full(n + 1, np.nan)
     residual[n], retention[n] = 0.0, 1.0
     lost = 0.0
     for number, (a, b) in enumerate(path.merges):
         both = (counts[:, a] > 0) & (counts[:, b] > 0)
         size = counts[both, a] * counts[both, b] / (counts[both, a] + counts[both, b])
-        lost += float((size * (means[both, a] - means[both, b]) ** 2).sum())
+        apart = [mean[both, a] - mean[both, b] for mean in means]
+        lost += float((size * apart[0] * apart[1]).sum())
         # Elsewhere the best group stays what it was.
-        touched = np.maximum(means[:, a], means[:, b]) >= best
+        touched = np.flatnonzero((best == a) | (best == b))
         counts[:, a] += counts[:, b]
-        sums[:, a] += sums[:, b]
-        means[:, a] = np.where(counts[:, a] > 0, sums[:, a] / np.maximum(counts[:, a], 1.0), -np.inf)
-        means[:, b] = -np.inf
-        best[touched] = means[touched].max(1)
+        for mean, total_of in zip(means, sums, strict=True):
+            total_of[:, a] += total_of[:, b]
+            mean[:, a] = total_of[:, a] / np.maximum(counts[:, a], 1.0)
+        means[0][counts[:, a] == 0, a] = -np.inf
+        means[0][:, b] = -np.inf
+        best[touched] = means[0][touched].argmax(1)
         residual[n - 1 - number] = lost / total
-        retention[n - 1 - number] = float(best.sum()) / lead
+        retention[n - 1 - number] = float(means[1][rows, best].sum()) / lead
     return residual, retention
 
 
@@ -187,7 +217,7 @@ def choose_groups(
     while len(numbers) < resamples:
         drawn = np.bincount(rng.integers(count, size=count), minlength=count)
         apart = values.part(drawn[units] == 0)
-        if not apart.q.any():  # nobody is left to judge
+        if agreement(apart) <= 0:  # nothing is left to judge by
             continue
         path = agglomerate(values, drawn[units].astype(np.float64))
         residual, retention = losses(apart, path)
@@ -213,6 +243,12 @@ def choose_groups(
 def _fewest(residual: np.ndarray, retention: np.ndarray, tolerance: float) -> int:
     """A number that is not reached is not tolerated."""
     return int(np.flatnonzero((residual <= tolerance) & (retention >= 1 - tolerance))[0])
+
+
+def agreement(values: Values) -> float:
+    """Cosine between both agents' values, 1 where there is no second; 0: one of them has no differences."""
+    norm = float(np.sqrt((values.q**2).sum() * (values.second**2).sum()))
+    return float((values.q * values.second).sum()) / norm if norm else 0.0
 
 
 def correlations(values: Values) -> Float[np.ndarray, "n n"]:

@@ -11,7 +11,7 @@ import torch
 
 from holdfast.bar import Bar
 from holdfast.errors import ArgumentError, count_of
-from holdfast.probes.macros.groups import Values, centred, choose_groups, correlations, differences
+from holdfast.probes.macros.groups import Values, agreement, centred, choose_groups, correlations, differences
 from holdfast.probes.macros.logged import LoggedValues, logged_values
 from holdfast.probes.macros.report import ActionGroup, Coverage, MacrosReport, Rule
 from holdfast.rl.macros import Macros
@@ -21,6 +21,8 @@ STATES = 40
 """The fewest that anything is said of."""
 EPISODES = 5
 """Likewise, where they are named."""
+AGREEMENT = 0.1
+"""The least cosine of two agents' values that one can be judged by the other with."""
 DIGITS = 10.0
 """Differences of actions must be this many times larger than the last digit of the values."""
 
@@ -57,6 +59,7 @@ class MacrosSettings:
 def probe_macros(
     q: Any,
     *,
+    second: Any = None,
     mask: Any = None,
     action: Any = None,
     episode: Any = None,
@@ -71,12 +74,15 @@ def probe_macros(
     fewest such groups are the actions that the values tell apart. They are found in resamples of the episodes, or of
     the states, and judged in those that were not drawn.
 
-    Nothing is trained. What is similar is so in the values that were logged: an agent that has learnt nothing yet has
-    values that say nothing of its environment.
+    Nothing is trained. What is similar is so in the values that were logged. From one agent's values alone, actions
+    that differ cannot be told from actions whose values were not learnt well; the second agent's values tell, for what
+    is noise in one is not in the other: then squares are products of both agents' values, and retention can be above
+    1, where means of alike actions choose better than the actions' own values do.
 
     Arguments:
         q: values of all actions, expectations and not logits, of shape (states, n): an array, a tensor, or
-            `LoggedValues`, which has all the rest but the list. -inf: the action is illegal.
+            `LoggedValues`, which has mask, action and episode. -inf: the action is illegal.
+        second: values, in the same states, of another agent that was trained alike, with another seed.
         mask: legal actions, of the same shape.
         action: that was taken in each state, for the coverage.
         episode: of each state. Without it states are taken for independent, and intervals are too narrow.
@@ -89,7 +95,7 @@ def probe_macros(
     Errors:
         ArgumentError: an argument does not fit; there are fewer than 40 states in which actions differ, or 5 such
             episodes; an action that is never legal; values that do not differ between actions, or differ alike in all
-            states.
+            states; a second agent whose values are the same, or say nothing of the first's.
 
     Source: the penalty: arXiv 2506.13690; the audit is ours.
     """
@@ -102,9 +108,10 @@ def probe_macros(
     actions = macros if macros is not None else Macros(n)
     if len(actions) != n:
         raise ArgumentError("macros", f"a list of {n} actions, since q has {n}", f"{len(actions)}")
+    other = None if second is None else _second(second, logged)
     rng = np.random.default_rng(settings.seed)
     notes = [f"not used: {', '.join(logged.unused)}"] if logged.unused else []
-    values, units = _usable(logged, settings, rng, notes)
+    values, units = _usable(logged, other, settings, rng, notes)
     with Bar("resamples", settings.resamples, wanted=settings.progress) as bar:
         choice = choose_groups(
             values, units, tolerance=settings.tolerance, resamples=settings.resamples, rng=rng, bar=bar
@@ -143,6 +150,7 @@ def probe_macros(
         retention=float(choice.retention[groups]),
         residuals=tuple(choice.residual[1:].tolist()),
         retentions=tuple(choice.retention[1:].tolist()),
+        agreement=None if second is None else agreement(values),
         correlation=tuple(map(tuple, correlation.tolist())),
         difference=tuple(map(tuple, difference.tolist())),
         coverage=None if counts is None else _coverage(counts, states),
@@ -153,8 +161,28 @@ def probe_macros(
     )
 
 
+def _second(second: Any, logged: LoggedValues) -> np.ndarray:
+    """Values of the second agent.
+
+    Errors:
+        ArgumentError: they are of other states, or the same.
+    """
+    other = second if isinstance(second, LoggedValues) else logged_values(second, mask=logged.legal)
+    if other.q.shape != logged.q.shape:
+        raise ArgumentError("second", f"shape {logged.q.shape}, as q has", f"shape {other.q.shape}")
+    for row in np.flatnonzero((other.legal != logged.legal).any(1))[:1].tolist():
+        raise ArgumentError("second", "the same legal actions as q", f"others in state {row}")
+    if np.array_equal(other.q, logged.q):
+        raise ArgumentError("second", "another agent's values", "those of q")
+    return other.q
+
+
 def _usable(
-    logged: LoggedValues, settings: MacrosSettings, rng: np.random.Generator, notes: list[str]
+    logged: LoggedValues,
+    second: np.ndarray | None,
+    settings: MacrosSettings,
+    rng: np.random.Generator,
+    notes: list[str],
 ) -> tuple[Values, np.ndarray]:
     """States in which actions can differ, with the number of each one's unit.
 
@@ -163,7 +191,7 @@ def _usable(
     """
     for action in np.flatnonzero(~logged.legal.any(0))[:1].tolist():
         raise ArgumentError("q", "actions that are legal in some state each", f"action {action}, which never is")
-    values = centred(logged.q, logged.legal)
+    values = centred(logged.q, logged.legal, second)
     smallest = DIGITS * logged.precision * float(np.abs(logged.q).max())
     differ = np.abs(values.q).max(1) > smallest
     if not differ.any():
@@ -185,6 +213,9 @@ def _usable(
     highest = np.where(values.legal, values.q, -np.inf).max(0)
     if not (highest - np.where(values.legal, values.q, np.inf).min(0) > smallest).any():
         raise ArgumentError("q", "differences between actions that change from state to state", "the same in all")
+    if agreement(values) < AGREEMENT:
+        words = f"values that agree with q on how actions differ (a cosine of at least {AGREEMENT:g})"
+        raise ArgumentError("second", words, f"{agreement(values):.2f}")
     if logged.episode is None:
         notes.append("states were taken for independent: without their episodes intervals are too narrow")
     return values, np.unique(unit[kept], return_inverse=True)[1]

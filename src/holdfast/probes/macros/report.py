@@ -108,7 +108,9 @@ class MacrosReport:
         effective_interval: of the two ends of `interval`.
         spectral: exp of the entropy of the matrix's spectrum.
         residual: Σ ‖q - Σq‖² / Σ ‖q - mean‖² in states held out.
-        retention: what is left in Σq of the best action's lead over the mean, as a share, in states held out.
+        retention: what is left in Σq of the best action's lead over the mean, as a share, in states held out; above 1
+            with a second agent, by whose values it is judged, where means choose better.
+        agreement: cosine of both agents' values less their means; `None`: there was no second.
         residuals: by number of groups, from 1 on; NaN: actions that are never legal together would be one.
         retentions: likewise.
         correlation: of each two actions, of values less their state's mean; NaN: one is constant.
@@ -132,6 +134,7 @@ class MacrosReport:
     spectral: float
     residual: float
     retention: float
+    agreement: float | None
     residuals: tuple[float, ...]
     retentions: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]
@@ -193,7 +196,8 @@ class MacrosReport:
                 f"log more {unit}."
             )
         if self.finding == "not overloading":
-            return f"{who} are not overloading this learner: {known}: there is little credit to share, so keep them."
+            doubt = "" if self.agreement is not None else " (or they are not learnt yet: --second tells)"
+            return f"{who} are not overloading this learner: {known}{doubt}: there is little credit to share."
         return (
             f"{who} are overloading this learner: {known}, and acting on means of alike ones keeps "
             f"{percent(self.retention)} of the lead of the best: let them share credit (masp_penalty with the fitted "
@@ -247,6 +251,7 @@ class MacrosReport:
                 "spectral": "exp of the entropy of the spectrum of Σ: the same without c",
                 "residual": "Σ ‖q - Σq‖² / Σ ‖q - mean‖², Σ the mean within groups: the penalty's size",
                 "lead kept": "(max Σq - mean) / (max q - mean): what acting greedily on Σq keeps of the best's lead",
+                "agreement": "cosine of both agents' values less their state's mean; 1 without noise",
                 "difference": "of two actions' values, root mean square, as a share of that of all pairs of actions",
                 "correlation": "of two actions' values less their state's mean, over states; - where alone or constant",
                 "together": "share of resamples in which two actions of the group were in one",
@@ -271,6 +276,8 @@ class MacrosReport:
         )
         at = ", ".join(f"{groups} at {tolerance:g}" for tolerance, groups in self.by_tolerance.items())
         lines.append(f"groups by tolerance: {at}")
+        if self.agreement is not None:
+            lines.append(f"judged by a second agent's values, which agree with the first's to {self.agreement:.2f}")
         if self.coverage is not None:
             c = self.coverage
             lines.append(
