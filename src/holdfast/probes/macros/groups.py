@@ -201,7 +201,8 @@ def choose_groups(
     """The fewest groups with which no more is lost than is tolerated, in states that they were not found in.
 
     Groups are found in resamples of the units, drawn with replacement, and judged in the units that were not drawn;
-    the number is chosen by the means over resamples, its interval from the numbers of each alone.
+    the number is chosen by the means over resamples. Its interval is of the numbers that each resample chooses, with
+    deviations from the means such as they have where all units judge.
 
     Arguments:
         values: in all states.
@@ -212,22 +213,28 @@ def choose_groups(
         bar: advances by one a resample.
     """
     n, count = values.q.shape[1], int(units.max()) + 1
-    residuals, retentions, numbers = [], [], list[int]()
+    residuals, retentions, shares = [], [], list[float]()
     together = np.zeros((n, n))
-    while len(numbers) < resamples:
+    while len(shares) < resamples:
         drawn = np.bincount(rng.integers(count, size=count), minlength=count)
         apart = values.part(drawn[units] == 0)
         if agreement(apart) <= 0:  # nothing is left to judge by
             continue
         path = agglomerate(values, drawn[units].astype(np.float64))
         residual, retention = losses(apart, path)
-        numbers.append(_fewest(residual, retention, tolerance))
-        labels = path.labels(numbers[-1])
+        shares.append(float((drawn == 0).mean()))
+        labels = path.labels(_fewest(residual, retention, tolerance))
         together += labels[:, None] == labels
         residuals.append(residual)
         retentions.append(retention)
         bar.advance()
     residual, retention = np.mean(residuals, 0), np.mean(retentions, 0)
+    # All units judge the means, a share of them each resample: its deviations are as much too large.
+    scale = np.mean(shares) ** 0.5
+    numbers = [
+        _fewest(residual + scale * (one - residual), retention + scale * (other - retention), tolerance)
+        for one, other in zip(residuals, retentions, strict=True)
+    ]
     path = agglomerate(values, np.ones(len(values.q)))
     fewest = max(_fewest(residual, retention, tolerance), n - len(path.merges))
     low, high = np.quantile(numbers, (0.025, 0.975), method="inverted_cdf").tolist()

@@ -75,8 +75,9 @@ def probe_macros(
     the states, and judged in those that were not drawn.
 
     Nothing is trained. What is similar is so in the values that were logged. From one agent's values alone, actions
-    that differ cannot be told from actions whose values were not learnt well; the second agent's values tell, for what
-    is noise in one is not in the other: then squares are products of both agents' values, and retention can be above
+    that differ cannot be told from actions whose values were not learnt well, as those of an overloaded agent are not,
+    so that it can be told that actions overload, but not that they do not. The second agent's values tell, for what is
+    noise in one is not in the other: then squares are products of both agents' values, and retention can be above
     1, where means of alike actions choose better than the actions' own values do.
 
     Arguments:

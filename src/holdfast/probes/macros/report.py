@@ -28,7 +28,7 @@ SHOWN = 20
 NAMED = 3
 """Actions of a group in the table."""
 
-Finding = Literal["overloading", "not overloading", "undecided", "untried"]
+Finding = Literal["overloading", "not overloading", "undecided", "one agent", "untried"]
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,18 @@ class MacrosReport:
         """Whether the actions overload.
 
         They do where the upper end of the effective number is at most half of them, and do not where its lower end is
-        more. Where most were never taken, their values were never learnt and decide nothing.
+        more: but values of one agent alone can differ for not being learnt, as those of an overloaded one do, so that
+        only a second agent's can say that they do not. Where most actions were never taken, their values were never
+        learnt and decide nothing.
         """
         half = HALF * len(self.macros)
         if self.coverage is not None and self.coverage.never > UNTRIED:
             return "untried"
         if self.effective_interval[1] <= half:
             return "overloading"
-        return "not overloading" if self.effective_interval[0] > half else "undecided"
+        if self.effective_interval[0] <= half:
+            return "undecided"
+        return "one agent" if self.agreement is None else "not overloading"
 
     @property
     def redundant(self) -> tuple[int, ...]:
@@ -196,8 +200,12 @@ class MacrosReport:
                 f"log more {unit}."
             )
         if self.finding == "not overloading":
-            doubt = "" if self.agreement is not None else " (or they are not learnt yet: --second tells)"
-            return f"{who} are not overloading this learner: {known}{doubt}: there is little credit to share."
+            return f"{who} are not overloading this learner: {known}: there is little credit to share."
+        if self.finding == "one agent":
+            return (
+                f"It cannot be told from one agent whether {who.lower()} overload this learner: {known}, which may be "
+                "so, or may be noise of values that were not learnt: judge it by a second agent's (--second)."
+            )
         return (
             f"{who} are overloading this learner: {known}, and acting on means of alike ones keeps "
             f"{percent(self.retention)} of the lead of the best: let them share credit (masp_penalty with the fitted "
