@@ -155,6 +155,15 @@ BENCHES = {
             limit_s=90.0,
         ),
         Bench(
+            "macros",
+            "updates of Rainbow beside a plain twin, and what the penalty and learning the similarity add",
+            "holdfast.benches.macros.rainbow",
+            value=68,
+            devices=("cuda", "cpu"),
+            limit_s=180.0,
+            needs=("gymnasium",),
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",
