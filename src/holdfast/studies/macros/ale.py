@@ -47,8 +47,7 @@ part = Part(
     figures=(
         Figure(
             "ale",
-            "Rainbow with and without macros on an Atari game: a smoke test, too short to judge. Mean return by primitive "
-            "steps.",
+            "Rainbow with and without macros on an Atari game: too short to judge. Mean return by primitive steps.",
             draw_curves,
         ),
     ),

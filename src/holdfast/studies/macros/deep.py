@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
-from torch.func import jvp
 from torch.nn.functional import one_hot
 
 from holdfast.lab.seeds import generator_for
@@ -150,7 +150,7 @@ class Networks:
         gradients = torch.autograd.grad(outer, after)
         direction = tuple(g * self._factor(weight)[first:] for g, weight in zip(gradients, self.weights, strict=True))
         seen = self.seen[self.world.cell_of[code]]
-        q, change = jvp(lambda *weights: values(weights, seen), before, direction)
+        q, change = values_and_change(before, direction, seen)
         deviation = torch.eye(self.world.n) - sigma
         r, r_change = q @ deviation.mT, change @ deviation.mT
         gradient = r_change.mT @ q + r.mT @ change
@@ -185,6 +185,26 @@ def values(weights: Weights, seen: Float32[Tensor, "lanes batch inputs"]) -> Flo
     return hidden
 
 
+def values_and_change(
+    weights: Weights, direction: Weights, seen: Float32[Tensor, "lanes batch inputs"]
+) -> tuple[Float32[Tensor, "lanes batch n"], Float32[Tensor, "lanes batch n"]]:
+    """Q values of stacked networks, and their derivative along a direction of the weights.
+
+    Arguments:
+        weights: of the networks.
+        direction: of the same shapes.
+        seen: observations.
+    """
+    hidden, change = seen, torch.zeros_like(seen)
+    for layer in range(0, len(weights), 2):
+        if layer:
+            hidden, change = hidden.relu(), change * (hidden > 0)
+        matrix, bias = weights[layer : layer + 2]
+        change = torch.baddbmm(torch.baddbmm(direction[layer + 1], hidden, direction[layer]), change, matrix)
+        hidden = torch.baddbmm(bias, hidden, matrix)
+    return hidden, change
+
+
 def stacked(sizes: Sequence[int], seeds: Sequence[int], arms: int) -> Weights:
     """Weights as torch's layers begin with, by seed, the same for each arm.
 
@@ -195,7 +215,7 @@ def stacked(sizes: Sequence[int], seeds: Sequence[int], arms: int) -> Weights:
     """
     weights: list[Tensor] = []
     generators = [generator_for(seed, WEIGHTS) for seed in seeds]
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         for rows in (inputs, 1):
             bound = inputs**-0.5
             drawn = [bound * (2 * torch.rand(rows, outputs, generator=of_seed) - 1) for of_seed in generators]

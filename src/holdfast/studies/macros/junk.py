@@ -153,8 +153,8 @@ CLAIMS = (
     ),
     Claim(
         "junk-controls",
-        "It is the learning that does so: with the similarity that it starts from, frozen, with a shuffled one and with "
-        "a uniform one the score is at least .15 lower.",
+        "It is the learning that does so: with the similarity that it starts from, frozen, with a shuffled one and "
+        "with a uniform one the score is at least .15 lower.",
         _controls,
         paper=OURS,
         family="junk",

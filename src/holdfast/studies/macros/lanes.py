@@ -1,7 +1,7 @@
 """Play in a world, many seeds and arms side by side, by the values that a learner keeps in a table.
 
-A lane is an agent in its own copy of the world. All lanes make a primitive step at a time: one whose last action is over
-takes a decision, carries it out at once, stores it, and then waits as many steps as it took.
+A lane is an agent in its own copy of the world. All lanes make a primitive step at a time: one whose last action is
+over takes a decision, carries it out at once, stores it, and then waits as many steps as it took.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ part = Part(
     figures=(
         Figure(
             "minatar",
-            "Rainbow with and without macros on the first of MinAtar's games: mean return by primitive steps. Means over "
-            "seeds with 95 % intervals.",
+            "Rainbow with and without macros on the first of MinAtar's games: mean return by primitive steps. Means "
+            "over seeds with 95 % intervals.",
             draw_curves,
         ),
     ),

@@ -110,8 +110,8 @@ def _wrong(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "network-null",
-        "With a small network in place of the table the penalty with a learned similarity does not raise the score of an "
-        "agent with macros by .12.",
+        "With a small network in place of the table the penalty with a learned similarity does not raise the score of "
+        "an agent with macros by .12.",
         _null,
         paper=PENALTY,
         family="network",
@@ -167,8 +167,8 @@ part = Part(
     figures=(
         Figure(
             "network",
-            "Small double deep Q-networks on a 9 × 9 grid with 24 macros that lead nowhere: score of the greedy policy by "
-            "primitive steps. Means over seeds with 95 % intervals.",
+            "Small double deep Q-networks on a 9 × 9 grid with 24 macros that lead nowhere: score of the greedy policy "
+            "by primitive steps. Means over seeds with 95 % intervals.",
             draw_scores,
         ),
     ),

@@ -1,7 +1,7 @@
 """The paper that this study re-tests.
 
-Only its abstract, summaries and a review could be read: neither its games nor its scores or settings. So no number stands
-here as the paper's: the penalty is as published, the protocol is ours.
+Only its abstract, summaries and a review could be read: neither its games nor its scores or settings. So no number
+stands here as the paper's: the penalty is as published, the protocol is ours.
 """
 
 from holdfast.lab import Paper

@@ -1,7 +1,7 @@
 """Semi-Markov Q-learning on tables, with the similarity penalty and its learning.
 
-A lane makes one update in each primitive step: at even steps of its newest transition, at odd ones of one drawn from all
-that it has stored. Both terms come from the same row of the table,
+A lane makes one update in each primitive step: at even steps of its newest transition, at odd ones of one drawn from
+all that it has stored. Both terms come from the same row of the table,
 
     Q(s) ← Q(s) - lr 2η MᵀM Q(s) - lr (Q(s,a) - R - D max_b Q(s',b)) e_a,   M = I - Σ
 
@@ -165,7 +165,7 @@ class Tables:
         cell: Int64[Tensor, " learned"],
         u: Float64[Tensor, "numbers lanes"],
     ) -> None:
-        """Add the meta-gradient of the update that was just made, up to a factor.
+        """Add the meta-gradient of the update that was just made: 2 η (ṙ qᵀ + r q̇ᵀ), q̇ = lr g'.
 
         Arguments:
             q: rows before it.
@@ -179,10 +179,10 @@ class Tables:
         code = self.recent[lane, cell, drawn].long()
         action = world.action_of[code].T
         errors = lanes.q[base + cell].gather(1, action) - self._target(code, base).T
-        change = torch.zeros_like(q).scatter_add(1, action, errors / OUTER)
+        change = torch.zeros_like(q).scatter_add(1, action, errors * self.strength[-len(q) :] / OUTER)
         both = torch.stack((q, change), 2)
         residuals = torch.bmm(self.deviation, both)
-        self.gradient.baddbmm_(residuals.flip(2), both.mT)  # ṙ qᵀ + r q̇ᵀ
+        self.gradient.baddbmm_(residuals.flip(2), both.mT)
 
     def _renew(self) -> None:
         """M and MᵀM of similarities that have changed."""

@@ -188,8 +188,8 @@ def _below(results: Results) -> Evidence:
 CLAIMS = (
     Claim(
         "transfer-carried",
-        "A similarity that was learned on one map, averaged over seeds and carried frozen to others, raises the score of "
-        "an agent with macros by more than .12 on a map with four rooms, on one without walls, and with another goal.",
+        "A similarity that was learned on one map, averaged over seeds and carried frozen to others, raises the score "
+        "of an agent with macros by more than .12 in four rooms, without walls and with another goal.",
         _carried,
         paper=TRANSFER,
         family="transfer",
@@ -340,14 +340,14 @@ part = Part(
     figures=(
         Figure(
             "transfer",
-            "A similarity that was learned on the map with a wall, carried frozen to other maps: mean scores over 30,000 "
-            "primitive steps, with 56 macros that lead nowhere. Means over seeds with 95 % intervals.",
+            "A similarity that was learned on the map with a wall, carried frozen to other maps: mean scores over "
+            "30,000 primitive steps, with 56 macros that lead nowhere. Means over seeds with 95 % intervals.",
             draw_transfer,
         ),
         Figure(
             "matrix",
-            "The similarity of 64 actions that was learned on the map with a wall (Sinkhorn), mean over seeds: the macros "
-            "that lead nowhere have become alike.",
+            "The similarity of 64 actions that was learned on the map with a wall (Sinkhorn), mean over seeds: the "
+            "macros that lead nowhere have become alike.",
             draw_matrix,
         ),
     ),

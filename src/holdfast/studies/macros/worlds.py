@@ -1,4 +1,4 @@
-"""Grids with a goal in a corner, and macro-actions in them: useful ones that repeat a move, junk ones that lead nowhere.
+"""Grids with a goal, and macro-actions in them: useful ones that repeat a move, junk ones that lead nowhere.
 
 A world is a table: what an action does in a cell follows from both, but for the time limit, which may end a macro
 early. So a transition is a number, its code: (cell, action, primitive steps that were made).
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from holdfast.rl.macros import Macros
 
 Walls = Literal["none", "row", "rooms"]
@@ -124,7 +122,7 @@ class World:
                     break
         code = torch.arange(after.numel())
         self.after, self.reward, self.discount = after.flatten(), reward.flatten(), discount.flatten()
-        """By code: the cell that is reached, the discounted reward, and what its value is discounted by (0: the end)."""
+        """By code: the cell that is reached, the discounted reward, and the discount of its value (0: the end)."""
         self.cell_of, self.action_of = code // (self.n * self.longest), code // self.longest % self.n
         self.lasts = lasts.flatten()
         """By cell · n + action: primitive steps until the macro or the episode ends, the time limit apart."""
