@@ -76,7 +76,7 @@ def run(trial: Trial[DoseConfig]) -> Outcome:
     from holdfast.studies.macros.worlds import World
 
     config = trial.config
-    world = World(replace(config.grid, junk=int(trial.labels["junk"])))
+    world = World(replace(config.grid, junk=int(trial.labels["junk"] or 0)))
     setups = {arm: settings.setup(world, trial.seeds) for arm, settings in ARMS.items()}
     courses = learn(world, setups, trial.seeds, config.table)
     records, curve = tables_of(courses, trial.seeds, config.table.steps)

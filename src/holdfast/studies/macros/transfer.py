@@ -107,17 +107,14 @@ def run(trial: Trial[TransferConfig]) -> Outcome:
         if learned is None:
             learned = courses["learned"].sigma
             assert learned is not None
-            weights = weights_of(learned, world.grid.groups())
-            rows = [
-                row | (weights[int(row["seed"] or 0) - seeds[0]] if row["arm"] == "learned" else {}) for row in rows
-            ]
+            of_seed = dict(zip(seeds, weights_of(learned, world.grid.groups()), strict=True))
+            rows = [{**row, **(of_seed[int(row["seed"] or 0)] if row["arm"] == "learned" else {})} for row in rows]
         records += rows
         curve += points
     assert learned is not None
-    mean = learned.mean(0).tolist()
     matrix: list[Record] = [
         {"seed": seeds[0], "first": first, "second": second, "weight": weight}
-        for first, row in enumerate(mean)
+        for first, row in enumerate(learned.mean(0).tolist())
         for second, weight in enumerate(row)
     ]
     return Outcome(records, {"scores": curve, "matrix": matrix})
