@@ -157,7 +157,17 @@ def test_a_mask_of_another_length_is_refused():
 
 
 def test_primitive_steps_can_be_stored_too():
-    wrapped = MacroActions(Script(LONG), MACROS, gamma=GAMMA, store="macro+primitive")
+    class OneArray(Script):
+        """Writes each observation over the last one."""
+
+        seen = np.zeros(3, np.float32)
+
+        def _seen(self, action: int) -> tuple[np.ndarray, dict[str, Any]]:
+            observation, info = super()._seen(action)
+            self.seen[:] = observation
+            return self.seen, info
+
+    wrapped = MacroActions(OneArray(LONG), MACROS, gamma=GAMMA, store="macro+primitive")
     wrapped.reset()
     macro = wrapped.step(3)[4]["macro"]
     assert macro["observations"].tolist() == [[0, 1, 0], [0, 2, 1], [0, 3, 2], [0, 3, 2]]

@@ -161,7 +161,6 @@ BENCHES = {
             value=68,
             devices=("cuda", "cpu"),
             limit_s=180.0,
-            needs=("gymnasium",),
         ),
         Bench(
             "confidence-prefix",

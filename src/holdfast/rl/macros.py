@@ -212,7 +212,7 @@ def all_sequences(primitives: int | gymnasium.Env[Any, Any], length: int) -> Mac
 def random_macros(
     primitives: int | gymnasium.Env[Any, Any], count: int, shortest: int, longest: int, seed: int
 ) -> Macros:
-    """Different random sequences: their lengths are uniform where sequences are left, and so are their actions.
+    """Different random sequences, of uniform lengths and actions; one that was drawn before is drawn again.
 
     Arguments:
         primitives: number of primitive actions, or an environment with such.
@@ -228,16 +228,13 @@ def random_macros(
     count_of("count", count, least=1)
     count_of("shortest", shortest, least=2)
     count_of("longest", longest, least=shortest)
-    left = {length: actions**length for length in range(shortest, longest + 1)}
-    if sum(left.values()) < count:
-        raise ArgumentError("count", f"at most {sum(left.values())}, as many sequences as there are", count)
+    possible = sum(actions**length for length in range(shortest, longest + 1))
+    if possible < count:
+        raise ArgumentError("count", f"at most {possible}, as many sequences as there are", count)
     rng, macros = np.random.default_rng(seed), dict[tuple[int, ...], None]()
     while len(macros) < count:
-        length = int(rng.choice([length for length, sequences in left.items() if sequences]))
-        macro = tuple(rng.integers(actions, size=length).tolist())
-        if macro not in macros:
-            macros[macro] = None
-            left[length] -= 1
+        length = int(rng.integers(shortest, longest, endpoint=True))
+        macros[tuple(rng.integers(actions, size=length).tolist())] = None
     return Macros(actions, tuple(macros), names)
 
 

@@ -116,9 +116,10 @@ def test_five_hundred_steps_from_the_command_line(env: str, tmp_path: Path, monk
 
 
 @pytest.mark.filterwarnings("ignore:.*")
-def test_a_game_without_its_rom_says_how_to_supply_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "retro/"])
+def test_a_game_without_its_rom_says_how_to_supply_it(tmp_path: Path, prefix: str) -> None:
     needs(AIRSTRIKER)
-    game = "retro/StreetFighterIISpecialChampionEdition-Genesis-v0"
+    game = f"{prefix}StreetFighterIISpecialChampionEdition-Genesis-v0"
     status, out, err = ask("train", "rainbow", "--env", game, "--out", "run", cwd=tmp_path)
     assert (status, out) == (2, "")
     assert "python -m stable_retro.import" in err
@@ -133,6 +134,7 @@ def test_a_game_without_its_rom_says_how_to_supply_it(tmp_path: Path) -> None:
         (("--eta", -1), "--eta: expected"),
         (("--meta",), "--meta: expected a penalty"),
         (("--slots", 0), "--slots"),
+        (("--env", AIRSTRIKER, "--slots", 2), "--slots: expected 1 for a game of stable-retro"),
         (("--discount", 1.5), "--discount"),
         (("--capacity", 5), "capacity"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from holdfast.errors import ArgumentError
 pytest.importorskip("gymnasium")
 
 from holdfast.rl.rainbow.recipe import LearningRecipe, PlayRecipe, RainbowRecipe
-from holdfast.rl.rainbow.train import Run, make_slots, train
+from holdfast.rl.rainbow.train import Run, load_agent, make_slots, train
 
 WORDS = (
     *("--env", "CartPole-v1", "--steps", 700, "--slots", 2, "--macros", "repeat:2", "random:2:2:3"),
@@ -91,7 +93,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
 def losses(updates: int, **settings: object) -> list[float]:
     """Of the first updates."""
     play = PlayRecipe(env="CartPole-v1", steps=1200, macros=("repeat:2",))
-    learning = LearningRecipe(hidden=16, learning_starts=100, **settings)
+    learning = LearningRecipe(hidden=8, batch=8, learning_starts=100, **settings)
     recipe = RainbowRecipe(play=play, learning=learning)
     slots, actions = make_slots(recipe)
     run, seen = Run(recipe, slots, actions, "cpu"), []
@@ -121,3 +123,33 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
         train(other, tmp_path / "run", resume=True, quiet=True)
     with pytest.raises(ArgumentError, match="--resume to go on"):
         train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_what_was_learned_is_carried_on(tmp_path: Path) -> None:
+    play = PlayRecipe(env="CartPole-v1", steps=120, macros=("repeat:2",))
+    learning = LearningRecipe(hidden=8, learning_starts=100, batch=4, eta=0.2, meta=True, meta_every=2)
+    report = train(RainbowRecipe(play=play, learning=learning), tmp_path / "first", quiet=True)
+    assert report["curve"][-1]["similarity"]["smallest_row"] == pytest.approx(1, abs=1e-4)
+    agent = load_agent(tmp_path / "first")
+    seen = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    assert (agent.greedy(seen) == agent.greedy(seen)).all()
+    kept = torch.load(tmp_path / "first/agent.pt", weights_only=True)
+    assert all(torch.equal(kept["network"][name], value) for name, value in agent.network.named_parameters())
+    file = str(tmp_path / "first/similarity.npz")
+    transferred = dataclasses.replace(learning, meta=False, similarity=file)
+    slots, actions = make_slots(RainbowRecipe(play=play, learning=transferred))
+    run = Run(RainbowRecipe(play=play, learning=transferred), slots, actions, "cpu")
+    assert run.agent.similarity is not None
+    assert run.agent.similarity.kind == "frozen"
+    learned = report["curve"][-1]["similarity"]["diagonal"]
+    assert run.agent.similarity.statistics()["diagonal"] == pytest.approx(learned, abs=1e-4)
+    with pytest.raises(ArgumentError, match="--meta"):
+        dataclasses.replace(transferred, meta=True).settings("CartPole-v1")
+    with pytest.raises(ArgumentError, match="--similarity"):
+        dataclasses.replace(transferred, similarity="nowhere.npz").settings("CartPole-v1")
+    other = dataclasses.replace(play, macros=("repeat:3",))
+    slots, actions = make_slots(RainbowRecipe(play=other, learning=transferred))
+    with pytest.raises(ArgumentError, match="action"):
+        Run(RainbowRecipe(play=other, learning=transferred), slots, actions, "cpu")
+    with pytest.raises(ArgumentError, match="folder"):
+        load_agent(tmp_path)

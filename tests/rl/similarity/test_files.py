@@ -93,6 +93,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, learned):
         ({"sha256": "0" * 64}, "path: expected actions with the hash 0+"),
         ({"actions": "[[0], [1], [1, 1], [0, 0], [0, 1]]"}, "path: expected actions with the hash"),
         ({"actions": "[[0], [0, 0], [1], [1, 1], [0, 1]]"}, "path: expected a file of a similarity"),
+        ({"actions": "[[1], [0], [0, 0], [1, 1], [0, 1]]"}, "path: expected actions with the hash"),
         ({"actions": "[[0], [1]"}, "path: expected a file of a similarity"),
         ({"eta": None}, "path: expected a file of a similarity"),
         ({"sigma": content["sigma"][:4, :4]}, r"sigma: expected shape \(5, 5\), of 5 actions"),

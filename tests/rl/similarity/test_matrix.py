@@ -244,6 +244,7 @@ def test_checkpoints_are_of_the_same_actions(tmp_path):
         (SimilarityMatrix(Macros(2, ((1, 1), (0, 0)))), r"got action 2 = \(0, 0\), here \(1, 1\)"),
         (SimilarityMatrix(4), r"got action 2 = \(0, 0\), here \(2,\)"),
         (SimilarityMatrix(macros, kind="raw"), "expected a similarity of kind raw, got sinkhorn"),
+        (SimilarityMatrix(macros, iterations=8), "expected a similarity of iterations 8, got 12"),
         (SimilarityMatrix(Macros(2, ((0, 0),))), "got 4 actions, here 3"),
     ]:
         kept = wrong.weights.detach().clone()

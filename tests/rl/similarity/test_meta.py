@@ -183,6 +183,11 @@ def test_the_worked_example():
     optimizer = torch.optim.SGD(similarity.parameters(), lr=0.1)
     meta_step(lambda p: p["q"][0, 1], inner, similarity=similarity, optimizer=optimizer)
     assert similarity.matrix()[0, 1].item() == pytest.approx(before + 0.01)
+    # A step too far is brought back: 0.73 - 10 · 0.2 is no weight.
+    optimizer = torch.optim.SGD(similarity.parameters(), lr=10.0)
+    with pytest.warns(SimilarityWarning, match="the similarity is uniform"):
+        meta_step(lambda p: p["q"][0, 1], inner, similarity=similarity, optimizer=optimizer)
+    assert similarity.weights[1, 1].item() == 0
 
 
 def test_nothing_is_learned_at_the_identity():
@@ -364,8 +369,15 @@ def test_what_cannot_be_learned_from_is_refused():
         with pytest.raises(MetaGradientError, match=message):
             meta_gradient(loss, good, similarity=learned)
     constant = inner(lr=0.1, eta=1.0, values=lambda p: torch.ones(1, 2, requires_grad=True))
-    with pytest.raises(MetaGradientError, match="the Q values do not depend on the parameters"):
-        meta_gradient(lambda p: p["q"].sum(), constant, similarity=learned, method="double_backward")
+    for method in ("auto", "double_backward"):
+        with pytest.raises(MetaGradientError, match="the Q values do not depend on the parameters"):
+            meta_gradient(lambda p: p["q"].sum(), constant, similarity=learned, method=method)
+    # Values of illegal actions are compared with nothing.
+    masked = torch.tensor([[-torch.inf, 4.0]])
+    legal = inner(lr=0.1, eta=1.0, q=masked, mask=torch.tensor([[False, True]]))
+    meta_gradient(lambda p: p["q"].sum(), legal, similarity=learned)
+    with pytest.raises(MetaGradientError, match="freeze the network's noise"):
+        meta_gradient(lambda p: p["q"].sum(), inner(lr=0.1, eta=1.0, q=masked), similarity=learned)
 
 
 def test_outer_losses_of_all_and_of_greedy_transitions():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from holdfast.benches.harness.report import Report, Row
 from holdfast.benches.registry import Tell
 
 if TYPE_CHECKING:
     from holdfast.benches.harness.timing import Arm
+    from holdfast.rl.macro_actions import Decisions
     from holdfast.rl.rainbow.agent import Rainbow
     from holdfast.rl.rainbow.replay import Replay
 
@@ -112,9 +115,10 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
         twins: whether the twin is one of them.
     """
     from holdfast.benches.harness.timing import Arm
+    from holdfast.benches.macros.peers import tianshou_update
     from holdfast.benches.macros.twin import Ours, Twin
 
-    masp = {
+    masp: dict[str, dict[str, Any]] = {
         "base": {},
         "penalty": {"eta": ETA},
         "meta every 10": {"eta": ETA, "meta": True, "meta_every": UPDATES},
@@ -132,11 +136,14 @@ def arms_of(options: Options, number: int, *, twins: bool) -> dict[str, Arm]:
 
         return call
 
-    calls = {name: updates(lambda agent=agent: agent.update(filled, 0.5)) for name, agent in agents.items()}
+    calls = {name: updates(partial(agent.update, filled, 0.5)) for name, agent in agents.items()}
     if twins:
         for name, ours in TWINS.items():
             twin = Twin(base.network, filled, base.settings, Ours(*ours))
-            calls[name] = updates(lambda twin=twin: twin.update(0.5))
+            calls[name] = updates(partial(twin.update, 0.5))
+        theirs = tianshou_update(base.settings, number, options.transitions) if options.device == "cpu" else None
+        if theirs is not None:
+            calls["tianshou"] = updates(theirs)
     return {name: Arm(call) for name, call in calls.items()}
 
 
@@ -165,7 +172,6 @@ def replay_of(options: Options, number: int) -> Replay:
     """
     import numpy as np
 
-    from holdfast.rl.macro_actions import Decisions
     from holdfast.rl.rainbow.replay import Replay
     from holdfast.rl.rainbow.settings import MINATAR
 
@@ -173,7 +179,7 @@ def replay_of(options: Options, number: int) -> Replay:
     replay = Replay(max(MINATAR.capacity, options.transitions), 1)
     seen = rng.random((options.transitions + 1, 1, 10, 10, 4)) < 0.1
     for place in range(options.transitions):
-        decisions = Decisions(
+        decisions = SimpleNamespace(  # as `Decisions`, whose file needs gymnasium
             made=np.array([True]),
             reward=(rng.random(1) < 0.1).astype(np.float64),
             discount=np.array([0.99]),
@@ -182,7 +188,7 @@ def replay_of(options: Options, number: int) -> Replay:
             truncated=np.array([False]),
             observation=seen[place + 1],
         )
-        replay.add(seen[place], rng.integers(number, size=1), decisions)
+        replay.add(seen[place], rng.integers(number, size=1), cast("Decisions", decisions))
     return replay
 
 
@@ -223,6 +229,8 @@ def summary(rows: Sequence[Row], *, aims: bool) -> tuple[str, float | None]:
     words.append(f"{speed_up:.2f} x the updates a second of a plain twin{_judged('twin', speed_up, aims)}")
     shares = [f"{name.partition(', ')[2]} {by_arm[name]['twin_to_it']:.2f} x" for name in TWINS if name != "twin"]
     words.append(f"of which alone: {', '.join(shares)}")
+    if "tianshou" in by_arm:
+        words.append(f"{by_arm['tianshou']['to_base']:.2f} x those of Tianshou")
     for name in ("penalty", "meta every 10"):
         took = by_arm[name]["to_base"]
         words.append(f"{name} takes {took:.2f} x the time{_judged(name, took, aims)}")

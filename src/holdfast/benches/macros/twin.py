@@ -115,7 +115,7 @@ class Twin:
         self.device = network.support.device
         self.noise = torch.Generator(self.device).manual_seed(0)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=settings.lr, eps=settings.adam_eps, **({"fused": True} if ours.adam else {})
+            self.network.parameters(), lr=settings.lr, eps=settings.adam_eps, fused=True if ours.adam else None
         )
         self.rng = np.random.default_rng(0)
         self.tree = LoopTree(replay.tree[np.arange(replay.capacity)])
@@ -139,7 +139,7 @@ class Twin:
             )
         logits = self.network(batch.observations)[rows, batch.actions]
         losses = -(target * logits.log_softmax(-1)).sum(-1)
-        loss = (batch.weights * losses).mean()
+        loss: Tensor = (batch.weights * losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -61,6 +61,7 @@ class Rainbow:
         settings: how it learns.
         seed: of the first weights, of noise and random decisions, each its own stream.
         device: where it computes.
+        similarity: of these actions, for the penalty; by default one as the settings say.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Rainbow:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        similarity: SimilarityMatrix | None = None,
     ) -> None:
         self.settings, self.actions, self.device = settings, actions, torch.device(device)
         with torch.random.fork_rng(devices=()):
@@ -97,8 +99,13 @@ class Rainbow:
         masp = settings.masp
         self.similarity: SimilarityMatrix | None = None
         self.meta_optimizer: torch.optim.Optimizer | None = None
+        self._sigma: Tensor | None = None
         if check_strength(masp.eta, lr=settings.lr) > 0:
-            similarity = SimilarityMatrix(actions, kind=masp.kind, start=masp.start, seed=seed)
+            if similarity is None:
+                similarity = SimilarityMatrix(actions, kind=masp.kind, start=masp.start, seed=seed)
+            difference = actions.difference(similarity.actions)
+            if difference:
+                raise ArgumentError("similarity", "one of the agent's actions in their order", difference)
             self.similarity = similarity.to(self.device)
             if masp.meta:
                 self.meta_optimizer = torch.optim.Adam(self.similarity.parameters(), lr=masp.meta_lr)
@@ -149,7 +156,9 @@ class Rainbow:
         penalty, q = None, None
         if self.similarity is not None:
             q = self.network.expected(logits)
-            penalty = masp_penalty(q, self.similarity.matrix().detach())
+            if self._sigma is None:  # it changes when it is learned, and not in between
+                self._sigma = self.similarity.matrix().detach()
+            penalty = masp_penalty(q, self._sigma)
             total = loss + masp.eta * penalty
         self.optimizer.zero_grad()
         total.backward()
@@ -190,6 +199,7 @@ class Rainbow:
         """One step on the similarity, through the step that was just made, with the noise of that step."""
         assert self.similarity is not None
         assert self.meta_optimizer is not None
+        self._sigma = None
         other = replay.sample_uniformly(self.settings.batch, self.second, self.device)
         target = self._target(other)
 
@@ -249,6 +259,7 @@ class Rainbow:
         self.updates = state["updates"]
         if self.similarity is not None:
             self.similarity.load_state_dict(state["similarity"])
+            self._sigma = None
         if self.meta_optimizer is not None:
             self.meta_optimizer.load_state_dict(state["meta_optimizer"])
 

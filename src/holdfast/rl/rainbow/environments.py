@@ -6,6 +6,7 @@ macros, and so do the statistics of whole games, whose returns are neither clipp
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ EXTRA, RETRO = "macros", "retro"
 
 FRAME_SKIP = 4
 """Frames of an action on pictures."""
+
+CONSOLES = r"-(32x|Atari2600|GameGear|Gb|GbAdvance|GbColor|Genesis|Nes|PCEngine|Saturn|SCD|Sms|Snes)(-v\d+)?$"
+"""How the names of stable-retro's games end: they are known without `retro/` before them too."""
 
 MINATAR_LIMIT, ATARI_LIMIT = 5_000, 27_000
 """Primitive steps after which a game is cut off; MinAtar's have no limit of their own, and may go on for ever."""
@@ -65,6 +69,8 @@ def make_environment(env: str, *, seed: int, slot: int = 0, time_limit: int | No
 
 def _family(env: str) -> str:
     prefix = env.partition("/")[0]
+    if prefix == env and re.search(CONSOLES, env):
+        return "retro"
     return {"MinAtar": "minatar", "ALE": "ale", "retro": "retro"}.get(prefix, "gymnasium")
 
 
@@ -110,7 +116,7 @@ def _ale(env: str, limit: int | None) -> gymnasium.Env[Any, Any]:
 def _retro(env: str, limit: int | None) -> gymnasium.Env[Any, Any]:
     wrappers, retro = require("gymnasium.wrappers", EXTRA), require("stable_retro", RETRO)
     require("cv2", EXTRA)
-    game = env.partition("/")[2]
+    game = env.removeprefix("retro/")
     try:
         # Any other way of rendering opens a window.
         made = retro.make(game, use_restricted_actions=retro.Actions.DISCRETE, render_mode="rgb_array")
@@ -120,6 +126,8 @@ def _retro(env: str, limit: int | None) -> gymnasium.Env[Any, Any]:
             raise ArgumentError("--env", "retro/ and a game of stable-retro", env) from error
         ask = f"your own ROM of {game}, imported with  python -m stable_retro.import FOLDER"
         raise ArgumentError("--env", ask, "none: stable-retro ships without it") from error
+    except RuntimeError as error:
+        raise ArgumentError("--env", "one game of stable-retro at a time in a process", f"{env} ({error})") from error
     skipped = wrappers.MaxAndSkipObservation(made, FRAME_SKIP)
     limited = wrappers.RecordEpisodeStatistics(wrappers.TimeLimit(skipped, limit or ATARI_LIMIT))
     small = wrappers.ResizeObservation(wrappers.GrayscaleObservation(limited), (84, 84))

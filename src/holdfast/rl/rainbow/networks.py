@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from holdfast.errors import ArgumentError, count_of
@@ -17,6 +18,15 @@ Body = Literal["nature", "minatar", "mlp"]
 
 FEW_ROWS = 8
 """Below so many rows a noisy layer applies the factors of its noise to what goes in and comes out."""
+
+
+def _noisy(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """μ + σ ⊙ ε, in forward mode with its change: PyTorch's own rule takes products with constants apart in Python."""
+    (mu, mu_change), (scale, scale_change) = forward_ad.unpack_dual(mean), forward_ad.unpack_dual(sigma)
+    if mu_change is None or scale_change is None:
+        return torch.addcmul(mean, sigma, noise)
+    dual: Tensor = forward_ad.make_dual(torch.addcmul(mu, scale, noise), torch.addcmul(mu_change, scale_change, noise))
+    return dual
 
 
 class NoisyLinear(nn.Module):
@@ -49,9 +59,9 @@ class NoisyLinear(nn.Module):
         if len(x) < FEW_ROWS:  # then a noisy copy of the weight would cost more than a second product
             mean = functional.linear(x, self.weight, self.bias)
             noise = functional.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma)
-            return torch.addcmul(mean, noise, self.noise_out)
-        weight = torch.addcmul(self.weight, self.weight_sigma, torch.outer(self.noise_out, self.noise_in))
-        return functional.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out))
+            return mean + noise * self.noise_out
+        weight = _noisy(self.weight, self.weight_sigma, torch.outer(self.noise_out, self.noise_in))
+        return functional.linear(x, weight, _noisy(self.bias, self.bias_sigma, self.noise_out))
 
 
 class RainbowNetwork(nn.Module):

@@ -13,7 +13,7 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.models.training.recipe import Recipe, flag
 from holdfast.rl.macros import Macros, MacroWarning, all_sequences, random_macros, read_macros, repeat
 from holdfast.rl.rainbow.environments import settings_for
-from holdfast.rl.rainbow.settings import MASP, RainbowSettings
+from holdfast.rl.rainbow.settings import ATARI, MASP, RainbowSettings
 
 if TYPE_CHECKING:
     import gymnasium
@@ -43,6 +43,8 @@ class PlayRecipe:
         for name in ("steps", "slots"):
             count_of(flag(name), getattr(self, name), least=1)
         count_of("--seed", self.seed)
+        if self.slots > 1 and settings_for(self.env) is ATARI and not self.env.startswith("ALE/"):
+            raise ArgumentError("--slots", "1 for a game of stable-retro, which has one emulator a process", self.slots)
         if self.time_limit is not None:
             count_of("--time-limit", self.time_limit, least=1)
 
@@ -106,8 +108,8 @@ class LearningRecipe:
     """Steps in which it falls from the one to the other."""
     eta: float = 0.0
     """Strength of the similarity penalty (MASP); 0: none."""
-    similarity: Literal["sinkhorn", "raw"] = "sinkhorn"
-    """How the similarity of actions is made."""
+    similarity: str = "sinkhorn"
+    """How the similarity of actions is made: sinkhorn, raw, or a file of one (.npz), which stays as it is."""
     start: float | None = None
     """Mean diagonal of the similarity at first."""
     meta: bool = False
@@ -128,10 +130,16 @@ class LearningRecipe:
         """
         names = {part.name for part in dataclasses.fields(RainbowSettings)}
         changes = {name: value for name, value in vars(self).items() if name in names and value is not None}
+        kind: Literal["sinkhorn", "raw"] = "raw" if self.similarity == "raw" else "sinkhorn"
+        if self.similarity not in ("sinkhorn", "raw"):
+            if not Path(self.similarity).is_file():
+                raise ArgumentError("--similarity", "sinkhorn, raw, or a file of a similarity", self.similarity)
+            if self.meta:
+                raise ArgumentError("--meta", "a similarity that is learned: sinkhorn or raw", self.similarity)
         try:
             masp = MASP(
                 eta=self.eta,
-                kind=self.similarity,
+                kind=kind,
                 start=self.start,
                 meta=self.meta,
                 meta_every=self.meta_every,

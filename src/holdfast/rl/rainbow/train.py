@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from holdfast.errors import ArgumentError
 from holdfast.models.training.beginning import check_beginning, environment
 from holdfast.models.training.place import Place
 from holdfast.models.training.progress import Progress
@@ -29,9 +30,13 @@ from holdfast.rl.rainbow.environments import make_environment
 from holdfast.rl.rainbow.recipe import RainbowRecipe
 from holdfast.rl.rainbow.replay import Replay
 from holdfast.rl.rainbow.slots import Slots
+from holdfast.rl.similarity import load_similarity, save_similarity
 
 AGENT = "agent.pt"
 """The agent's file in the folder of a run."""
+
+SIMILARITY = "similarity.npz"
+"""And that of the similarity of its actions, where it has one, to be carried to the next task."""
 
 LAST = 100
 """Games whose mean return is the score."""
@@ -99,6 +104,30 @@ def make_slots(recipe: RainbowRecipe) -> tuple[Slots, Macros]:
     return Slots(macro_vector_env(calls, actions, gamma=recipe.settings().discount, autoreset_mode=mode)), actions
 
 
+def load_agent(folder: Path, *, device: str = "cpu") -> Rainbow:
+    """The agent of a run that is done, without noise; `greedy` then acts, and `network.values` tells its Q values.
+
+    Arguments:
+        folder: of the run.
+        device: where it is to compute.
+
+    Errors:
+        ArgumentError: no run was done there.
+    """
+    report = RunFolder(folder).report()
+    if report is None:
+        raise ArgumentError("folder", "that of a run that is done", str(folder))
+    recipe = RainbowRecipe.from_dict(report["recipe"])
+    state = torch.load(folder / AGENT, map_location="cpu", weights_only=True)
+    actions = Macros.from_json(state["actions"])
+    learning = dataclasses.replace(recipe.learning, eta=0.0, meta=False, similarity="sinkhorn")
+    settings = learning.settings(recipe.play.env)
+    agent = Rainbow(tuple(report["observation"]), actions, settings, device=device)
+    agent.network.load_state_dict(state["network"])
+    agent.network.silence()
+    return agent
+
+
 @dataclass
 class Account:
     """What a run has come to.
@@ -134,7 +163,9 @@ class Run:
         self.recipe, self.slots, self.settings = recipe, slots, recipe.settings()
         self.account, seed, settings = Account(), recipe.play.seed, self.settings
         space: Any = slots.environments.single_observation_space
-        self.agent = Rainbow(space.shape, actions, settings, seed=seed, device=device)
+        file, known = recipe.learning.similarity, ("sinkhorn", "raw")
+        similarity = None if file in known else load_similarity(Path(file), actions)
+        self.agent = Rainbow(space.shape, actions, settings, seed=seed, device=device, similarity=similarity)
         self.replay = Replay(
             settings.capacity,
             slots.number,
@@ -241,6 +272,7 @@ class Run:
             "updates": agent.updates,
             "parameters": sum(parameter.numel() for parameter in agent.network.parameters()),
             "actions": len(agent.actions),
+            "observation": list(agent.network.observation),
             "seconds": round(seconds, 1),
             "settings": dataclasses.asdict(self.settings),
             "recipe": beginning["recipe"],
@@ -249,5 +281,8 @@ class Run:
             "games": account.games,
         }
         torch.save(agent.state_dict(), folder.path / AGENT)
+        if agent.similarity is not None:
+            path, eta = folder.path / SIMILARITY, self.settings.masp.eta
+            save_similarity(path, agent.similarity, eta=eta, env_id=recipe.play.env)
         folder.finish(report)
         return report

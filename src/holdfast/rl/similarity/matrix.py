@@ -74,7 +74,7 @@ class SimilarityMatrix(nn.Module):
         start: float | Tensor | None = None,
         clusters: Sequence[int] | None = None,
         seed: int = 0,
-        iterations: int = 20,
+        iterations: int = 12,
         project: bool = False,
     ) -> None:
         super().__init__()
@@ -94,7 +94,10 @@ class SimilarityMatrix(nn.Module):
         self.register_load_state_dict_pre_hook(_refuse_other_actions)  # type: ignore[no-untyped-call]
 
     def matrix(self) -> Float[Tensor, "n n"]:
-        """Σ, with its gradient where it is learned; `matrix().detach()` is for the agent's own loss."""
+        """Σ, with its gradient where it is learned.
+
+        For the agent's own loss it is to be detached, and can be kept until the next step on it.
+        """
         if self.kind == "sinkhorn":
             return sinkhorn(self.weights, self.iterations)
         if self.kind == "raw":
@@ -152,7 +155,7 @@ class SimilarityMatrix(nn.Module):
         words = (
             f"the similarity is uniform (diagonal {diagonal:.4f} of {self.n} actions): differences between actions go"
         )
-        self._warn("diffuse", others >= COLLAPSED and diagonal < DIFFUSE / self.n, words)
+        self._warn("diffuse", diagonal < DIFFUSE / self.n, words)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint has beside the weights: which actions these are of."""
@@ -221,14 +224,11 @@ def sinkhorn(weights: Float[Tensor, "*batch n n"], iterations: int) -> Float[Ten
     lack is put on the diagonal: symmetric, and 1 to rounding, after any number of rounds.
 
     Arguments:
-        weights: are taken to be within ±50.
+        weights: are held within ±50, for which float32 has room.
         iterations: rounds.
     """
     held = weights.clamp(-SATURATED, SATURATED)
-    symmetric = (held + held.mT) / 2
-    # The largest entry of a row and column becomes at most 1, and at least e^-50: no row is lost in float32.
-    largest = symmetric.amax(-1, keepdim=True)
-    kernel = torch.exp(symmetric - (largest + largest.mT) / 2)
+    kernel = torch.exp((held + held.mT) / 2)
     scaling = kernel.sum(-1, keepdim=True).rsqrt()
     for _ in range(iterations - 1):
         scaling = torch.sqrt(scaling / (kernel @ scaling))
@@ -277,8 +277,9 @@ def _refuse_other_actions(module: nn.Module, state: dict[str, Any], prefix: str,
     saved = state.get(f"{prefix}_extra_state")
     if saved is None:
         return  # the strict loader says that it is missing
-    if saved["kind"] != module.kind:
-        raise ArgumentError("state_dict", f"a similarity of kind {module.kind}", saved["kind"])
+    for name in ("kind", "iterations"):
+        if saved[name] != getattr(module, name):
+            raise ArgumentError("state_dict", f"a similarity of {name} {getattr(module, name)}", f"{saved[name]}")
     theirs = Macros.from_json(saved["actions"])
     difference = module.actions.difference(theirs)
     if difference:

@@ -310,7 +310,8 @@ def _compare(inner: InnerStep, q: Tensor) -> None:
     if inner.mask is not None:
         ours, theirs = ours[inner.mask], theirs[inner.mask]
     precision = max(torch.finfo(q.dtype).eps, torch.finfo(inner.q.dtype).eps) ** 0.5
-    if not bool(((ours - theirs).abs() <= precision * theirs.abs().max()).all()):
+    largest = torch.minimum(ours.abs().max(), theirs.abs().max())
+    if not bool(((ours - theirs).abs() <= precision * largest).all()):
         raise MetaGradientError(
             "values(before) are not those that the step's penalty was computed with: freeze the network's noise, and "
             "copy its parameters before the step"

@@ -20,6 +20,9 @@ from holdfast.errors import ArgumentError
 Form = Literal["residual", "pairwise"]
 Reduction = Literal["sum", "mean"]
 
+ROUNDING = 2.0**-24
+"""Of one entry of a similarity in float32."""
+
 
 class SimilarityWarning(UserWarning):
     """Credit is shared, but perhaps not as meant."""
@@ -107,6 +110,9 @@ class _States:
     def __init__(self, sigma: Float[Tensor, "n n"], mask: Bool[Tensor, "batch n"] | None) -> None:
         self.sigma, self.mask = sigma, mask
         self.rows = sigma.sum(1)
+        # A sum that is 1 up to rounding is 1, or large state values would be penalised; its gradient is as it was.
+        missing = 1.0 - self.rows
+        self.missing = missing - missing.detach() * (missing.detach().abs() <= len(sigma) * ROUNDING)
         if mask is None:
             self.actions = torch.full((1, 1), float(len(sigma)), dtype=sigma.dtype, device=sigma.device)
             self.mass, self.scale = self.rows, None
@@ -128,7 +134,7 @@ class _States:
 
     def residual(self, centred: Float[Tensor, "batch n"], mean: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch n"]:
         """q - Σq."""
-        residual = centred - self._scaled(centred @ self.sigma.T) + mean * (1.0 - self.rows)
+        residual = centred - self._scaled(centred @ self.sigma.T) + mean * self.missing
         return residual if self.mask is None else residual.masked_fill(~self.kept, 0.0)
 
     def pairs(self, q: Float[Tensor, "batch n"], p: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
