@@ -55,7 +55,7 @@ def test_a_world_is_what_its_moves_make_of_it(walls: str) -> None:
                 assert world.path[(cell * world.n + action) * world.longest + step] == row * 5 + column
                 assert world.primitive[action, step] == move
                 there = row + MOVES[move][0], column + MOVES[move][1]
-                if 0 <= min(there) and max(there) < 5 and there not in blocked:
+                if all(place in range(5) for place in there) and there not in blocked:
                     row, column = there
                 made, end = step + 1, (row, column) == (4, 4)
                 total += 0.97**step * (1.0 if end else -0.02)

@@ -42,7 +42,7 @@ class GamesConfig:
     """
 
     games: tuple[str, ...] = ()
-    steps: int = 500_000
+    steps: int = 250_000
     points: int = 50
     macros: tuple[str, ...] = ("repeat:2,3,4,5,6", "random:32:2:6")
     eta: float = 0.1

@@ -78,6 +78,6 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Record]], labels: Mapp
             for x, mean, low, high, n in points
         ]
     axes.set_xlabel("primitive steps")
-    axes.set_ylabel("score of the greedy policy (1: shortest way)")
+    axes.set_ylabel("greedy score (1: shortest way)")
     legend(axes, columns=3)
     return rows

@@ -44,7 +44,7 @@ class MacrosStudyConfig(Config):
     minatar: GamesConfig = field(default_factory=GamesConfig)
     ale: GamesConfig = field(default_factory=GamesConfig)
     network_seeds: int = 20
-    games_seeds: int = 5
+    games_seeds: int = 10
 
     @property
     def network_range(self) -> range:
