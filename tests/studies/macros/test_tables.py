@@ -12,10 +12,11 @@ from holdfast.errors import ArgumentError
 from holdfast.rl.similarity import InnerStep, SimilarityMatrix, masp_penalty, meta_gradient, preconditioner, sinkhorn
 from holdfast.studies.macros import deep, tables
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES
-from holdfast.studies.macros.deep import DeepConfig, Networks
+from holdfast.studies.macros.deep import Networks
 from holdfast.studies.macros.lanes import META, ROUNDS, TIE, Lanes, Setup, greedy
+from holdfast.studies.macros.settings import DeepConfig, TableConfig
 from holdfast.studies.macros.starts import averages, even_start
-from holdfast.studies.macros.tables import OUTER, TableConfig, Tables
+from holdfast.studies.macros.tables import OUTER, Tables
 from holdfast.studies.macros.worlds import MOVES, Grid, World, closed_walks, junk_macros
 
 GRID = Grid(side=4, length=2, junk=3, limit=12)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from holdfast.studies.macros.agents import GamesConfig
-from holdfast.studies.macros.deep import DeepConfig
 from holdfast.studies.macros.dose import DoseConfig
 from holdfast.studies.macros.junk import JunkConfig
 from holdfast.studies.macros.network import NetworkConfig
+from holdfast.studies.macros.settings import DeepConfig, TableConfig
 from holdfast.studies.macros.study import MacrosStudyConfig
-from holdfast.studies.macros.tables import TableConfig
 from holdfast.studies.macros.transfer import TransferConfig
 from holdfast.studies.macros.worlds import Grid
 

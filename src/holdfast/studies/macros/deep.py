@@ -7,7 +7,6 @@ is played by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -17,36 +16,12 @@ from torch.nn.functional import one_hot
 
 from holdfast.lab.seeds import generator_for
 from holdfast.studies.macros.lanes import META, Course, Evaluations, Lanes, Setup, Similarities, courses
+from holdfast.studies.macros.settings import DeepConfig
 from holdfast.studies.macros.streams import WEIGHTS
 from holdfast.studies.macros.worlds import World
 
 Weights = tuple[Tensor, ...]
 """Of stacked networks: matrix (lanes, in, out) and bias (lanes, 1, out) of each layer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeepConfig:
-    """How a network learns (Adam, mean squared error).
-
-    Arguments:
-        steps: primitive steps in all.
-        evaluations: greedy ones after the first, in equal distances.
-        epsilon: share of random decisions.
-        width: of both hidden layers.
-        lr: of Adam.
-        batch: transitions of an update, drawn from all that are stored.
-        update_every: primitive steps for one update.
-        target_every: updates between two copies of the network that targets are from.
-    """
-
-    steps: int = 12_000
-    evaluations: int = 40
-    epsilon: float = 0.1
-    width: int = 64
-    lr: float = 1e-3
-    batch: int = 32
-    update_every: int = 4
-    target_every: int = 50
 
 
 class Networks:

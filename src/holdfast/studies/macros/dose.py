@@ -13,7 +13,7 @@ from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import DIMENSION, PENALTY
 from holdfast.studies.macros.rows import GAIN, batches, tables_of
-from holdfast.studies.macros.tables import TableConfig
+from holdfast.studies.macros.settings import TableConfig
 from holdfast.studies.macros.worlds import Grid
 
 if TYPE_CHECKING:

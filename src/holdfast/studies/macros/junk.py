@@ -14,7 +14,7 @@ from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import HURT, LEARNED, OURS, PENALTY
 from holdfast.studies.macros.rows import GAIN, LOSS, batches, draw_curves, tables_of
-from holdfast.studies.macros.tables import TableConfig
+from holdfast.studies.macros.settings import TableConfig
 from holdfast.studies.macros.worlds import Grid
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference
 from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
-from holdfast.studies.macros.deep import DeepConfig
 from holdfast.studies.macros.paper import HURT, OURS, PENALTY
 from holdfast.studies.macros.rows import GAIN, LOSS, batches, draw_curves, tables_of
+from holdfast.studies.macros.settings import DeepConfig
 from holdfast.studies.macros.worlds import Grid
 
 if TYPE_CHECKING:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from holdfast.lab import Config, Study
 from holdfast.studies.macros import ale, dose, junk, minatar, network, transfer
 from holdfast.studies.macros.agents import GamesConfig
-from holdfast.studies.macros.deep import DeepConfig
 from holdfast.studies.macros.dose import DoseConfig
 from holdfast.studies.macros.junk import JunkConfig
 from holdfast.studies.macros.network import NetworkConfig
 from holdfast.studies.macros.paper import PAPER
-from holdfast.studies.macros.tables import TableConfig
+from holdfast.studies.macros.settings import DeepConfig, TableConfig
 from holdfast.studies.macros.transfer import TransferConfig
 from holdfast.studies.macros.worlds import Grid
 

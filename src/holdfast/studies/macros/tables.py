@@ -12,38 +12,19 @@ transitions of the same cell as other batch: on a table nothing else tells what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from holdfast.studies.macros.lanes import META, REPLAY, SUB, Course, Evaluations, Lanes, Setup, Similarities, courses
+from holdfast.studies.macros.settings import TableConfig
 from holdfast.studies.macros.worlds import World
 
 REMEMBERED = 64
 """Transitions of a cell that those of the outer loss are drawn from."""
 OUTER = 4
 """Transitions of the outer loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableConfig:
-    """How a table is learned.
-
-    Arguments:
-        steps: primitive steps in all.
-        evaluations: greedy ones after the first, in equal distances.
-        epsilon: share of random decisions.
-        lr: of the table.
-        meta_every: updates of the table for one step of the similarity.
-    """
-
-    steps: int = 40_000
-    evaluations: int = 40
-    epsilon: float = 0.1
-    lr: float = 0.2
-    meta_every: int = 20
 
 
 class Tables:
