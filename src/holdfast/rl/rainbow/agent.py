@@ -165,7 +165,8 @@ class Rainbow:
         self.optimizer.step()
         errors = losses.detach().cpu().numpy()
         if not np.isfinite(errors).all():
-            raise LossError(f"the loss is no finite number after {self.updates} updates: a smaller learning rate")
+            reason = "a smaller learning rate" if torch.isfinite(batch.observations).all() else "an observation is not"
+            raise LossError(f"the loss is no finite number after {self.updates} updates: {reason}")
         # A cross-entropy can be 0, and a transition of priority 0 would never be drawn again.
         replay.update(batch.numbers, errors + 1e-6)
         self.updates += 1
