@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from holdfast.errors import ArgumentError
+from tests.command_line import ask
 
 pytest.importorskip("gymnasium")
 
+from holdfast.rl.rainbow import checkpoint
 from holdfast.rl.rainbow.recipe import LearningRecipe, PlayRecipe, RainbowRecipe
 from holdfast.rl.rainbow.train import Run, load_agent, make_slots, train
 
@@ -65,8 +68,17 @@ def equal(mine: object, other: object) -> bool:
     return mine == other
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the process that is killed has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("unchecked", "one_thread")
 def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
-    whole = holdfast(*WORDS, "--out", "whole", cwd=tmp_path)
     killed = holdfast(*WORDS, "--out", "killed", cwd=tmp_path)
     checkpoints, begun = tmp_path / "killed/checkpoints", time.monotonic()
     while len(list(checkpoints.glob("checkpoint-*/complete.json"))) == 0 and time.monotonic() - begun < 100:
@@ -74,11 +86,10 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
     killed.kill()
     killed.communicate()
     assert killed.returncode == -9, "it was done before it could be killed"
-    assert (whole.communicate(timeout=100), whole.returncode)[1] == 0
+    assert ask("train", "rainbow", *WORDS, "--out", "whole", cwd=tmp_path)[0] == 0
     (tmp_path / "killed/checkpoints/checkpoint-99999").mkdir()  # one that was being written
-    again = holdfast("--out", "killed", "--resume", cwd=tmp_path)
-    _, words = again.communicate(timeout=100)
-    assert again.returncode == 0, words
+    status, _, words = ask("train", "rainbow", "--out", "killed", "--resume", cwd=tmp_path)
+    assert status == 0, words
     assert "half-written" in words
     one, other = (account(tmp_path / name) for name in ("whole", "killed"))
     assert one["updates"] >= 300
@@ -123,6 +134,19 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
         train(other, tmp_path / "run", resume=True, quiet=True)
     with pytest.raises(ArgumentError, match="--resume to go on"):
         train(recipe, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"agent": {}}, [1]])
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path, content: object) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / checkpoint.STATE).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / checkpoint.STATE)
+    recipe = RainbowRecipe(play=PlayRecipe(env="CartPole-v1"), learning=LearningRecipe(hidden=8))
+    slots, actions = make_slots(recipe)
+    run = Run(recipe, slots, actions, "cpu")
+    with pytest.raises(ArgumentError, match="--resume: expected a checkpoint"):
+        checkpoint.load(tmp_path, (run.agent, run.replay, slots))
 
 
 def test_what_was_learned_is_carried_on(tmp_path: Path) -> None:

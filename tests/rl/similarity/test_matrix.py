@@ -61,6 +61,28 @@ def test_sinkhorn_converges_to_the_matrix_with_balanced_rows_and_its_gradient_is
     torch.testing.assert_close(sinkhorn(batch, 9), torch.stack([sinkhorn(one, 9) for one in batch]))
 
 
+def by_rounds(weights: torch.Tensor, iterations: int) -> torch.Tensor:
+    """As it is defined, each operation with autograd's own rule."""
+    kernel = torch.exp((weights + weights.mT) / 2)
+    for _ in range(iterations):
+        scale = kernel.sum(-1, keepdim=True).rsqrt()
+        kernel = scale * kernel * scale.mT
+    balanced = kernel / kernel.sum(-1, keepdim=True).amax(-2, keepdim=True)
+    return balanced + torch.diag_embed(1 - balanced.sum(-1))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 12])
+def test_sinkhorn_and_its_gradient_are_those_of_the_rounds(iterations):
+    generator = torch.Generator().manual_seed(400)
+    weights = (3 * torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)).requires_grad_()
+    towards = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
+    ours, theirs = sinkhorn(weights, iterations), by_rounds(weights, iterations)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-14)
+    mine, other = (torch.autograd.grad((sigma * towards).sum(), weights)[0] for sigma in (ours, theirs))
+    assert other.abs().max() > 1e-2
+    torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("n", [2, 6, 32, 64])
 @pytest.mark.parametrize("kind", ["raw", "sinkhorn"])
 def test_no_start_is_the_identity_or_uniform(kind, n):

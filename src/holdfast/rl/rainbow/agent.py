@@ -108,7 +108,7 @@ class Rainbow:
                 raise ArgumentError("similarity", "one of the agent's actions in their order", difference)
             self.similarity = similarity.to(self.device)
             if masp.meta:
-                self.meta_optimizer = torch.optim.Adam(self.similarity.parameters(), lr=masp.meta_lr)
+                self.meta_optimizer = torch.optim.Adam(self.similarity.parameters(), lr=masp.meta_lr, fused=True)
 
     @torch.no_grad()
     def act(self, observations: Shaped[np.ndarray, "slots ..."], epsilon: float = 0.0) -> Int[np.ndarray, " slots"]:
@@ -165,7 +165,8 @@ class Rainbow:
         self.optimizer.step()
         errors = losses.detach().cpu().numpy()
         if not np.isfinite(errors).all():
-            raise LossError(f"the loss is no finite number after {self.updates} updates: a smaller learning rate")
+            reason = "a smaller learning rate" if torch.isfinite(batch.observations).all() else "an observation is not"
+            raise LossError(f"the loss is no finite number after {self.updates} updates: {reason}")
         # A cross-entropy can be 0, and a transition of priority 0 would never be drawn again.
         replay.update(batch.numbers, errors + 1e-6)
         self.updates += 1
@@ -199,7 +200,6 @@ class Rainbow:
         """One step on the similarity, through the step that was just made, with the noise of that step."""
         assert self.similarity is not None
         assert self.meta_optimizer is not None
-        self._sigma = None
         other = replay.sample_uniformly(self.settings.batch, self.second, self.device)
         target = self._target(other)
 
@@ -219,13 +219,15 @@ class Rainbow:
             eta=self.settings.masp.eta,
             q=q.detach(),
         )
-        return meta_step(
+        seen = meta_step(
             outer,
             inner,
             similarity=self.similarity,
             optimizer=self.meta_optimizer,
             method=self.settings.masp.method,
         )
+        self._sigma = seen.matrix
+        return seen
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors and plain values; noise and random states too."""

@@ -20,6 +20,8 @@ from holdfast.rl.rainbow.slots import Slots
 
 STATE = "state.pt"
 """The file in a checkpoint's folder: tensors and plain values, nothing that loading would execute."""
+PARTS = {"agent", "replay", "played", "account"}
+"""What is in it."""
 
 
 def save(folder: RunFolder, step: int, seconds: float, parts: tuple[Rainbow, Replay, Slots], account: Any) -> None:
@@ -66,6 +68,8 @@ def load(path: Path, parts: tuple[Rainbow, Replay, Slots]) -> Any:
         state = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError) as error:
         raise ArgumentError("--resume", "a checkpoint that can be read", f"{path} ({error})") from error
+    if not isinstance(state, dict) or state.keys() != PARTS:
+        raise ArgumentError("--resume", f"a checkpoint of {', '.join(sorted(PARTS))}", str(path))
     agent.load_state_dict(state["agent"])
     replay.load_state_dict(state["replay"])
     slots.play_again(tuple(state["played"]))

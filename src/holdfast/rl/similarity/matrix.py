@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.rl.macros import Macros
@@ -135,11 +136,14 @@ class SimilarityMatrix(nn.Module):
         }
 
     @torch.no_grad()
-    def project_(self) -> None:
+    def project_(self) -> Float[Tensor, "n n"]:
         """Bring what is learned back to where it may be, and look at where it has got to: after each step on it.
 
         Entries of `raw` are made symmetric and not negative; those of `sinkhorn` are held to |W| ≤ 50, with a warning.
         A similarity that has become the identity, or uniform, is warned of once each time it gets there.
+
+        Returns:
+            Σ as it is then.
         """
         if self.kind == "raw":
             self.weights.copy_(((self.weights + self.weights.T) / 2).clamp(min=0.0))
@@ -156,6 +160,7 @@ class SimilarityMatrix(nn.Module):
             f"the similarity is uniform (diagonal {diagonal:.4f} of {self.n} actions): differences between actions go"
         )
         self._warn("diffuse", diagonal < DIFFUSE / self.n, words)
+        return sigma
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint has beside the weights: which actions these are of."""
@@ -229,13 +234,41 @@ def sinkhorn(weights: Float[Tensor, "*batch n n"], iterations: int) -> Float[Ten
     """
     held = weights.clamp(-SATURATED, SATURATED)
     kernel = torch.exp((held + held.mT) / 2)
-    scaling = kernel.sum(-1, keepdim=True).rsqrt()
-    for _ in range(iterations - 1):
-        scaling = torch.sqrt(scaling / (kernel @ scaling))
+    scaling: Tensor = _Scaling.apply(kernel, iterations)  # type: ignore[no-untyped-call]
     balanced = scaling * kernel * scaling.mT
     balanced = (balanced + balanced.mT) / 2  # to the last digit
     balanced = balanced / balanced.sum(-1, keepdim=True).amax(-2, keepdim=True)
     return balanced + torch.diag_embed(1.0 - balanced.sum(-1))
+
+
+class _Scaling(torch.autograd.Function):
+    """v after rounds of v ← √(v / Kv) from v = 1, with a backward pass of three operations a round.
+
+    With v' after a round and g the gradient at it, those at v and Kv are g v' / 2v and -g v'³ / 2v.
+    """
+
+    @staticmethod
+    def forward(context: Any, kernel: Tensor, rounds: int) -> Tensor:
+        """Of a symmetric matrix or several."""
+        past = [torch.ones_like(kernel[..., :1])]
+        for _ in range(rounds):
+            past.append(torch.sqrt(past[-1] / (kernel @ past[-1])))
+        context.save_for_backward(kernel, *past)
+        return past[-1]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Through all rounds."""
+        kernel, *past = context.saved_tensors
+        before, after = torch.cat(past[:-1], -1), torch.cat(past[1:], -1)
+        at_scaling = after / (2 * before)
+        at_product = -at_scaling * after.square()
+        products = []
+        for kept, turned in zip(reversed(at_scaling.split(1, -1)), reversed(at_product.split(1, -1)), strict=True):
+            products.append(turned * gradient)
+            gradient = torch.addcmul(kernel.mT @ products[-1], kept, gradient)
+        return torch.cat(products[::-1], -1) @ before.mT, None
 
 
 def checked_similarity(sigma: Tensor, n: int, *, name: str = "sigma", project: bool = False) -> Float[Tensor, "n n"]:

@@ -15,8 +15,8 @@ paper says only that Σ is learned online by meta-gradients.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -91,11 +91,13 @@ class MetaStep:
         loss: the outer loss, detached.
         gradient_norm: Euclidean norm of the gradient with respect to the similarity's parameters, detached.
         method: how it was computed.
+        matrix: the similarity after the step, detached; `None` where only a gradient was computed.
     """
 
     loss: Float[Tensor, ""]
     gradient_norm: Float[Tensor, ""]
     method: str
+    matrix: Float[Tensor, "n n"] | None = None
 
 
 def meta_step(
@@ -140,8 +142,7 @@ def meta_step(
     optimizer.zero_grad(set_to_none=True)
     seen = meta_gradient(loss, inner, similarity=similarity, method=method)
     optimizer.step()
-    similarity.project_()
-    return seen
+    return replace(seen, matrix=similarity.project_().detach().clone())
 
 
 def meta_gradient(
@@ -196,12 +197,11 @@ def preconditioner(optimizer: torch.optim.Optimizer, network: torch.nn.Module) -
         ArgumentError: another optimiser, or one that has made no step.
     """
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    factors = {
-        names[id(parameter)]: _factors(optimizer, group, parameter)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if id(parameter) in names and parameter.grad is not None
-    }
+    factors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        trained = [p for p in group["params"] if id(p) in names and p.grad is not None]
+        if trained:
+            factors |= zip([names[id(p)] for p in trained], _factors(optimizer, group, trained), strict=True)
     # In the network's order, as `before` and `after` have it.
     return {name: factors[name] if name in factors else torch.zeros_like(p) for name, p in network.named_parameters()}
 
@@ -244,11 +244,15 @@ def _direction(
     if not bool(torch.isfinite(outer)):
         raise MetaGradientError(f"the outer loss is {float(outer.detach())}: no step is made on the similarity")
     gradients = torch.autograd.grad(outer, list(leaves.values()), allow_unused=True)
-    direction = {}
-    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-        factor = inner.lr[name].detach() if isinstance(inner.lr, Mapping) else inner.lr
-        direction[name] = torch.zeros_like(leaf) if gradient is None else factor * gradient
-    return outer.detach(), direction
+    changes = [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(leaves.values(), gradients, strict=True)
+    ]
+    if isinstance(inner.lr, Mapping):
+        moved = torch._foreach_mul(changes, [inner.lr[name].detach() for name in leaves])
+    else:
+        moved = torch._foreach_mul(changes, inner.lr)
+    return outer.detach(), dict(zip(leaves, moved, strict=True))
 
 
 def _objective(
@@ -318,26 +322,33 @@ def _compare(inner: InnerStep, q: Tensor) -> None:
         )
 
 
-def _factors(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> Tensor:
-    """Of one parameter.
+def _factors(optimizer: torch.optim.Optimizer, group: dict[str, Any], trained: list[Tensor]) -> Sequence[Tensor]:
+    """Of parameters of a group.
 
     Errors:
         ArgumentError: the optimiser is not one of those that are understood, or has no state.
     """
     lr = float(group["lr"])
     if isinstance(optimizer, torch.optim.SGD):
-        return torch.full_like(parameter, lr)
+        return [torch.full_like(parameter, lr) for parameter in trained]
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW | torch.optim.RMSprop):
         raise ArgumentError("optimizer", "SGD, Adam, AdamW or RMSprop", type(optimizer).__name__)
-    state = optimizer.state.get(parameter)
-    if not state:
+    states = [optimizer.state.get(parameter) for parameter in trained]
+    if not all(states):
         raise ArgumentError("optimizer", "one that has made a step", "one without state")
-    second: Tensor
+    if lr == 0:
+        return [torch.zeros_like(parameter) for parameter in trained]
     if isinstance(optimizer, torch.optim.RMSprop):
         if group["centered"]:
             raise ArgumentError("optimizer", "RMSprop that is not centred", "centered=True")
-        second, correction = state["square_avg"], 1.0
+        name, scales = "square_avg", [1 / lr] * len(states)
     else:
-        second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        correction = 1 - float(group["betas"][1]) ** float(state["step"])
-    return second.sqrt().mul_(correction**-0.5).add_(float(group["eps"])).reciprocal_().mul_(lr)
+        name, decay = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq", float(group["betas"][1])
+        steps = torch.stack([torch.as_tensor(state["step"]) for state in states]).tolist()  # one wait for a GPU
+        scales = [(1 - decay**step) ** -0.5 / lr for step in steps]
+    # 1 / (√v / lr + ε / lr): four passes over all parameters, with no Python for each of them.
+    factors = torch._foreach_sqrt([state[name] for state in states])
+    torch._foreach_mul_(factors, scales)
+    torch._foreach_add_(factors, float(group["eps"]) / lr)
+    torch._foreach_reciprocal_(factors)
+    return factors
