@@ -62,10 +62,10 @@ class Ranking:
 class Votes:
     """Collects answers of a list function that errs, and makes one list of them.
 
-    How many copies of a value come out is the count that most answers show, by their weights; of two that equally
-    many show, the     one seen first. Answers with other counts, or with values that were not in the list, cast no vote. Votes of equally
-    many answers for and against leave the order of two tokens to the other votes, and in the end to the seed. Memory
-    grows with the square of the number of tokens.
+    How many copies of a value come out is the count that most answers show, by their weights; of two counts that
+    equally many show, the one seen first. Answers with other counts, or with values that were not in the list, cast no
+    vote. Votes of equally many answers for and against leave the order of two tokens to the other votes, and in the end
+    to the seed. Memory grows with the square of the number of tokens.
 
     Arguments:
         alphabet_size: number of values; their labels are 0 to `alphabet_size - 1`.
