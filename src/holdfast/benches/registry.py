@@ -184,6 +184,13 @@ BENCHES = {
             needs=("scipy",),
         ),
         Bench(
+            "lists-topk",
+            "the best k of a list by windows, beside a sliding window and a tournament",
+            "holdfast.benches.lists.topk",
+            value=39,
+            needs=("scipy",),
+        ),
+        Bench(
             "confidence-analysis",
             "analysing trials of minds that change, beside scipy's bootstrap of the same contrasts",
             "holdfast.benches.confidence.analysis",
