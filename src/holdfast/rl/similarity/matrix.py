@@ -257,7 +257,7 @@ class _Scaling(torch.autograd.Function):
         return past[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Through all rounds."""
         kernel, *past = context.saved_tensors

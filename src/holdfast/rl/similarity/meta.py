@@ -333,7 +333,7 @@ def _factors(optimizer: torch.optim.Optimizer, group: dict[str, Any], trained: l
         return [torch.full_like(parameter, lr) for parameter in trained]
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW | torch.optim.RMSprop):
         raise ArgumentError("optimizer", "SGD, Adam, AdamW or RMSprop", type(optimizer).__name__)
-    states = [optimizer.state.get(parameter) for parameter in trained]
+    states: list[dict[str, Any]] = [optimizer.state.get(parameter) or {} for parameter in trained]
     if not all(states):
         raise ArgumentError("optimizer", "one that has made a step", "one without state")
     if lr == 0:
