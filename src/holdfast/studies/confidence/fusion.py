@@ -137,6 +137,8 @@ CLAIMS = (
         paper=OURS,
         family="fusion",
         headline=True,
+        plain="weighing advice outside of the model gives better answers",
+        figure="fusion-loss",
     ),
     Claim(
         "fusion-accuracy",

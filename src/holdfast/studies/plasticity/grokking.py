@@ -324,6 +324,8 @@ CLAIMS = (
         paper="re-warming to 1e-2 groks after any offset, to 1e-3 never (figure 3)",
         family="grokking",
         headline=True,
+        plain="re-warming its learning rate lets a network that only memorised generalise",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(
@@ -333,6 +335,8 @@ CLAIMS = (
         paper="free norms need a large weight decay (figure 2)",
         family="grokking",
         headline=True,
+        plain="where norms are free to grow, re-warming does not help it to generalise",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(
@@ -342,6 +346,8 @@ CLAIMS = (
         paper="projection breaks grokking with norm layers, scale decay restores it (figure 2)",
         family="grokking",
         headline=True,
+        plain="without weight decay on its norm layers' scales, re-warming fails",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(

@@ -375,6 +375,8 @@ CLAIMS = (
         paper=f"plain networks lose their accuracy, projected ones keep it ({NAP})",
         family="shuffling",
         headline=True,
+        plain="plain networks lose the ability to learn, networks with held norms keep it",
+        figure="shuffling",
         scale="laptop",
     ),
     Claim(
@@ -385,6 +387,8 @@ CLAIMS = (
         paper="one continuous decay does worst (figure 5)",
         family="shuffling",
         headline=True,
+        plain="a decayed learning rate alone makes a network lose the ability to learn",
+        figure="shuffling",
         scale="laptop",
     ),
     Claim(

@@ -170,6 +170,8 @@ CLAIMS = (
         paper="16 tokens a chunk about level with attention, 64 much worse on several needles (retrieval table)",
         family="needles",
         headline=True,
+        plain="the larger RAT's chunks, the fewer of many needles it finds",
+        figure="needles",
         scale="laptop",
     ),
     Claim(
