@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,36 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
     print(f"report: {page}")
     if unnamed:
         print(f"not in the report: {unnamed}")
+
+
+def compare(runs: Sequence[StudyRun], others: Mapping[str, StudyRun], against: Path) -> None:
+    """Say which verdicts differ from those of another store, and which studies it does not have."""
+    from holdfast.lab.report import text
+
+    for item in runs:
+        study, other = item.job.study.name, others.get(item.job.study.name)
+        if other is None:
+            print(f"{study} is not in {against}")
+            continue
+        before = {verdict.claim: verdict for verdict in other.verdicts}
+        moved = [
+            (before[verdict.claim], verdict)
+            for verdict in item.verdicts
+            if verdict.claim in before and before[verdict.claim].status != verdict.status
+        ]
+        scale = "" if other.job.scale == item.job.scale else f" at scale {other.job.scale}"
+        verb = "differs" if len(moved) == 1 else "differ"
+        print(f"{study}: {text.count(len(moved), 'verdict')} {verb} from {against}{scale}")
+        for then, now in moved:
+            print(f"  {now.claim}: was {_told(then)}, is {_told(now)}")
+
+
+def _told(verdict: Verdict) -> str:
+    from holdfast.lab.report import text
+
+    if _is_beyond(verdict):
+        return "not judged"
+    return f"{verdict.status} {text.effect(verdict.evidence)} {text.interval(verdict.evidence)}".strip()
 
 
 def _show_verdicts(item: StudyRun, typed: Typed) -> None:

@@ -23,7 +23,7 @@ from holdfast.lab import (
     paired_difference,
     progress,
 )
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import OURS
 from holdfast.studies.plasticity.shapes import Addition, MLPShape, TransformerShape
@@ -408,7 +408,7 @@ def draw_grokking(results: Results, axes: Axes) -> list[Record]:
             "linewidth": 1.4,
             "color": f"C{number}",
         }
-        points = draw_over_seeds(axes, values, label=LABELS[arm], **style)
+        points = draw_over_seeds(axes, values, bounds=SHARE, label=LABELS[arm], **style)
         rows += [
             {"arm": arm, "step": x, "test accuracy": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

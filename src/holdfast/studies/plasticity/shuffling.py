@@ -21,7 +21,7 @@ from holdfast.lab import (
     progress,
     within,
 )
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import NAP, OURS
 from holdfast.studies.plasticity.shapes import Layers
@@ -465,7 +465,7 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
             "linewidth": 1.4,
             "color": f"C{number}",
         }
-        points = draw_over_seeds(axes, values, label=settings.label, **style)
+        points = draw_over_seeds(axes, values, bounds=SHARE, label=settings.label, **style)
         rows += [
             {"arm": arm, "task": x, "accuracy": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points
