@@ -116,9 +116,7 @@ def legend(axes: Axes, *, columns: int = 0) -> None:
         from matplotlib.transforms import Bbox
 
         inside = axes.legend(frameon=False, fontsize="small")
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        figure.draw_without_rendering()  # only then it has a place
+        axes.figure.canvas.figure.draw_without_rendering()  # only then it has a place
         box = Bbox(inside.get_window_extent().get_points())
         covered = any(_meets(artist, box) for artist in (*axes.lines, *axes.collections, *axes.patches))
         if not covered:

@@ -39,7 +39,7 @@ class _Tally:
     computed_cost: float = 0.0
     running: dict[int, float] = field(default_factory=dict)
     paces: list[tuple[float, float]] = field(default_factory=list)
-    """How much was computed, and the seconds for one unit of it, each time that there were news."""
+    """How much was computed, and the seconds for one unit of it, at the news since half of it was."""
     metric: str = ""
     started: float = field(default_factory=time.monotonic)
     begun: float | None = None
@@ -65,11 +65,15 @@ class _Tally:
         if not computed:
             return None
         pace = elapsed / computed
+        while self.paces and self.paces[-1][0] > computed:  # a trial began again
+            self.paces.pop()
         self.paces.append((computed, pace))
+        while len(self.paces) > 1 and self.paces[1][0] <= computed / 2:
+            self.paces.pop(0)
         if elapsed < _KNOWN_AFTER_S or computed < _KNOWN_AFTER_SHARE * to_compute:
             return None
-        earlier = [before for done, before in self.paces if done <= computed / 2]
-        if not earlier or not 1 / _STEADY <= pace / max(earlier[-1], 1e-9) <= _STEADY:
+        half, before = self.paces[0]
+        if half > computed / 2 or not before / _STEADY <= pace <= before * _STEADY:
             return None
         return pace * (self.cost - self.progress)
 
