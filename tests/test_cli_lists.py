@@ -85,6 +85,18 @@ def test_extrapolate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not extendable" in err
 
 
+def test_topk(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("topk", "mine.py:short_sort", "lists.jsonl", "--k", "2", "--capacity", "8")
+    status, out, err = ask(capsys, *words)
+    assert (status, out.split()) == (0, ["1", "2", "1", "2"])
+    assert "the longest of 8 elements" in err
+    status, out, _ = ask(capsys, *words, "--json", "--tiers")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["out"] for row in rows] == [[1, 2], [1, 2], []]
+    assert [row["tiers"] for row in rows] == [[[1], [2]], [[1], [2]], []]
+    assert ask(capsys, *words, "--k", "0")[0] == 2
+
+
 def test_the_probe_needs_no_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("probe", "lists", "mine.py:rotate", "--lengths", "2", "6", "--lists", "40", "--plot", "picture.png")
     with pytest.raises(SystemExit) as stop:

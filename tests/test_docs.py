@@ -38,11 +38,12 @@ from holdfast.cli.parsing import parse
 from holdfast.cli.probes import PROBES
 from holdfast.cli.serve import ServeAction
 from holdfast.cli.studies import run_options
-from holdfast.cli.train import action_options, language_options
+from holdfast.cli.train import action_options, language_options, rainbow_options
 from holdfast.errors import HoldfastError
 from holdfast.lab.locate import installed
 from holdfast.models.action.recipe import ActionRecipe
 from holdfast.models.language.recipe import LanguageRecipe
+from holdfast.rl.rainbow.recipe import RainbowRecipe
 from tests import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +172,11 @@ def check_known(block: Block, where: str) -> None:
             except (HoldfastError, KeyError) as error:
                 pytest.fail(f"{where}: {line}: {error}")
         elif words[:2] == ["holdfast", "train"]:
-            options = {"language": (language_options, LanguageRecipe), "action": (action_options, ActionRecipe)}
+            options = {
+                "language": (language_options, LanguageRecipe),
+                "action": (action_options, ActionRecipe),
+                "rainbow": (rainbow_options, RainbowRecipe),
+            }
             options_of, recipe = options[words[2]]
             try:
                 parse(options_of(recipe), f"holdfast train {words[2]}", words[3:])

@@ -432,6 +432,17 @@ def test_a_long_tail_towards_a_near_threshold_is_inconclusive():
     assert mirrored.reason == near.reason
 
 
+def test_many_seeds_decide_in_spite_of_a_tail_where_the_threshold_is_many_standard_errors_away():
+    """Forty seeds of which a fifth scores nothing: the mean of the others is far from a half."""
+    some = [0.0, 0.78, 0.80, 0.82, 0.81]
+    many = mean_of(by_seed(some * 8), threshold=0.35)
+    assert (status(many), many.p_value < 1e-5) == (Status.SUPPORTED, True)
+    assert "skewed towards" in mean_of(by_seed(some * 3), threshold=0.35).reason
+    nearer = mean_of(by_seed(some * 8), threshold=0.5)
+    assert stats.ttest_1samp(some * 8, 0.5).pvalue < LEVEL
+    assert "skewed towards" in nearer.reason
+
+
 def test_few_seeds_say_what_they_rest_on():
     rng = np.random.default_rng(0)
     few, enough = (by_seed(rng.normal(size=n)) for n in (9, 10))

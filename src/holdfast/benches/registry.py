@@ -155,6 +155,14 @@ BENCHES = {
             limit_s=90.0,
         ),
         Bench(
+            "macros",
+            "updates of Rainbow beside a plain twin, and what the penalty and learning the similarity add",
+            "holdfast.benches.macros.rainbow",
+            value=68,
+            devices=("cuda", "cpu"),
+            limit_s=180.0,
+        ),
+        Bench(
             "confidence-prefix",
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",
@@ -173,6 +181,13 @@ BENCHES = {
             "lists recovered from wrong votes on pairs, beside merge sort with the same votes",
             "holdfast.benches.lists.robust",
             value=40,
+            needs=("scipy",),
+        ),
+        Bench(
+            "lists-topk",
+            "the best k of a list by windows, beside a sliding window and a tournament",
+            "holdfast.benches.lists.topk",
+            value=39,
             needs=("scipy",),
         ),
         Bench(

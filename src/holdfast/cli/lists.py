@@ -99,6 +99,30 @@ class Extrapolate(_Asked):
     """Of the lists that are tried first, and of the sublists for votes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopK(_Asked):
+    """Find the best k of each list with a function that orders a few elements at a time."""
+
+    input: tyro.conf.Positional[Path]
+    """JSONL file with the lists, {"in": [...]} each; - for standard input."""
+    k: int = 10
+    """How many elements are wanted."""
+    capacity: int = 20
+    """Most elements that the function is shown."""
+    votes: int = 1
+    """How often each window is ordered: more than 1 for a function that errs, or favours what it sees first."""
+    tiers: bool = False
+    """Tell ties as well; twice the queries."""
+    on_inconsistent: Literal["raise", "repair"] = "raise"
+    """What to do where answers contradict each other: stop, or believe the earlier ones."""
+    max_queries: int | None = None
+    """Most lists that the function may be shown."""
+    seed: int = 0
+    """Of the order in which elements are shown from the third vote on."""
+    json: bool = False
+    """Print one JSON object a list."""
+
+
 @dataclass(frozen=True)
 class Synthesize:
     """Find the simplest function that gives the examples, and say what would settle it where several do."""
@@ -161,6 +185,37 @@ def _extrapolate(options: Extrapolate) -> int:
     return OK
 
 
+def _topk(options: TopK) -> int:
+    from holdfast.lists import topk
+
+    oracle = options.oracle(options.max_queries)
+    for place, row in _rows(options.input, "INPUT", ("in",)):
+        xs = row["in"]
+        if not isinstance(xs, list | str):
+            raise ArgumentError(place, 'a list or a text under "in"', xs)
+        top = topk(
+            oracle,
+            xs,
+            options.k,
+            options.capacity,
+            votes=options.votes,
+            tiers=options.tiers,
+            on_inconsistent=options.on_inconsistent,
+            seed=options.seed,
+        )
+        if options.json:
+            found = {"out": top.output, "places": top.places}
+            if options.tiers:
+                found |= {"tiers": top.tiers, "tied_out": top.tied_out}
+            counted = {"queries": top.queries, "consistent": top.consistent, "confidence": top.confidence}
+            say(jsonlib.dumps(found | counted, ensure_ascii=False))
+            continue
+        for tier in top.tiers or [(element,) for element in top.output]:
+            say(" = ".join(jsonlib.dumps(element, ensure_ascii=False) for element in tier))
+    print(f"{oracle.queries} lists asked for, the longest of {oracle.longest} elements", file=sys.stderr)
+    return OK
+
+
 def _synthesize(options: Synthesize) -> int:
     from holdfast.lists import synthesize
 
@@ -196,6 +251,7 @@ COMMANDS: Commands = {
     "check": (Check, _check),
     "classify": (Classify, _classify),
     "extrapolate": (Extrapolate, _extrapolate),
+    "topk": (TopK, _topk),
     "synthesize": (Synthesize, _synthesize),
 }
 

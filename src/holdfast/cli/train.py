@@ -59,6 +59,17 @@ def _action(words: Sequence[str]) -> int:
     return _carry_out(words, action_options, ActionRecipe, run, _action_conclusion)
 
 
+def _rainbow(words: Sequence[str]) -> int:
+    """Carry out `holdfast train rainbow`."""
+    from holdfast.errors import require
+
+    require("gymnasium", "macros")
+    from holdfast.rl.rainbow.recipe import RainbowRecipe
+    from holdfast.rl.rainbow.train import train as train_rainbow
+
+    return _carry_out(words, rainbow_options, RainbowRecipe, train_rainbow, _rainbow_conclusion)
+
+
 def _carry_out(
     words: Sequence[str],
     options_of: Callable[[Any], Any],
@@ -126,6 +137,19 @@ def action_options(recipe: type[Recipe]) -> Any:
     )
 
 
+def rainbow_options(recipe: type[Recipe]) -> Any:
+    """The options of `holdfast train rainbow`.
+
+    Arguments:
+        recipe: the class of its recipes.
+    """
+    return _options(
+        recipe,
+        Path("rainbow-agent"),
+        "Train Rainbow on a game, with macro-actions if you like, and the similarity penalty between actions.",
+    )
+
+
 def _options(recipe: type[Recipe], out: Path, help: str) -> Any:
     """The settings of a run with the folder it writes to; made here, since a recipe is slow to load."""
     options = dataclasses.make_dataclass(
@@ -169,6 +193,18 @@ def _action_conclusion(report: Mapping[str, Any], out: Path) -> str:
     )
 
 
+def _rainbow_conclusion(report: Mapping[str, Any], out: Path) -> str:
+    """What came out, and where it is."""
+    minutes, seconds = divmod(round(report["seconds"]), 60)
+    score = "no game has ended" if report["score"] is None else f"mean return of the last games {report['score']:.2f}"
+    return (
+        f"{score}, after {report['steps']:,} primitive steps in {report['decisions']:,} decisions and "
+        f"{report['updates']:,} updates ({minutes} min {seconds} s, {report['actions']} actions, "
+        f"{report['parameters']:,} parameters)\n"
+        f"agent: {out / 'agent.pt'}"
+    )
+
+
 def _leave_processes(*, together: bool) -> None:
     """End the group that a launcher's processes form.
 
@@ -186,5 +222,6 @@ def _leave_processes(*, together: bool) -> None:
 KINDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "action": ("A policy for many domains, on trajectories.", _action),
     "language": ("A language model, on text.", _language),
+    "rainbow": ("An agent for games, with macro-actions.", _rainbow),
 }
 """What can be trained: a line about it, and what does so."""

@@ -29,7 +29,7 @@ from holdfast.lists.errors import (
     Undetermined,
     WrongMultiplicity,
 )
-from holdfast.lists.extend import Calibration, Extended, Extension, PairTable, Ranking, Votes, extrapolate
+from holdfast.lists.extend import Calibration, Extended, Extension, PairTable, Ranking, Top, Votes, extrapolate, topk
 from holdfast.lists.functions import FUNCTIONS
 from holdfast.lists.oracle import Oracle
 from holdfast.lists.synthesize import (
@@ -70,6 +70,7 @@ __all__ = [
     "PermutationType",
     "Ranking",
     "Synthesis",
+    "Top",
     "Undetermined",
     "Votes",
     "WrongMultiplicity",
@@ -88,4 +89,5 @@ __all__ = [
     "order_natural",
     "permutation_type",
     "synthesize",
+    "topk",
 ]

@@ -19,6 +19,7 @@ from holdfast.optim.power_propagation import (
     apply_masks_,
     export_masks,
     magnitude_masks,
+    pack_two_of_four_,
     power_adamw,
     two_of_four_masks,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "layers_of",
     "magnitude_masks",
     "normalize_",
+    "pack_two_of_four_",
     "power_adamw",
     "refuse_plain_sgd",
     "reset_moments",

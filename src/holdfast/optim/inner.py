@@ -30,8 +30,16 @@ def standing_in(optimizer: Optimizer, stand_ins: Mapping[Tensor, Tensor]) -> Ite
 
 def attributes(optimizer: Optimizer) -> dict[str, Any]:
     """What an optimiser keeps beside groups, state and hooks, which torch leaves out of copies and pickles."""
-    known = ("defaults", "state", "param_groups")
+    known = ("defaults", "state", "param_groups", "step")
     return {k: v for k, v in vars(optimizer).items() if k not in known and not k.startswith("_")}
+
+
+def copied(optimizer: Optimizer) -> dict[str, Any]:
+    """What a wrapper of optimisers takes along into copies and pickles: all but hooks, as any optimiser of torch.
+
+    Nor does it take a `step` of its own along, which is a scheduler's or Accelerate's, around this optimiser's step.
+    """
+    return {k: v for k, v in vars(optimizer).items() if k != "step" and not k.startswith("_optimizer_")}
 
 
 def _replace(optimizer: Optimizer, others: Mapping[Tensor, Tensor]) -> None:

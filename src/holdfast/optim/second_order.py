@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,7 +20,7 @@ from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError, HoldfastError, count_of, require
 from holdfast.optim.baselines.parameters import named_parameters
-from holdfast.optim.inner import attributes, standing_in
+from holdfast.optim.inner import attributes, copied, standing_in
 from holdfast.optim.rewarming.layers import layers_of, named_modules, output_layer
 
 Method = Literal["shampoo", "soap", "muon"]
@@ -26,6 +28,8 @@ Graft = Literal["sgd", "adagrad", "rmsprop", "none"]
 
 SCHEMA = 1
 """Version of `SecondOrder.state_dict`."""
+ROUNDING = 8
+"""The ridge of a statistic in units of rounding of its trace: in float32 1e-6 of it, as in the package's other root."""
 SELDOM = 100
 """The most steps between two preconditioners that go without saying how long a training is."""
 
@@ -250,10 +254,10 @@ class SecondOrder(Optimizer):
         if not self._finite():
             self.skipped += 1
             return loss
+        self._follow()
         for parameter, stand_in in self.stand_ins.items():
-            stand_in.data = parameter.detach().flatten(1)
             stand_in.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-        with standing_in(self.matrices, self.stand_ins):
+        with standing_in(self.matrices, self.stand_ins), _damped(self.matrices):
             self.matrices.step()
         for parameter, stand_in in self.stand_ins.items():
             if stand_in.data_ptr() != parameter.data_ptr():  # a layout that cannot be flattened in place
@@ -287,15 +291,15 @@ class SecondOrder(Optimizer):
         for key, value in expected.items():
             if state_dict.get(key) != value:
                 raise ArgumentError("state_dict", f"{key} {value!r}", repr(state_dict.get(key)))
+        self._follow()
         with standing_in(self.matrices, self.stand_ins):
             for optimizer, saved in zip(self.optimizers, state_dict["states"], strict=True):
                 _load_plain_state(optimizer, saved)
         self.steps_made, self.skipped = state_dict["steps_made"], state_dict["skipped"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, which a copy begins without, as any optimiser of torch."""
-        own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
-        return {**own, "_attributes": [attributes(optimizer) for optimizer in self.optimizers]}
+        """What is copied and pickled."""
+        return {**copied(self), "_attributes": [attributes(optimizer) for optimizer in self.optimizers]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from a copy or a pickle."""
@@ -306,6 +310,11 @@ class SecondOrder(Optimizer):
     def __repr__(self) -> str:
         """With both optimisers'."""
         return f"SecondOrder({', '.join(repr(optimizer) for optimizer in self.optimizers)})"
+
+    def _follow(self) -> None:
+        """Let stand-ins be what their parameters are now, wherever these have been moved to."""
+        for parameter, stand_in in self.stand_ins.items():
+            stand_in.data = parameter.detach().flatten(1)
 
     def _finite(self) -> bool:
         """Whether this step may be made."""
@@ -410,6 +419,45 @@ def _inner(
     }
     made = package.ScalableShampoo(parameters, lr=lr, **{**safe, **others})
     return made
+
+
+@contextmanager
+def _damped(optimizer: Any) -> Iterator[None]:
+    """Let a `ScalableShampoo` take the roots of its statistics plus a ridge, while this lasts.
+
+    Its statistics begin at εI, and their moving average forgets it. Without it an eigenvalue of gradients that have no
+    part in a direction, such as the sum over all classes of softmax, becomes zero, and its root infinite.
+    """
+    if type(optimizer).__name__ != "ScalableShampoo":
+        yield
+        return
+    for group in optimizer.param_groups:
+        optimizer.init_group(group)  # what is not there cannot be damped in its first step
+    factors = [state["pre_conditioner"] for state in optimizer.state.values() if "pre_conditioner" in state]
+    for factor in factors:
+        factor.compute_pre_conditioners = partial(_damped_roots, factor)
+    try:
+        yield
+    finally:
+        for factor in factors:
+            del factor.compute_pre_conditioners
+
+
+def _damped_roots(factor: Any) -> None:
+    bare = factor.statistics
+    stacked = isinstance(bare, Tensor)
+    factor.statistics = _ridged(bare, factor.matrix_eps) if stacked else [_ridged(s, factor.matrix_eps) for s in bare]
+    try:
+        type(factor).compute_pre_conditioners(factor)
+    finally:
+        factor.statistics = bare
+
+
+def _ridged(statistic: Tensor, epsilon: float) -> Tensor:
+    """A statistic, or several, plus ε and what rounding may hide of an eigenvalue, on the diagonal."""
+    diagonal = statistic.diagonal(dim1=-2, dim2=-1)
+    ridge = epsilon + ROUNDING * torch.finfo(statistic.dtype).eps * diagonal.sum(-1, keepdim=True)
+    return statistic + torch.diag_embed(ridge.expand_as(diagonal))
 
 
 def _like_sgd(lr: float | int) -> Callable[[list[nn.Parameter]], Optimizer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from holdfast.errors import ArgumentError
 from holdfast.optim import Projector, attached, power_adamw
-from holdfast.optim.power_propagation import PowerProp, PowerPropWarning
+from holdfast.optim.power_propagation import PowerProp, PowerPropWarning, powers
 from holdfast.optim.power_propagation.powers import root
 
 SGD, AdamW = torch.optim.SGD, torch.optim.AdamW
@@ -220,7 +221,7 @@ def test_a_training_that_resumes_goes_on_bit_for_bit(name, dtype):
         model = network(dtype=dtype)
         return model, PowerProp(model, INNER[name](model.parameters()), alpha=3)
 
-    data = list(batches(40, dtype))
+    data = list(batches(100, dtype))
 
     def train(model, optimizer, part):
         for x, y in part:
@@ -231,7 +232,7 @@ def test_a_training_that_resumes_goes_on_bit_for_bit(name, dtype):
     whole, optimizer = build()
     train(whole, optimizer, data)
     first, optimizer = build()
-    train(first, optimizer, data[:20])
+    train(first, optimizer, data[:50])
     file = io.BytesIO()
     torch.save((first.state_dict(), optimizer.state_dict()), file)
     file.seek(0)
@@ -239,7 +240,7 @@ def test_a_training_that_resumes_goes_on_bit_for_bit(name, dtype):
     second, optimizer = build()
     second.load_state_dict(weights)
     optimizer.load_state_dict(state)
-    train(second, optimizer, data[20:])
+    train(second, optimizer, data[50:])
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), second.parameters(), strict=True))
 
 
@@ -443,6 +444,59 @@ def test_parameters_that_come_later_and_copies():
         trained(each, its, 3)
     assert apart(model, copied) == 0
     assert apart(model, network()) > 0
+
+
+@pytest.mark.parametrize("alpha", [2, 3, 4, 2.5])
+def test_pieces_are_put_together(monkeypatch, alpha):
+    found = []
+    for piece in (powers.PIECE, 7):  # 96 and 48 elements: one piece, and several with a rest
+        monkeypatch.setattr(powers, "PIECE", piece)
+        model = network()
+        optimizer = PowerProp(model, INNER["adamw"](model.parameters()), alpha=alpha)
+        trained(model, optimizer, 10)
+        optimizer.set_masks({"0.weight": model[0].weight.abs() > 0.1})
+        with torch.no_grad():
+            model[2].weight[1, 5] = 0.5
+        with pytest.warns(PowerPropWarning, match=r"2\.weight: written"):
+            trained(model, optimizer, 10)
+        found.append(model.state_dict())
+    for name, value in found[0].items():  # what is left of a piece has another rounding of powers that are none of ours
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_roots_that_another_device_took_are_no_news():
+    model = network()
+    optimizer = PowerProp(model, INNER["sgd"](model.parameters()), alpha=3)
+    for value in optimizer.roots.values():
+        value.data = value.nextafter(2 * value).detach()
+    trained(model, optimizer, 2)  # a warning would be an error
+
+
+@pytest.mark.parametrize("on", ["wrapper", "inner"])
+def test_copies_and_pickles_of_what_a_scheduler_has_patched(on):
+    model = network()
+    optimizer = PowerProp(model, INNER["momentum"](model.parameters()), alpha=2)
+    torch.optim.lr_scheduler.StepLR(optimizer if on == "wrapper" else optimizer.inner, 1)  # keeps `step` as its own
+    trained(model, optimizer, 3)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for other, its in (copy.deepcopy((model, optimizer)), pickle.loads(pickle.dumps((model, optimizer)))):
+        trained(other, its, 3)
+        assert apart(other, model) > 0
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_that_fails_leaves_the_weights(dtype):
+    model = network(dtype=dtype)
+    optimizer = PowerProp(model, INNER["sgd"](model.parameters()), alpha=3)
+    trained(model, optimizer, 3, dtype=dtype)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    handle = optimizer.inner.register_step_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained(model, optimizer, 1, dtype=dtype)
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    handle.remove()
+    trained(model, optimizer, 1, dtype=dtype)  # a warning of foreign writes would be an error
 
 
 def test_the_recipe_decays_roots_alone():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, MissingExtraError
 from holdfast.optim.power_propagation import (
     GradualPruning,
     PowerProp,
     apply_masks_,
     export_masks,
     magnitude_masks,
+    pack_two_of_four_,
     two_of_four_masks,
 )
 
@@ -84,6 +86,57 @@ def test_masks_are_exported_to_torch(model):
         export_masks(model, {"1.weight": torch.ones(1)})
     with pytest.raises(ArgumentError, match="shape"):
         apply_masks_(pruned, {"0.weight": torch.ones(1)})
+
+
+def wide(dtype=torch.float16):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)).to(dtype)
+
+
+def test_what_torchao_cannot_pack_is_refused(monkeypatch):
+    whole, kept = wide(), wide().state_dict()
+    masks = two_of_four_masks(whole, exclude=["2"])
+    for model, wrong, words in (
+        (whole, None, r"32 · n outputs and 64 · m inputs, got 2\.weight of shape \(5, 32\)"),
+        (wide(torch.float32), masks, r"float16 or bfloat16, got 0\.weight in torch\.float32"),
+        (whole, {"0.weight": torch.ones(32, 64)}, "at most two of four"),
+        (whole, {"0.bias": torch.ones(32)}, "weights of linear layers"),
+        (nn.Sequential(nn.Conv1d(64, 32, 1)).half(), {"0.weight": torch.ones(32, 64, 1)}, "weights of linear layers"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            pack_two_of_four_(model, wrong)
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(MissingExtraError, match="pip install torchao"):
+        pack_two_of_four_(whole, masks)
+    assert all(torch.equal(whole.state_dict()[name], value) for name, value in kept.items())
+
+
+# torchao says which of its own libraries did not load, and Python what it thinks of its docstrings.
+of_torchao = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@of_torchao
+def test_torchao_is_given_no_weights_on_a_cpu():
+    pytest.importorskip("torchao")
+    model = wide()
+    with pytest.raises(ArgumentError, match=r"on a GPU, got 0\.weight on cpu"):
+        pack_two_of_four_(model, two_of_four_masks(model, exclude=["2"]))
+
+
+@of_torchao
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_torchao_packs_what_is_on_a_gpu():
+    pytest.importorskip("torchao")
+    model = wide().cuda()
+    masks = two_of_four_masks(model, exclude=["2"])
+    masked, x = copy.deepcopy(model), torch.randn(64, 64, dtype=torch.float16, device="cuda")
+    apply_masks_(masked, masks)
+    pack_two_of_four_(model, masks)
+    assert "SparseSemiStructured" in type(model[0].weight).__name__
+    assert type(model[2].weight) is nn.Parameter
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), masked(x), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize(("alpha", "form"), [(1, "exact"), (3, "exact"), (3, "first-order"), (3, "decoupled")])

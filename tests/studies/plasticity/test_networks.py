@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from holdfast.optim import Projector, Rewarm, scale_decay_groups
 from holdfast.optim.rewarming.cycle import Cycle
+from holdfast.studies.digits import Labelled, digits
 from holdfast.studies.plasticity.addition import AdditionMLP, AdditionTransformer, accuracy, learn, split
 from holdfast.studies.plasticity.batched import Cell, Cells, train_cells
-from holdfast.studies.plasticity.digits import Labelled, digits, network, on_canvas
+from holdfast.studies.plasticity.digits import network, on_canvas
 from holdfast.studies.plasticity.fitted_q import Grid
 from holdfast.studies.plasticity.measures import dead_units
 from holdfast.studies.plasticity.shapes import Addition, Layers, MLPShape, TransformerShape
@@ -122,11 +123,11 @@ def test_what_becomes_of_cells() -> None:
 
 
 def test_digits() -> None:
-    data = digits(0)
+    data = digits(0, extra="plasticity")
     assert data.images.shape == (1797, 64)
     assert float(data.images.min()) == 0.0
     assert float(data.images.max()) == 1.0
-    other = digits(1)
+    other = digits(1, extra="plasticity")
     assert not torch.equal(data.labels, other.labels)
     assert torch.equal(data.labels.bincount(), other.labels.bincount())
 

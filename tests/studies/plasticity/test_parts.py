@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from holdfast.errors import ArgumentError
 from holdfast.lab import Part, Trial
 from holdfast.lab.trial import as_outcome
+from holdfast.studies.digits import digits
 from holdfast.studies.plasticity import (
     atari,
     cifar,
@@ -30,7 +31,7 @@ from holdfast.studies.plasticity import (
     warm_start,
 )
 from holdfast.studies.plasticity.clamp import ClampConfig
-from holdfast.studies.plasticity.digits import digits, network
+from holdfast.studies.plasticity.digits import network
 from holdfast.studies.plasticity.measures import norms
 from holdfast.studies.plasticity.shapes import Addition, Layers
 from holdfast.studies.plasticity.study import study
@@ -153,7 +154,7 @@ def test_norms_are_held_where_an_arm_says_so() -> None:
         held = outcome.records[0]["norm"] == pytest.approx(1.0, rel=1e-5)
         assert held == settings.projected, arm
         assert [row["step"] for row in outcome.curves["accuracy"]][-1] == TOY.grokking.steps(settings)[1]
-    images = digits(0).images[:20]
+    images = digits(0, extra="plasticity").images[:20]
     for arm, settings_of in shuffling.ARMS.items():
         model = network(64, 10, TOY.shuffling.layers, norm=settings_of.norm, seed=0)
         start = norms(model)
@@ -176,7 +177,7 @@ def test_the_re_warm_raises_the_rate() -> None:
 def test_arms_of_a_seed_see_the_same_tasks() -> None:
     """At a rate of about 0 all networks with one kind of norm stay what they were: the same accuracy, task by task."""
     config = dataclasses.replace(TOY.shuffling, rate=1e-12)
-    images, curves = digits(3).images[:300], {}
+    images, curves = digits(3, extra="plasticity").images[:300], {}
     for arm in ("layernorm", "projected"):
         model = network(64, 10, config.layers, norm=True, seed=3)
         rows, _, _ = shuffling.memorise(model, images, config, shuffling.ARMS[arm], 3)

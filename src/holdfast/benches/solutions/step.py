@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """One step of every optimiser on linear layers of the same size, with gradients that stay as they are."""
+    """One step of every optimiser on linear layers of the same size, with gradients that stay, and one of ResNet-18."""
 
     device: Literal["cpu", "cuda"] | None = None
     """Where to run, on a CPU on one thread; by default the GPU where there is one."""
@@ -27,17 +27,28 @@ class Options:
     """Inputs and outputs of a layer."""
     layers: int = 8
     """Layers; by default two million parameters."""
+    channels: int = 64
+    """Of the first stage of the network that is trained; 64 is ResNet-18."""
+    batch: int = 32
+    """Images of 3 x 32 x 32 that it is trained on."""
     rounds: int = 30
     """Timed rounds at most."""
     budget_s: float = 40.0
-    """Seconds after which no further round begins, once there are three."""
+    """Seconds after which no further round begins, once there are three; for the training half of it."""
 
 
-TOY = Options(width=8, layers=2, rounds=2)
+TOY = Options(width=8, layers=2, channels=4, batch=2, rounds=2)
 
 AIM_OF_ADAMW = 1.8
 """What a step of PowerProp(AdamW) may take, in steps of foreach AdamW."""
-REFERENCES = {"powerprop-fused-adamw": "adamw-fused", "powerprop-sgd": "sgd"}
+AIM_OF_TRAINING = 1.1
+"""What a step of training with it may take, in steps of training with foreach AdamW."""
+REFERENCES = {
+    "powerprop-fused-adamw": "adamw-fused",
+    "powerprop-sgd": "sgd",
+    "training": "training",
+    "training-powerprop": "training",
+}
 """What an arm is compared with where that is not foreach AdamW."""
 
 
@@ -63,14 +74,15 @@ def run(options: Options, tell: Tell) -> Report:
 
     device = device_of(options.device)
     options = replace(options, device="cuda" if device == "cuda" else "cpu")
-    for name in ("width", "layers", "rounds"):
+    for name in ("width", "layers", "channels", "batch", "rounds"):
         count_of(name, getattr(options, name), 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         clock = on_gpu if options.device == "cuda" else processor_time
-        arms = subject(options)
-        times = interleaved(arms, clock, rounds=options.rounds, budget_s=options.budget_s, shuffled=True)
+        times = {}
+        for arms, budget_s in ((subject(options), options.budget_s), (training(options), options.budget_s / 2)):
+            times.update(interleaved(arms, clock, rounds=options.rounds, budget_s=budget_s, shuffled=True))
     finally:
         torch.set_num_threads(threads)
     rows: list[Row] = list(rows_of(times))
@@ -118,6 +130,32 @@ def subject(options: Options) -> dict[str, Arm]:
     return arms
 
 
+def training(options: Options) -> dict[str, Arm]:
+    """A step of training ResNet-18, with AdamW and with power-propagation around it."""
+    import torch
+
+    from holdfast.benches.harness.timing import Arm
+    from holdfast.benches.plasticity.resnet import resnet18
+    from holdfast.optim import PowerProp
+
+    def step(*, powered: bool) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model = resnet18(options.channels).to(options.device)
+        images = torch.randn(options.batch, 3, 32, 32, device=options.device)
+        labels = torch.arange(options.batch, device=options.device) % 10
+        inner = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True)
+        optimizer: Optimizer = PowerProp(model, inner, alpha=4) if powered else inner
+
+        def once() -> None:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        return once
+
+    return {"training": Arm(step(powered=False)), "training-powerprop": Arm(step(powered=True))}
+
+
 def rows_of(times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """A row an arm: times, and what they are of its reference's in the same round.
 
@@ -145,6 +183,11 @@ def summary(rows: Sequence[Mapping[str, Any]], *, aims: bool) -> tuple[str, floa
     slowest = max(powered)
     judged = f" (aim {AIM_OF_ADAMW:g}{', missed' if slowest > AIM_OF_ADAMW else ''})" if aims else ""
     words = [f"PowerProp(AdamW) takes {slowest:.2f} steps of foreach AdamW{judged}"]
-    words += [f"{name} {ratios[name]:.2f} of {reference}'s" for name, reference in REFERENCES.items() if name in ratios]
+    for name in ("powerprop-fused-adamw", "powerprop-sgd"):
+        words += [f"{name} {ratios[name]:.2f} of {REFERENCES[name]}'s"] if name in ratios else []
+    if "training-powerprop" in ratios:
+        share = ratios["training-powerprop"]
+        judged = f" (aim {AIM_OF_TRAINING:g}{', missed' if share > AIM_OF_TRAINING else ''})" if aims else ""
+        words += [f"training ResNet-18 with it {share:.2f} of training with AdamW{judged}"]
     words += [f"{name} {ratios[name]:.1f}" for name in ("muon", "soap", "shampoo") if name in ratios]
     return ", ".join(words), slowest

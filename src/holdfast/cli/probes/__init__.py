@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cli.parsing import Commands, choose
-from holdfast.cli.probes import action, confidence, lists, plasticity, rat, sharpness, solutions
+from holdfast.cli.probes import action, confidence, lists, macros, plasticity, rat, sharpness, solutions
 
 PROBES: Commands = {
     "control-latency": (action.ControlLatencyProbe, action.run_control_latency),
     "copycat": (action.CopycatProbe, action.run_copycat),
     "confidence": (confidence.ConfidenceProbe, confidence.run),
     "lists": (lists.ListsProbe, lists.run),
+    "macros": (macros.MacrosProbe, macros.run),
     "plasticity": (plasticity.PlasticityProbe, plasticity.run),
     "rat": (rat.RATProbe, rat.run),
     "sharpness": (sharpness.SharpnessProbe, sharpness.run),

@@ -6,6 +6,7 @@ from holdfast.lists.extend.extrapolate import Extended, extrapolate
 from holdfast.lists.extend.faces import face_candidates, glue_faces
 from holdfast.lists.extend.pairs import PairTable, glue_words
 from holdfast.lists.extend.ranking import copeland, kemeny, kemeny_cost, local_search, merge_sort
+from holdfast.lists.extend.topk import Top, topk
 from holdfast.lists.extend.votes import Ranking, Votes
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Extension",
     "PairTable",
     "Ranking",
+    "Top",
     "Votes",
     "copeland",
     "extrapolate",
@@ -24,4 +26,5 @@ __all__ = [
     "kemeny_cost",
     "local_search",
     "merge_sort",
+    "topk",
 ]

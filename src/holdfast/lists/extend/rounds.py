@@ -60,7 +60,7 @@ class Run:
         """A list at its start."""
         run = cls([], Translator([], None, False), keep_errors)
         with run.guarded():
-            run.xs = _as_sequence(xs)
+            run.xs = as_sequence(xs)
             run.translator = Translator(run.xs, key, run.is_text)
         return run
 
@@ -163,7 +163,7 @@ def checked(plan: Plan, translator: Translator) -> Generator[list[Labels], list[
         return labels
 
 
-def _as_sequence(xs: Any) -> Any:
+def as_sequence(xs: Any) -> Any:
     """A list, tuple or text as it is; anything else that can be gone through, as a list."""
     if isinstance(xs, str | list | tuple):
         return xs

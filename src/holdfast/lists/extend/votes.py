@@ -62,10 +62,10 @@ class Ranking:
 class Votes:
     """Collects answers of a list function that errs, and makes one list of them.
 
-    How many copies of a value come out is the count that most answers show; of two counts that equally many show, the
-    one seen first. Answers with other counts, or with values that were not in the list, cast no vote. Votes of equally
-    many answers for and against leave the order of two tokens to the other votes, and in the end to the seed. Memory
-    grows with the square of the number of tokens.
+    How many copies of a value come out is the count that most answers show, by their weights; of two counts that
+    equally many show, the one seen first. Answers with other counts, or with values that were not in the list, cast no
+    vote. Votes of equally many answers for and against leave the order of two tokens to the other votes, and in the end
+    to the seed. Memory grows with the square of the number of tokens.
 
     Arguments:
         alphabet_size: number of values; their labels are 0 to `alphabet_size - 1`.
@@ -81,24 +81,27 @@ class Votes:
         self.alphabet_size = count_of("alphabet_size", alphabet_size)
         self._shown: dict[int, int] = {}
         self._seen: list[Counter[int]] = [Counter() for _ in range(alphabet_size)]
-        self._answers: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = []
+        self._answers: list[tuple[tuple[int, ...], tuple[int, ...], bool, int]] = []
         self._aliens = 0
 
-    def add(self, query: AnyLabels, answer: AnyLabels, *, turned: bool = False) -> bool:
+    def add(self, query: AnyLabels, answer: AnyLabels, *, turned: bool = False, weight: int = 1) -> bool:
         """Count one answer.
 
         Arguments:
             query: labels of the list that was shown; each value with as many copies as in every other list.
             answer: labels of what came out; -1 for a value that is no label.
             turned: the list was shown the other way round.
+            weight: how many votes it casts for each pair; more for a judge that is trusted more.
 
         Returns:
             Whether it casts votes, as far as is known by now: an answer with unusual counts is kept, and counts once
             others have shown its counts to be the usual ones.
 
         Errors:
-            ArgumentError: a label is out of range, or another list held another number of copies of it.
+            ArgumentError: a label is out of range, another list held another number of copies of it, or the weight is
+                below 1.
         """
+        count_of("weight", weight, 1)
         shown = Counter(as_labels("query", query).tolist())
         came_out = tuple(as_labels("answer", answer).tolist())
         for label, copies in shown.items():
@@ -112,8 +115,8 @@ class Votes:
             self._aliens += 1
             return False
         for label in shown:
-            self._seen[label][copies_out[label]] += 1
-        self._answers.append((tuple(shown), came_out, turned))
+            self._seen[label][copies_out[label]] += weight
+        self._answers.append((tuple(shown), came_out, turned, weight))
         return all(copies_out[label] == self._multiplicity(label) for label in shown)
 
     @property
@@ -158,12 +161,12 @@ class Votes:
         # A value that was never seen stands for itself, so that the pairs it lacks are found.
         return max(self._seen[label], key=self._seen[label].__getitem__, default=1)
 
-    def _kept(self, turned: bool) -> list[tuple[int, ...]]:
-        """The answers that cast votes, of lists as they are or turned round."""
+    def _kept(self, turned: bool) -> list[tuple[tuple[int, ...], int]]:
+        """The answers that cast votes, of lists as they are or turned round, with their weights."""
         usual = [self._multiplicity(label) for label in range(self.alphabet_size)]
         return [
-            answer
-            for shown, answer, way in self._answers
+            (answer, weight)
+            for shown, answer, way, weight in self._answers
             if way == turned
             and len(answer) == sum(usual[label] for label in shown)
             and all(copies == usual[label] for label, copies in Counter(answer).items())
@@ -171,15 +174,15 @@ class Votes:
 
 
 def _support(
-    kept: list[tuple[int, ...]], values: Int[np.ndarray, " n"], first: Int[np.ndarray, " v"]
+    kept: list[tuple[tuple[int, ...], int]], values: Int[np.ndarray, " n"], first: Int[np.ndarray, " v"]
 ) -> Int[np.ndarray, "n n"]:
     """For each two tokens, the votes for the row's before the column's."""
     size = len(values)
     count = np.zeros(size * size, dtype=np.int64)
-    by_length: dict[int, list[tuple[int, ...]]] = {}
-    for answer in kept:
-        by_length.setdefault(len(answer), []).append(answer)
-    for length, answers in by_length.items():
+    alike: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    for answer, weight in kept:
+        alike.setdefault((len(answer), weight), []).append(answer)
+    for (length, weight), answers in alike.items():
         if length < 2:
             continue
         earlier, later = np.triu_indices(length, 1)
@@ -188,7 +191,7 @@ def _support(
             labels = np.array(answers[start : start + step])
             tokens = first[labels] + _copy_numbers(labels)
             pairs = tokens[:, earlier] * size + tokens[:, later]
-            count += np.bincount(pairs.ravel(), minlength=size * size)
+            count += weight * np.bincount(pairs.ravel(), minlength=size * size)
     support = count.reshape(size, size)
     support[values[:, None] == values] = 0
     return support

@@ -6,6 +6,7 @@ from holdfast.optim.power_propagation.pruning import (
     apply_masks_,
     export_masks,
     magnitude_masks,
+    pack_two_of_four_,
     two_of_four_masks,
 )
 from holdfast.optim.power_propagation.recipe import power_adamw
@@ -18,6 +19,7 @@ __all__ = [
     "apply_masks_",
     "export_masks",
     "magnitude_masks",
+    "pack_two_of_four_",
     "power_adamw",
     "two_of_four_masks",
 ]

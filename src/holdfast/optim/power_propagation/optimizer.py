@@ -12,8 +12,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
-from holdfast.optim.inner import attributes, standing_in
-from holdfast.optim.power_propagation.powers import PIECE, factor, in_pieces, pieces, preconditioner, root
+from holdfast.optim.inner import attributes, copied, standing_in
+from holdfast.optim.power_propagation import together
+from holdfast.optim.power_propagation.powers import (
+    ALIKE,
+    Scratch,
+    factor,
+    in_pieces,
+    pieces,
+    power,
+    preconditioner,
+    root,
+    same_bits,
+)
 from holdfast.optim.power_propagation.selection import PowerPropWarning, check_alpha, check_zeros, powered
 from holdfast.optim.rewarming.hooks import attached
 
@@ -42,8 +53,9 @@ class PowerProp(Optimizer):
         `"decoupled"`: what an inner optimiser without decay adds to θ, times P(θ).
 
     Groups and state are those of the inner optimiser, so that schedulers work on either. A weight that somebody else
-    writes between two steps is noticed: the elements that differ get a new root, and moments stay. A closure is called
-    once, at θ.
+    writes between two steps is noticed: elements that differ by more than rounding get a new root, and moments
+    stay. A closure is called once, at θ. A model may be moved to another device, as the Trainer of Hugging Face and
+    Accelerate do.
 
     Arguments:
         model: whose linear and convolutional weights are powered, as far as the optimiser has them.
@@ -91,8 +103,9 @@ class PowerProp(Optimizer):
         self.roots: dict[str, nn.Parameter] = {}
         """Their roots φ by name, in float32 where the weight is of half precision; for `exact` and α > 1 alone."""
         self._said = False
-        self._changed: dict[str, Tensor] = {}
+        self._changed: dict[tuple[str, ...], Tensor] = {}
         self._steps = 0
+        self._scratch = Scratch()
         self._take_up()
         if not self.weights:
             raise ArgumentError("optimizer", "one that changes linear or convolutional weights of the model", "none")
@@ -130,6 +143,7 @@ class PowerProp(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._follow()
         moved = [name for name, weight in self.weights.items() if weight.grad is not None]
         for name in moved:
             gradient = self.weights[name].grad
@@ -164,6 +178,7 @@ class PowerProp(Optimizer):
             if mask.shape != self.weights[name].shape:
                 shape = tuple(self.weights[name].shape)
                 raise ArgumentError("masks", f"{name} of shape {shape}", f"shape {tuple(mask.shape)}")
+        self._follow()
         self._notice(list(self.roots))
         self.masks = {
             name: torch.empty_like(self.weights[name], dtype=torch.bool).copy_(mask != 0)
@@ -171,7 +186,7 @@ class PowerProp(Optimizer):
         }
         for name, weight in self.weights.items():
             if name in self.roots:
-                self._write(name)
+                self._write([name])
             elif name in self.masks:
                 weight.mul_(self.masks[name])
 
@@ -212,6 +227,7 @@ class PowerProp(Optimizer):
                     shape = f"{name} of shape {tuple(kept[name].shape)}"
                     raise ArgumentError("state_dict", shape, f"shape {tuple(value.shape)}")
         own = {key: value for key, value in state_dict.items() if key != "power_propagation"}
+        self._follow()
         with standing_in(self.inner, self._stand_ins()):
             self.inner.load_state_dict(own)
         for name, value in added["roots"].items():
@@ -219,9 +235,8 @@ class PowerProp(Optimizer):
         self.masks = {name: mask.to(self.weights[name].device) for name, mask in added["masks"].items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, which a copy begins without, as any optimiser of torch."""
-        own = {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
-        return {**own, "_inner_attributes": attributes(self.inner)}
+        """What is copied and pickled."""
+        return {**copied(self), "_scratch": Scratch(), "_inner_attributes": attributes(self.inner)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from a copy or a pickle."""
@@ -251,27 +266,38 @@ class PowerProp(Optimizer):
             if self.alpha > 1 and self.form == "exact":
                 self.roots[name] = nn.Parameter(root(_full(parameter.detach()), self.alpha))
 
+    def _follow(self) -> None:
+        """Take roots and masks to the device that weights have been moved to, which stay the same parameters there."""
+        for name, value in self.roots.items():
+            if value.device != self.weights[name].device:
+                value.data = value.data.to(self.weights[name].device)
+        for name, mask in self.masks.items():
+            self.masks[name] = mask.to(self.weights[name].device)
+
     def _stand_ins(self) -> dict[Tensor, Tensor]:
         return {self.weights[name]: value for name, value in self.roots.items()}
 
-    def _exact(self, moved: Iterable[str]) -> None:
-        """The inner optimiser's step on φ with the gradient α|φ|^(α−1) g, then θ anew."""
-        for value in self.roots.values():
-            if value.grad is None:
-                value.grad = torch.empty_like(value)
-        moving = {name: self.roots[name] for name in moved}
-        for name, value in self.roots.items():
-            if name not in moving:
-                value.grad = None
-        for name, value in moving.items():
-            gradient = self.weights[name].grad
-            assert gradient is not None
-            assert value.grad is not None
-            self._before(name, value.grad, gradient)
-        with standing_in(self.inner, self._stand_ins()):
-            self.inner.step()
-        for name in moving:
-            self._write(name)
+    def _exact(self, moved: list[str]) -> None:
+        """The inner optimiser's step on φ with the gradient α|φ|^(α−1) g, then θ anew.
+
+        Between the two θ is not needed, and its memory holds the gradient of φ where their types are the same.
+        """
+        at_once, ready = self._apart(moved)
+        begun: list[list[str]] = []
+        try:
+            for names in at_once:
+                begun.append(names)
+                self._before_at_once(names)
+            for name in ready:
+                begun.append([name])
+                self._before(name)
+            with standing_in(self.inner, self._stand_ins()):
+                self.inner.step()
+        finally:
+            for names in reversed(begun):  # what the step has left in a cache comes first
+                for name in names:
+                    self.roots[name].grad = None
+                self._write(names)
         self._say()
 
     def _first_order(self, moved: Iterable[str]) -> None:
@@ -307,60 +333,109 @@ class PowerProp(Optimizer):
         tensors = (self.roots[name].detach(), self.weights[name].detach())
         return tensors if mask is None else (*tensors, mask)
 
-    def _before(self, name: str, into: Tensor, gradient: Tensor) -> None:
+    def _before(self, name: str) -> None:
         """∂L/∂φ, of what θ is now."""
         tensors = self._tensors(name)
+        value, weight = tensors[:2]
+        gradient = self.weights[name].grad
+        assert gradient is not None
+        into = weight if weight.dtype == value.dtype else torch.empty_like(value)
         gradient = gradient.contiguous() if in_pieces(*tensors, into) else gradient
-        buffers = _buffers(tensors[0])
+        cut = in_pieces(into, gradient, *tensors)
         zero = into.new_zeros(())
         for there, towards, *parts in pieces(into, gradient, *tensors):
-            factors = self._notice_piece(name, buffers, *parts)
+            factors = self._notice_piece(name, cut, *parts)
             torch.addcmul(zero, factors, towards.to(there.dtype), value=self.alpha, out=there)
             if len(parts) == 3:
                 there.mul_(parts[2])
+        self.roots[name].grad = into
 
-    def _write(self, name: str) -> None:
+    def _apart(self, names: Iterable[str]) -> tuple[list[list[str]], list[str]]:
+        """Weights that are worked on at once, and those that are one after the other."""
+        at_once = {n: self.weights[n] for n in names if together.can_be(self.roots[n], self.weights[n])}
+        return list(together.chunks(at_once)), [name for name in names if name not in at_once]
+
+    def _lists(self, names: list[str]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+        """φ, θ and masks."""
+        values, weights = ([tensors[name].detach() for name in names] for tensors in (self.roots, self.weights))
+        return values, weights, [self.masks.get(name) for name in names]
+
+    def _before_at_once(self, names: list[str]) -> None:
+        """As `_before`, of several weights."""
+        values, weights, masks = self._lists(names)
+        self._notice_at_once(names)
+        gradients = [gradient for name in names if (gradient := self.weights[name].grad) is not None]
+        together.gradients_(weights, gradients, values, masks, self.alpha)
+        for name, into in zip(names, weights, strict=True):
+            self.roots[name].grad = into
+
+    def _notice_at_once(self, names: list[str]) -> None:
+        """As `_notice_piece`, of several weights."""
+        values, weights, masks = self._lists(names)
+        self._changed_are(names, together.take_up_(values, weights, masks, self.alpha))
+
+    def _write(self, names: list[str]) -> None:
         """θ of φ."""
+        at_once, others = self._apart(names)
+        for chunk in at_once:
+            values, weights, masks = self._lists(chunk)
+            together.powers_(weights, values, masks, self.alpha)
+        for name in others:
+            self._write_one(name)
+
+    def _write_one(self, name: str) -> None:
         tensors = self._tensors(name)
-        buffers = _buffers(tensors[0])
         direct = tensors[0].dtype == tensors[1].dtype
         for value, weight, *mask in pieces(*tensors):
-            factors = factor(value, self.alpha, _like(buffers[0], value))
             if direct:
-                torch.mul(factors, value, out=weight)
+                power(value, self.alpha, out=weight)
             else:
-                weight.copy_(factors.mul_(value))
+                weight.copy_(power(value, self.alpha))
             if mask:
                 weight.mul_(mask[0])
 
-    def _notice(self, names: Iterable[str]) -> None:
-        for name in names:
+    def _notice(self, names: list[str]) -> None:
+        at_once, others = self._apart(names)
+        for chunk in at_once:
+            self._notice_at_once(chunk)
+        for name in others:
             tensors = self._tensors(name)
             for parts in pieces(*tensors):
-                self._notice_piece(name, _buffers(tensors[0]), *parts)
+                self._notice_piece(name, in_pieces(*tensors), *parts)
 
-    def _notice_piece(
-        self, name: str, buffers: tuple[Tensor, Tensor], value: Tensor, weight: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def _notice_piece(self, name: str, cut: bool, value: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """New roots of elements of θ that are neither what was written last, nor what roots were taken of.
+
+        Arguments:
+            name: of the weight.
+            cut: whether these are parts of tensors and not whole ones.
+            value: φ.
+            weight: θ.
+            mask: of θ.
 
         Returns:
             |φ|^(α−1).
         """
-        factors = factor(value, self.alpha, _like(buffers[0], value))
-        written = torch.mul(factors, value, out=_like(buffers[1], value)).to(weight.dtype)
+        spare = self._scratch.like(value) if cut else (None, None)
+        factors = factor(value, self.alpha, spare[0])
+        written = torch.mul(factors, value, out=spare[1]).to(weight.dtype)
         if mask is not None:
-            written = written * mask
-        if weight.device.type == "cpu" and torch.equal(written, weight):
+            written = written.mul_(mask)
+        if cut and same_bits(written, weight):
             return factors
-        same = written == weight
         fresh = root(_full(weight), self.alpha)
-        changed = (~same & (fresh != value)).any()
+        near = value.abs().mul_(ALIKE * torch.finfo(value.dtype).eps)
+        same = (written == weight) | ((fresh - value).abs_() <= near)
         value.copy_(torch.where(same, value, fresh))
-        if not self._said:
-            before = self._changed.get(name)
-            self._changed[name] = changed if before is None else before | changed
+        changed = (~same).any()
+        self._changed_are([name], changed.reshape(1))
         return factor(value, self.alpha, factors)
+
+    def _changed_are(self, names: list[str], changed: Tensor) -> None:
+        """Remember which weights somebody else wrote: those whose number is not 0."""
+        if not self._said:
+            before = self._changed.get(tuple(names))
+            self._changed[tuple(names)] = changed if before is None else torch.maximum(before, changed)
 
     def _say(self) -> None:
         """Warn of weights that somebody else wrote; on a GPU, which must wait for it, at few of the steps."""
@@ -368,7 +443,8 @@ class PowerProp(Optimizer):
         often = all(changed.device.type == "cpu" for changed in self._changed.values())
         if self._said or not (often or self._steps & (self._steps - 1) == 0):
             return
-        names = [name for name, changed in self._changed.items() if bool(changed)]
+        flags = [pair for names, own in self._changed.items() for pair in zip(names, own.tolist(), strict=True)]
+        names = dict.fromkeys(name for name, flag in flags if flag)
         self._changed = {}
         if names:
             self._said = True
@@ -378,17 +454,6 @@ class PowerProp(Optimizer):
                 PowerPropWarning,
                 stacklevel=2,
             )
-
-
-def _buffers(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Two scratch tensors for pieces of φ; without elements where φ is worked on whole."""
-    size = PIECE if in_pieces(value) else 0
-    return value.new_empty(size), value.new_empty(size)
-
-
-def _like(buffer: Tensor, value: Tensor) -> Tensor | None:
-    """As much of a scratch tensor as a piece needs, if there is one."""
-    return buffer[: value.numel()] if buffer.numel() and value.ndim == 1 else None
 
 
 def _is_half(tensor: Tensor) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from holdfast.errors import ArgumentError, count_of
+from holdfast.errors import ArgumentError, MissingExtraError, count_of
 from holdfast.optim.baselines.parameters import named_parameters, trained_parameters
 from holdfast.optim.power_propagation.optimizer import PowerProp
 from holdfast.optim.power_propagation.selection import powered
@@ -94,6 +94,51 @@ def export_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     for name, mask in masks.items():
         module_name, _, key = name.rpartition(".")
         prune.custom_from_mask(modules[module_name], key, mask)
+    return model
+
+
+def pack_two_of_four_(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Hand weights of which two of four are zero over to torchao, which packs them for the GPU's sparse tensor cores.
+
+    Arguments:
+        model: on a GPU and changed in place: its packed weights are multiplied fast, and trained no more.
+        masks: of linear layers, by their weights' names; by default those of `two_of_four_masks`.
+
+    Returns:
+        The model.
+
+    Errors:
+        ArgumentError: the model has no such weight, or it is no linear layer's; a mask leaves more than two of four;
+            weights are not in float16 or bfloat16, not of 32 · n outputs and 64 · m inputs, or not on a GPU. Nothing
+            has been changed then.
+        MissingExtraError: torchao is not installed.
+
+    Source: Mishra et al., "Accelerating sparse deep neural networks", arXiv 2104.08378 (the pattern).
+    """
+    masks = two_of_four_masks(model) if masks is None else masks
+    parameters = _checked(model, masks)
+    linear = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Linear)}
+    for name, mask in masks.items():
+        weight = parameters[name]
+        if id(weight) not in linear:
+            raise ArgumentError("masks", "weights of linear layers", name)
+        if weight.dtype not in (torch.float16, torch.bfloat16):
+            raise ArgumentError("model", "weights in float16 or bfloat16", f"{name} in {weight.dtype}")
+        if weight.shape[0] % 32 or weight.shape[1] % 64:
+            shape = f"{name} of shape {tuple(weight.shape)}"
+            raise ArgumentError("masks", "weights of 32 · n outputs and 64 · m inputs", shape)
+        if bool(((mask != 0).reshape(-1, 4).sum(1) > 2).any()):
+            raise ArgumentError("masks", "at most two of four", name)
+    try:
+        from torchao.sparsity import sparse_api
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("torchao is not installed: install it with  pip install torchao") from error
+    for name in masks:
+        if not parameters[name].is_cuda:
+            raise ArgumentError("model", "weights on a GPU", f"{name} on {parameters[name].device}")
+    apply_masks_(model, masks)
+    chosen = {linear[id(parameters[name])] for name in masks}
+    sparse_api.sparsify_(model, sparse_api.SemiSparseWeightConfig(), lambda module, _: module in chosen)
     return model
 
 

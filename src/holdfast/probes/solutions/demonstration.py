@@ -34,7 +34,7 @@ def digit_pairs() -> tuple[list[ContinualTask], tuple[Tensor, Tensor]]:
     Errors:
         MissingExtraError: scikit-learn is not installed.
     """
-    bunch = require("sklearn.datasets", "plasticity").load_digits()
+    bunch = require("sklearn.datasets", "solutions").load_digits()
     images, labels = torch.as_tensor(bunch.data / 16, dtype=torch.float32), torch.as_tensor(bunch.target)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, test = order[: int(0.7 * len(order))], order[int(0.7 * len(order)) :]

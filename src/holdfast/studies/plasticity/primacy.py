@@ -101,21 +101,13 @@ def run(trial: Trial[PrimacyConfig]) -> Outcome:
     import torch
 
     from holdfast.optim import Projector, Rewarm, shrink_and_perturb_
-    from holdfast.studies.plasticity.digits import (
-        CLASSES,
-        Labelled,
-        accuracy,
-        batches_of,
-        digits,
-        learn,
-        network,
-        on_canvas,
-        random_labels,
-    )
+    from holdfast.studies.digits import CLASSES, Labelled, accuracy, batches_of, digits, learn
+    from holdfast.studies.plasticity.digits import network, on_canvas, random_labels
     from holdfast.studies.plasticity.measures import norms
+    from holdfast.studies.plasticity.streams import BATCHES, SPLIT
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    data = on_canvas(digits(seed), config.canvas, config.noise, seed)
+    data = on_canvas(digits(seed, SPLIT, extra="plasticity"), config.canvas, config.noise, seed)
     learnt = Labelled(data.images[: config.examples], data.labels[: config.examples])
     tests = Labelled(data.images[config.examples :], data.labels[config.examples :])
     phases = [
@@ -141,7 +133,7 @@ def run(trial: Trial[PrimacyConfig]) -> Outcome:
             schedule = Rewarm(optimizer, peak=peak, final=peak * config.final, period=period)
         elif arm.schedule == "rewarm" and schedule is not None:
             schedule = Rewarm(optimizer, peak=peak, final=peak * config.final, period=steps)
-        batches = batches_of(len(labelled.images), steps, config.batch, seed, number)
+        batches = batches_of(len(labelled.images), steps, config.batch, seed, BATCHES, number)
         for _ in learn(model, optimizer, labelled, batches):
             if schedule is not None:
                 schedule.step()

@@ -135,11 +135,13 @@ def run(trial: Trial[ShufflingConfig]) -> Outcome:
     there were, and its `false` alarms.
     Curve: `tasks` (`end` and `online` accuracy, `dead` and `norm` by task).
     """
-    from holdfast.studies.plasticity.digits import CLASSES, digits, network
+    from holdfast.studies.digits import CLASSES, digits
+    from holdfast.studies.plasticity.digits import network
     from holdfast.studies.plasticity.measures import norms
+    from holdfast.studies.plasticity.streams import SPLIT
 
     config, seed, arm = trial.config, trial.seeds[0], ARMS[str(trial.labels["arm"])]
-    images = digits(seed).images[: config.examples]
+    images = digits(seed, SPLIT, extra="plasticity").images[: config.examples]
     model = network(images.shape[1], CLASSES, config.layers, norm=arm.norm, seed=seed)
     start = norms(model)
     rows, alarms, optimizer = memorise(model, images, config, arm, seed)
@@ -179,17 +181,10 @@ def memorise(
     import torch
 
     from holdfast.optim import Cusum, L2Init, Projector, Rewarm, reset_moments, shrink_and_perturb_
-    from holdfast.studies.plasticity.digits import (
-        CLASSES,
-        Labelled,
-        accuracy,
-        batches_of,
-        learn,
-        network,
-        random_labels,
-    )
+    from holdfast.studies.digits import CLASSES, Labelled, accuracy, batches_of, learn
+    from holdfast.studies.plasticity.digits import network, random_labels
     from holdfast.studies.plasticity.measures import dead_units, norms
-    from holdfast.studies.plasticity.streams import FRESH
+    from holdfast.studies.plasticity.streams import BATCHES, FRESH
 
     optimizer = torch.optim.Adam(model.parameters(), lr=config.rate, fused=True)
     if arm.projected:
@@ -214,7 +209,7 @@ def memorise(
             shrink_and_perturb_(model, fresh, shrink=config.shrink, perturb=config.perturb)
             reset_moments(optimizer)
         data = Labelled(images, random_labels(len(images), seed, task))
-        batches = batches_of(len(images), config.steps, config.batch, seed, task)
+        batches = batches_of(len(images), config.steps, config.batch, seed, BATCHES, task)
         online = []
         for loss, right in learn(model, optimizer, data, batches):
             online.append(right)
@@ -241,7 +236,8 @@ def _probed(
     import torch
 
     from holdfast.probes.plasticity import PlasticitySettings, probe_plasticity
-    from holdfast.studies.plasticity.digits import CLASSES, network, random_labels
+    from holdfast.studies.digits import CLASSES
+    from holdfast.studies.plasticity.digits import network, random_labels
 
     def fresh() -> nn.Module:
         weights = int(torch.randint(1 << 31, ()))

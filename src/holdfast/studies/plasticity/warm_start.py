@@ -73,19 +73,12 @@ def run(trial: Trial[WarmStartConfig]) -> Outcome:
     import torch
 
     from holdfast.optim import Projector, Rewarm
-    from holdfast.studies.plasticity.digits import (
-        CLASSES,
-        Labelled,
-        accuracy,
-        batches_of,
-        digits,
-        learn,
-        network,
-        on_canvas,
-    )
+    from holdfast.studies.digits import CLASSES, Labelled, accuracy, batches_of, digits, learn
+    from holdfast.studies.plasticity.digits import network, on_canvas
+    from holdfast.studies.plasticity.streams import BATCHES, SPLIT
 
     config, seed = trial.config, trial.seeds[0]
-    data = on_canvas(digits(seed), config.canvas, config.noise, seed)
+    data = on_canvas(digits(seed, SPLIT, extra="plasticity"), config.canvas, config.noise, seed)
     tests = Labelled(data.images[: config.tests], data.labels[: config.tests])
     learnt = Labelled(data.images[config.tests :], data.labels[config.tests :])
     some = int(float(trial.labels["fraction"] or 0.0) * len(learnt.images))
@@ -104,7 +97,7 @@ def run(trial: Trial[WarmStartConfig]) -> Outcome:
     record = {}
     for number, (metric, count) in enumerate((("after", some), ("accuracy", len(learnt.images)))):
         phase = Labelled(learnt.images[:count], learnt.labels[:count])
-        for _ in learn(model, optimizer, phase, batches_of(count, config.steps, config.batch, seed, number)):
+        for _ in learn(model, optimizer, phase, batches_of(count, config.steps, config.batch, seed, BATCHES, number)):
             schedule.step()
         record[metric] = accuracy(model, tests)
     return Outcome([record])

@@ -1,0 +1,3 @@
+"""Purposes of random numbers in the parts of this study; see `holdfast.lab.seeds`."""
+
+WEIGHTS, SPLIT, BATCHES, PERMUTATION, GLYPHS = range(5)
