@@ -158,7 +158,7 @@ def test_a_hint_names_the_study_as_it_was_typed(folder: Path) -> None:
     here.mkdir()
     for word in ("../one.py", str(folder / "one.py")):
         out = ask("run", word, "--seeds", "1", "--store", "s", cwd=here, env={"COLUMNS": "400"})[1]
-        assert f"needs holdfast run {word} --scale laptop --store s" in out
+        assert f"need holdfast run {word} --scale laptop --store s" in out
     published = ask("run", "../one.py", "--seeds", "1", "--store", "s", "--json", cwd=here)[1]
     assert summary(published)["command"] == "holdfast run ../one.py --scale quick --seeds 1"
     published = ask("run", folder / "one.py", "--seeds", "1", "--store", "s", "--json", cwd=here)[1]

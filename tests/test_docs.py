@@ -54,7 +54,7 @@ TERMINAL = {"COLUMNS": "88", "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 _NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
 _OURS = re.compile(r"""^holdfast (?P<words>[^|;<>$#\n]*?)(?: > (?P<file>[\w.]+))?(?P<status>; echo "status \$\?")?$""")
-_PROGRESS = re.compile(r"^\S+: \d+/\d+ trials, ")
+_PROGRESS = re.compile(r"^\S+: \d+/\d+ trials, |^judging the claims of |^drawing the report ")
 
 
 @dataclass(frozen=True)

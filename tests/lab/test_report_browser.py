@@ -13,7 +13,7 @@ import pytest
 from holdfast.lab.report import write_report
 
 # Some studies here have a figure that breaks on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lab.report.render.ReportWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.lab.report.chapter.ReportWarning")
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
@@ -105,26 +105,64 @@ def test_nothing_sticks_out(browser: Any, report: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_verdicts_are_the_first_thing_seen(browser: Any, report: Path, width: int) -> None:
+def test_answers_are_the_first_thing_seen(browser: Any, report: Path, width: int) -> None:
     _open(browser, report, width)
-    top = browser.execute_script("return document.getElementById('verdicts').getBoundingClientRect().top")
+    top = browser.execute_script("return document.getElementById('answers').getBoundingClientRect().top")
     assert 0 < top < 400
-    first = browser.execute_script("return document.querySelector('main table, main figure, main li').id")
-    assert first == "verdicts"
-    badge = browser.execute_script(
-        """const box = document.querySelector('.verdicts .badge').getBoundingClientRect();
-           return [box.width, box.height, box.bottom]"""
+    found = browser.execute_script(
+        "const box = document.querySelector('.found li').getBoundingClientRect(); return [box.width, box.bottom]"
     )
-    assert badge[0] > 50
-    assert badge[1] > 10
-    assert badge[2] < 900
+    assert found[0] > 200
+    assert found[1] < 900
+
+
+def test_a_folded_page_is_short(browser: Any, report: Path) -> None:
+    _open(browser, report, 1280)
+    studies = browser.execute_script("return document.querySelectorAll('section.study').length")
+    assert studies == 3
+    assert browser.execute_script("return document.documentElement.scrollHeight") <= 1500 + 700 * studies
+
+
+VISIBLE = """return [...document.querySelectorAll('[data-status]')].filter(item => item.checkVisibility({
+    contentVisibilityAuto: true})).map(item => item.dataset.status)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS[:2])
+def test_claims_are_searched_and_filtered(browser: Any, report: Path, width: int, scheme: str) -> None:
+    _open(browser, report, width, scheme)
+    folded = browser.execute_script(VISIBLE)
+    words = browser.find_element("css selector", "#find-words")
+    words.send_keys("BILLION parameters")
+    assert browser.execute_script(VISIBLE) == ["unjudged"], "a folded claim is found and unfolded"
+    told = browser.find_element("css selector", "#find-told")
+    assert told.text == "1 of 9 claims"
+    browser.find_element("css selector", "#find button").click()
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda _: told.text == "")
+    assert browser.execute_script(VISIBLE) == folded
+    browser.find_element("css selector", ".bar .tally.inconclusive").click()
+    assert set(browser.execute_script(VISIBLE)) == {"inconclusive"}
+    browser.find_element("css selector", "#find-study option:last-child").click()
+    assert browser.execute_script(VISIBLE) == ["inconclusive"]
+
+
+def test_a_link_to_a_folded_claim_unfolds_it(browser: Any, report: Path) -> None:
+    _open(browser, report, 1280)
+    place = browser.execute_script("return document.querySelector('.fold [data-status=unjudged]').id")
+    browser.execute_script("location.hash = arguments[0]", place)
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda _: browser.find_element("id", place).is_displayed())
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_figures_are_drawn_and_legible(browser: Any, report: Path, width: int) -> None:
     _open(browser, report, width)
+    browser.execute_script("document.querySelectorAll('details').forEach(item => item.open = true)")
     boxes = browser.execute_script(
-        """return [...document.querySelectorAll('svg.plot')].map(item => {
+        """return [...document.querySelectorAll('figure:not(.first) svg.plot')].map(item => {
              const box = item.getBoundingClientRect();
              const text = [...item.querySelectorAll('text')].map(text => text.getBoundingClientRect());
              const card = item.closest('figure').getBoundingClientRect();
@@ -217,7 +255,7 @@ def test_the_command_is_selected_whole(browser: Any, report: Path) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    command = browser.find_element(By.CSS_SELECTOR, ".command")
+    command = browser.find_element(By.CSS_SELECTOR, "details:not(.fold) > summary > .command")
     ActionChains(browser).scroll_to_element(command).click(command).perform()
     assert str(browser.execute_script("return getSelection().toString()")).strip() == command.text
 
@@ -231,3 +269,7 @@ def test_is_complete_without_script_and_asks_for_nothing(browser: Any, report: P
     assert not [message for message in requests if '"url":"http' in message]
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert browser.get_log("browser") == []
+    assert not browser.find_element("id", "find").is_displayed()
+    browser.execute_script("document.querySelectorAll('details').forEach(item => item.open = true)")
+    hidden = "return [...document.querySelectorAll('[data-status]')].filter(item => !item.checkVisibility()).length"
+    assert browser.execute_script(hidden) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Failed trials of a study that are listed at the end of a run."""
+
+LISTED = 6
+"""Claims of a study in its table; the others are counted."""
+
+NAMED = 3
+"""As many claims that were not judged are named, more are counted."""
+
+COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
 
 
 def foretell(forecasts: Sequence[Forecast], as_json: bool) -> None:
@@ -57,31 +65,93 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
         summary = {"report": place(page), "studies": [_summary(item, typed) for item in runs]}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
         return
+    for item in runs:
+        _show_verdicts(item, typed)
+        print(f"{item.job.study.name} ({item.job.scale}): {_counts(item)}")
+        _list_failed(item, typed)
+        if len(runs) > 1:
+            print()
+    print(f"report: {page}")
+    if unnamed:
+        print(f"not in the report: {unnamed}")
+
+
+def compare(runs: Sequence[StudyRun], others: Mapping[str, StudyRun], against: Path) -> None:
+    """Say which verdicts differ from those of another store, and which studies it does not have."""
+    from holdfast.lab.report import text
+
+    for item in runs:
+        study, other = item.job.study.name, others.get(item.job.study.name)
+        if other is None:
+            print(f"{study} is not in {against}")
+            continue
+        before = {verdict.claim: verdict for verdict in other.verdicts}
+        moved = [
+            (before[verdict.claim], verdict)
+            for verdict in item.verdicts
+            if verdict.claim in before and before[verdict.claim].status != verdict.status
+        ]
+        scale = "" if other.job.scale == item.job.scale else f" at scale {other.job.scale}"
+        verb = "differs" if len(moved) == 1 else "differ"
+        print(f"{study}: {text.count(len(moved), 'verdict')} {verb} from {against}{scale}")
+        for then, now in moved:
+            print(f"  {now.claim}: was {_told(then)}, is {_told(now)}")
+
+
+def _told(verdict: Verdict) -> str:
+    from holdfast.lab.report import text
+
+    if _is_beyond(verdict):
+        return "not judged"
+    return f"{verdict.status} {text.effect(verdict.evidence)} {text.interval(verdict.evidence)}".strip()
+
+
+def _show_verdicts(item: StudyRun, typed: Typed) -> None:
+    """Headline claims in a table, why some of them are inconclusive, and the others counted."""
     from rich.console import Console
     from rich.table import Table
 
     from holdfast.lab.report import text
 
-    table = Table("study", "claim", "verdict", box=None, pad_edge=False)
-    table.add_column("effect [95 % interval]", no_wrap=True)
+    open_claims = [verdict for verdict in item.verdicts if not _is_beyond(verdict)]
+    headline = [verdict for verdict in open_claims if verdict.headline]
+    # A study without headline claims, or whose headline claims are beyond this scale, shows those that it has.
+    shown = (headline or open_claims)[:LISTED]
+    table = Table(item.job.study.name, "verdict", box=None, pad_edge=False)
+    table.add_column("effect [95 % interval]")
     table.add_column("seeds", justify="right")
-    colours = {"supported": "green", "contradicted": "red", "inconclusive": "yellow"}
-    for item in runs:
-        for verdict in sorted(item.verdicts, key=lambda verdict: not verdict.headline):
-            evidence = verdict.evidence
-            effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
-            word = f"[{colours[verdict.status]}]{verdict.status}[/]"
-            if verdict.reason:
-                word += f": {escape(_reason(verdict, item, typed))}"
-            claim = f"[bold]{escape(verdict.claim)}[/]" if verdict.headline else escape(verdict.claim)
-            table.add_row(item.job.study.name, claim, word, escape(effect), str(evidence.n))
-    Console(highlight=False).print(table)
-    for item in runs:
-        print(f"{item.job.study.name} ({item.job.scale}): {_counts(item)}")
-        _list_failed(item, typed)
-    print(f"report: {page}")
-    if unnamed:
-        print(f"not in the report: {unnamed}")
+    for verdict in shown:
+        evidence = verdict.evidence
+        effect = escape(f"{text.effect(evidence)} {text.interval(evidence)}".strip())
+        word = f"[{COLOURS[verdict.status]}]{verdict.status}[/]"
+        counted = text.counted(evidence)
+        table.add_row(escape(verdict.claim), word, effect, counted.removesuffix(" seeds").removesuffix(" seed"))
+    console = Console(highlight=False)
+    if shown:
+        # A name is never cut: a terminal that is too narrow for the table breaks its lines.
+        width = max(console.width, console.measure(table).minimum)
+        console.print(table, width=width, no_wrap=True, crop=False, soft_wrap=True)
+    for verdict in shown:
+        if verdict.reason:
+            console.print(escape(f"{verdict.claim}: {verdict.reason}"), soft_wrap=True)
+    if rest := [verdict for verdict in open_claims if verdict not in shown]:
+        told = [f"{n} {status}" for status in COLOURS if (n := sum(other.status == status for other in rest))]
+        print(f"and {len(rest)} more: {', '.join(told)}")
+    for needs, claims in beyond(item, typed).items():
+        names = f" ({', '.join(claim.claim for claim in claims)})" if len(claims) <= NAMED else ""
+        print(f"{text.count(len(claims), 'claim')}{names} need{'s' * (len(claims) == 1)} {needs}")
+
+
+def _is_beyond(verdict: Verdict) -> bool:
+    return bool(verdict.evidence.needs or verdict.evidence.left_out)
+
+
+def beyond(item: StudyRun, typed: Typed) -> dict[str, list[Verdict]]:
+    """The claims that the run was too small for, by what they need: the command that can judge them."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in filter(_is_beyond, item.verdicts):
+        groups.setdefault(_reason(verdict, item, typed).removeprefix("needs "), []).append(verdict)
+    return groups
 
 
 def _counts(item: StudyRun) -> str:

@@ -55,6 +55,14 @@ class Typed:
         only = ["--only", *run.job.only] if run.job.only and run.results.left_out else []
         return command_of(run.job, word if relative else None, only)
 
+    def published_larger(self, run: StudyRun) -> dict[str, str]:
+        """Commands for the scales that claims of a run need, and under "" that for the parts that it left out."""
+        word = self.studies.get(run.job.study.name)
+        shown = Typed({} if word is None or Path(word).is_absolute() else {run.job.study.name: word})
+        needed = {verdict.evidence.needs for verdict in run.verdicts if verdict.evidence.needs}
+        commands = {scale: shown.to_enlarge(run.job, scale) for scale in sorted(needed)}
+        return commands | {"": shown.to_complete(run.job)}
+
     def _word(self, study: Study[Any]) -> str:
         return self.studies.get(study.name) or place_of(study)
 

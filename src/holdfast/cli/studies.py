@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.markup import escape
 
-from holdfast.cli.outcome import conclude, foretell
+from holdfast.cli.outcome import compare, conclude, foretell
 from holdfast.cli.parsing import FAILED, OK
 from holdfast.cli.reproduce import STORE, Typed
 from holdfast.errors import ArgumentError, HoldfastError
@@ -84,6 +84,8 @@ class Report:
     """Folder that results are read from."""
     output: Path | None = None
     """The page to write; by default report.html in the store."""
+    against: Path | None = None
+    """Another store to compare the verdicts with; its results are taken as they are, even of code that has changed."""
     json: bool = False
     """Print the verdicts as JSON."""
 
@@ -221,9 +223,10 @@ def run_studies(options: Run) -> int:
         return OK
     with ProgressBar(sys.stderr, store) as listener:
         runs = run(jobs, store, _engine(options), listener, choice)
-    by_name = {item.job.study.name: item for item in runs}
-    shown, unnamed = _known_runs(store, by_name, {})
-    page = _write_page(shown, options.store / "report.html", typed)
+        listener.say("drawing the report")
+        by_name = {item.job.study.name: item for item in runs}
+        shown, unnamed = _known_runs(store, by_name, {})
+        page = _write_page(shown, options.store / "report.html", typed)
     conclude(runs, page, options.json, unnamed, typed)
     return FAILED if any(item.failed for item in runs) else OK
 
@@ -288,7 +291,10 @@ def report_studies(options: Report) -> int:
     typed = Typed(dict(zip(files, paths, strict=True)), options.store)
     names = [*files, *(word for word in words if not word.endswith(".py"))]
     runs, unnamed = _known_runs(Store(options.store), {}, files, names)
-    page = _write_page(runs, options.output or options.store / "report.html", typed)
+    others = {} if options.against is None else _other_runs(options.against, runs)
+    page = _write_page(runs, options.output or options.store / "report.html", typed, others, options.against)
+    if options.against is not None and not options.json:
+        compare(runs, others, options.against)
     conclude(runs, page, options.json, unnamed, typed)
     return OK
 
@@ -346,10 +352,62 @@ def _known_runs(
     return runs, sentence
 
 
-def _write_page(runs: Sequence[StudyRun], path: Path, typed: Typed) -> Path:
-    from holdfast.lab.report import Section, write_report
+def _other_runs(folder: Path, runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
+    """What another store says of the same studies, by their names, each at the scale that it was run at there.
 
+    Errors:
+        ArgumentError: there is no such store, or it has none of the studies.
+    """
+    from holdfast.lab.run import Job, collect
+    from holdfast.lab.store import Store
+
+    if not folder.is_dir():
+        raise ArgumentError("--against", "a folder with results", str(folder))
+    store = Store(folder)
     try:
-        return write_report([Section.of(item, typed.published(item)) for item in runs], path)
+        known = store.runs()
+    except HoldfastError as error:
+        raise ArgumentError("--against", "a store with results", str(error)) from error
+    others = {}
+    for item in runs:
+        study = item.job.study
+        if study.name not in known:
+            continue
+        record = known[study.name]
+        try:
+            job = Job.of(study, record.scale, changes=record.overrides, only=record.only)
+        except ArgumentError as error:
+            warnings.warn(f"{study.name} of {folder} is not compared: {error}", stacklevel=1)
+            continue
+        [others[study.name]] = collect([job], store, outdated=True)
+    if not others:
+        expected = f"a store with {' or '.join(item.job.study.name for item in runs)}"
+        raise ArgumentError("--against", expected, f"{folder} with {', '.join(known) or 'nothing'}")
+    return others
+
+
+def _write_page(
+    runs: Sequence[StudyRun],
+    path: Path,
+    typed: Typed,
+    others: Mapping[str, StudyRun] | None = None,
+    against: Path | None = None,
+) -> Path:
+    from holdfast.lab.report import Other, Section, write_report
+    from holdfast.lab.report.links import links
+
+    sections = []
+    for item in runs:
+        other = (others or {}).get(item.job.study.name)
+        section = Section.of(
+            item,
+            typed.published(item),
+            larger=typed.published_larger(item),
+            against=Other(other.job.scale, other.verdicts) if other else None,
+            links=links(item.job.study, path),
+        )
+        sections.append(section)
+    try:
+        return write_report(sections, path, against.absolute().name if against else "")
     except OSError as error:
         raise HoldfastError(f"cannot write the report to {path}: {error.strerror or error}") from error

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 GREY = "#7d858e"
 """For what stands beside the data: a limit, a figure of the paper."""
@@ -23,12 +25,17 @@ class SeedMean(NamedTuple):
     seeds: int
 
 
-def seed_mean(values: Sequence[float], x: float = 0.0) -> SeedMean:
+SHARE = (0.0, 1.0)
+"""Bounds of a share of cases."""
+
+
+def seed_mean(values: Sequence[float], x: float = 0.0, bounds: tuple[float, float] | None = None) -> SeedMean:
     """The mean over seeds with its interval.
 
     Arguments:
         values: one a seed, at least one.
         x: where it stands.
+        bounds: least and greatest value that is possible: the interval goes no further.
     """
     import numpy as np
     from scipy import stats
@@ -36,7 +43,8 @@ def seed_mean(values: Sequence[float], x: float = 0.0) -> SeedMean:
     array = np.asarray(values, dtype=np.float64)
     mean, count = float(array.mean()), len(array)
     half = float(stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
-    return SeedMean(x, mean, mean - half, mean + half, count)
+    low, high = bounds or (-math.inf, math.inf)
+    return SeedMean(x, mean, max(low, mean - half), min(high, mean + half), count)
 
 
 def draw_over_seeds(
@@ -45,6 +53,7 @@ def draw_over_seeds(
     *,
     band: bool = False,
     dots: bool = False,
+    bounds: tuple[float, float] | None = None,
     **style: Any,
 ) -> list[SeedMean]:
     """Draw a line through the means over seeds.
@@ -54,12 +63,13 @@ def draw_over_seeds(
         values: for each place of the x axis, in order, one value a seed; places without any are left out.
         band: show the intervals as a band.
         dots: show the seeds as faint dots.
+        bounds: least and greatest value that is possible, such as `SHARE`.
         style: of the line, for `Axes.plot`; band and dots take its colour.
 
     Returns:
         The means that were drawn.
     """
-    points = [seed_mean(here, x) for x, here in values.items() if here]
+    points = [seed_mean(here, x, bounds) for x, here in values.items() if here]
     if not points:
         return []
     xs = [point.x for point in points]
@@ -93,13 +103,48 @@ def size_axis(axes: Axes, sizes: Sequence[int], label: str) -> None:
 
 
 def legend(axes: Axes, *, columns: int = 0) -> None:
-    """A legend, unless nothing was drawn.
+    """A legend, unless nothing was drawn: the last thing to draw.
 
     Arguments:
         axes: whose lines.
-        columns: put it below the axes in so many columns, where lines fill the axes; 0: inside.
+        columns: put it below the axes in so many columns; 0: inside, if there it covers nothing that was drawn, and
+            otherwise below in two columns.
     """
     if not axes.get_legend_handles_labels()[0]:
         return
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": columns} if columns else {}
-    axes.legend(frameon=False, fontsize="small", **below)
+    if not columns:
+        from matplotlib.transforms import Bbox
+
+        inside = axes.legend(frameon=False, fontsize="small")
+        axes.figure.canvas.figure.draw_without_rendering()  # only then it has a place
+        box = Bbox(inside.get_window_extent().get_points())
+        covered = any(_meets(artist, box) for artist in (*axes.lines, *axes.collections, *axes.patches))
+        if not covered:
+            return
+        inside.remove()
+    axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns or BELOW)
+
+
+BELOW = 2
+"""Columns of a legend that found no place inside."""
+
+
+def _meets(artist: Artist, box: Bbox) -> bool:
+    """Whether something drawn reaches into a box, in pixels."""
+    from matplotlib.collections import Collection
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if isinstance(artist, Line2D):
+        path = artist.get_path().transformed(artist.get_transform())
+        ink = artist.get_linestyle() not in ("None", "", " ")
+        return bool(ink and path.intersects_bbox(box, filled=False)) or bool(box.count_contains(path.vertices))
+    if isinstance(artist, Patch):
+        return bool(artist.get_window_extent().overlaps(box))
+    if isinstance(artist, Collection):
+        offsets = artist.get_offset_transform().transform(artist.get_offsets())
+        if len(offsets) > 1 and box.count_contains(offsets):
+            return True
+        paths = (path.transformed(artist.get_transform()) for path in artist.get_paths())
+        return len(offsets) <= 1 and any(path.intersects_bbox(box) for path in paths)
+    return False

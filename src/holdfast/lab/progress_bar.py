@@ -18,10 +18,12 @@ from holdfast.lab.store import Store
 from holdfast.lab.trial import Outcome, Trial
 
 _LINE_EVERY_S = 5.0
-_KNOWN_AFTER_S = 5.0
+_KNOWN_AFTER_S = 10.0
 """Before that the time left is not told: workers start, and the first trials are seldom like the others."""
-_KNOWN_AFTER_SHARE = 0.02
-_KNOWN_AFTER_TRIALS = 10
+_KNOWN_AFTER_SHARE = 0.1
+"""Nor before so much of the work is done."""
+_STEADY = 1.5
+"""Nor while the pace differs by more than this factor from what it was when half as much was done."""
 
 
 @dataclass
@@ -33,10 +35,11 @@ class _Tally:
     left_by_seed: Counter[int]
     ended: int = 0
     failed: int = 0
-    computed: int = 0
     done_cost: float = 0.0
     computed_cost: float = 0.0
     running: dict[int, float] = field(default_factory=dict)
+    paces: list[tuple[float, float]] = field(default_factory=list)
+    """How much was computed, and the seconds for one unit of it, at the news since half of it was."""
     metric: str = ""
     started: float = field(default_factory=time.monotonic)
     begun: float | None = None
@@ -50,19 +53,29 @@ class _Tally:
     def progress(self) -> float:
         return self.done_cost + sum(self.running.values())
 
-    @property
     def remaining_s(self) -> float | None:
         """Time left at the pace of the trials computed so far; trials found in the store say nothing about it.
 
-        `None` while too little is done to tell.
+        `None` while too little is done to tell, or the pace is not steady yet: trials of which nobody knew how long
+        they take would make it wild.
         """
         computed = self.computed_cost + sum(self.running.values())
         to_compute = self.cost - self.done_cost + self.computed_cost
         elapsed = time.monotonic() - (self.started if self.begun is None else self.begun)
-        enough = computed >= _KNOWN_AFTER_SHARE * to_compute or self.computed >= _KNOWN_AFTER_TRIALS
-        if elapsed < _KNOWN_AFTER_S or not computed or not enough:
+        if not computed:
             return None
-        return elapsed * (self.cost - self.progress) / computed
+        pace = elapsed / computed
+        while self.paces and self.paces[-1][0] > computed:  # a trial began again
+            self.paces.pop()
+        self.paces.append((computed, pace))
+        while len(self.paces) > 1 and self.paces[1][0] <= computed / 2:
+            self.paces.pop(0)
+        if elapsed < _KNOWN_AFTER_S or computed < _KNOWN_AFTER_SHARE * to_compute:
+            return None
+        half, before = self.paces[0]
+        if half > computed / 2 or not before / _STEADY <= pace <= before * _STEADY:
+            return None
+        return pace * (self.cost - self.progress)
 
     def __str__(self) -> str:
         text = f"{self.ended}/{self.trials} trials, {self.seeds_done}/{len(self.left_by_seed)} seeds"
@@ -87,6 +100,7 @@ class ProgressBar(Listener):
         self._console = Console(file=stream)
         self._tallies: dict[str, _Tally] = {}
         self._bars: dict[str, TaskID] = {}
+        self._step: TaskID | None = None
         self._last_line = 0.0
         self._last_news: float | None = None
         self._live = (
@@ -152,6 +166,19 @@ class ProgressBar(Listener):
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._end(study, failure.trial, computed=True)
 
+    def judging(self, study: str) -> None:
+        """Say whose claims are being judged."""
+        self.say(f"judging the claims of {study}")
+
+    def say(self, what: str) -> None:
+        """Say what goes on beside the trials: in one place on a terminal, in a line elsewhere."""
+        if self._live is None:
+            self._console.print(f"{what} …", markup=False, highlight=False, soft_wrap=True)
+        elif self._step is None:
+            self._step = self._live.add_task(what, total=None, text="", left="")
+        else:
+            self._live.update(self._step, description=what)
+
     def _end(self, study: str, trial: Trial[Any], *, computed: bool) -> None:
         tally = self._tallies[study]
         if computed:
@@ -160,7 +187,6 @@ class ProgressBar(Listener):
         tally.ended += 1
         tally.done_cost += trial.cost
         tally.computed_cost += trial.cost * computed
-        tally.computed += computed
         tally.left_by_seed.subtract(trial.seeds)
         self._show(study)
 
@@ -172,7 +198,8 @@ class ProgressBar(Listener):
 
     def _show(self, study: str) -> None:
         tally = self._tallies[study]
-        left = "" if tally.remaining_s is None else f"about {_duration(tally.remaining_s)} left"
+        remaining_s = tally.remaining_s()
+        left = "" if remaining_s is None else f"about {_duration(remaining_s)} left"
         if tally.ended == tally.trials:
             left = "done"
         if self._live is not None:

@@ -47,6 +47,9 @@ class Listener:
     def failed(self, study: str, failure: Failure) -> None:
         """A trial ended without a result."""
 
+    def judging(self, study: str) -> None:
+        """All trials have ended, and the claims of a study are judged."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -185,10 +188,10 @@ class _Item:
         """Study and part, as one text."""
         return f"{self.study}/{self.trial.labels[PART]}"
 
-    def look_up(self, store: Store, files: Files) -> None:
-        """Take the trial's result from the store, if its code and data are still what they were."""
+    def look_up(self, store: Store, files: Files, *, outdated: bool = False) -> None:
+        """Take the trial's result from the store, if its code and data are still what they were, or need not be."""
         stored = store.load(self.study, self.document)
-        change = None if stored is None else _change(stored, self, files)
+        change = None if stored is None or outdated else _change(stored, self, files)
         self.stored = None if change else stored
         self.missing = change or "not computed yet"
 
@@ -257,7 +260,11 @@ def run(
     if chosen:
         _compute(_in_order(chosen), items, store, files, engine, listener, choice)
         _check_again(items.values())
-    return [_conclude(job, [items[item.key] for item in plan]) for job, plan in zip(jobs, plans, strict=True)]
+    runs = []
+    for job, plan in zip(jobs, plans, strict=True):
+        listener.judging(job.study.name)
+        runs.append(_conclude(job, [items[item.key] for item in plan]))
+    return runs
 
 
 @dataclass(frozen=True)
@@ -286,17 +293,22 @@ def forecast(jobs: Sequence[Job], store: Store, choice: Choice | None = None) ->
     ]
 
 
-def collect(jobs: Sequence[Job], store: Store) -> list[StudyRun]:
+def collect(jobs: Sequence[Job], store: Store, *, outdated: bool = False) -> list[StudyRun]:
     """Judge what a store already holds, without computing anything.
 
     Trials that are missing count as failures, but for those of parts that the job leaves out.
+
+    Arguments:
+        jobs: what to judge.
+        store: where the results are.
+        outdated: take results of code that has changed since, too, to compare with what it says now.
     """
     runs = []
     files = Files()
     for job in jobs:
         plan = _plan(job)
         for item in plan:
-            item.look_up(store, files)
+            item.look_up(store, files, outdated=outdated)
             if item.stored is None and item.wanted:
                 last = store.load_failure(item.study, item.document)
                 item.fail(*(last or (item.missing, "")), attempted=last is not None)

@@ -138,7 +138,8 @@ class Study(Generic[C]):
 
     Errors:
         ArgumentError: a name is malformed or used twice, a scale is unknown, a configuration is no `Config`, there
-            are more than six headline claims, or the study has no scale that can judge a claim.
+            are more than six headline claims, or a claim names a figure that the study lacks, or no scale that it has
+            can judge.
     """
 
     name: str
@@ -202,7 +203,11 @@ class Study(Generic[C]):
         headlines = [claim.name for claim in self.claims if claim.headline]
         if len(headlines) > MAX_HEADLINES:
             raise ArgumentError("Study.claims", f"at most {MAX_HEADLINES} headline claims", ", ".join(headlines))
+        figures = [figure.name for figure in self.figures]
         for claim in self.claims:
+            if claim.figure and claim.figure not in figures:
+                expected = f"a figure of the study ({', '.join(figures)})"
+                raise ArgumentError(f"figure of claim {claim.name!r}", expected, claim.figure)
             if self.scale_for(claim) is None:
                 expected = f"a scale that the study reaches ({', '.join(self.scales)})"
                 raise ArgumentError(f"scale of claim {claim.name!r}", expected, claim.scale)

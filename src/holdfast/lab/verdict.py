@@ -61,6 +61,8 @@ class Evidence:
         threshold: what the claim compares the effect with; NaN where there is none.
         needs: the scale that can judge the claim, where the one that was run cannot.
         left_out: the parts that can judge it, where the run left them out.
+        counts: what `n` counts: seeds, or cases.
+        points: what each seed says, in the effect's units, where seeds were averaged.
     """
 
     effect: float = math.nan
@@ -74,6 +76,8 @@ class Evidence:
     threshold: float = math.nan
     needs: str = ""
     left_out: tuple[str, ...] = ()
+    counts: str = "seeds"
+    points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Claim:
         family: claims of one family share a 5 % chance of a false verdict (Holm's correction).
         headline: whether it is one of the at most six claims that a study is remembered for; they come first.
         scale: the smallest scale that can judge it; below it the verdict is *inconclusive*.
+        plain: the statement in a few plain words, without its threshold, as a clause that begins in lower case: the
+            report's first screen says of each headline claim whether this holds. By default it is `text`.
+        figure: name of the study's figure that shows it.
 
     Errors:
         ArgumentError: there is no such scale.
@@ -100,6 +107,8 @@ class Claim:
     family: str = "claims"
     headline: bool = False
     scale: str = "quick"
+    plain: str = ""
+    figure: str = ""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -307,6 +316,7 @@ def _compare(arms: Sequence[Sequence[float]], question: _Question, *, skewed_too
         n,
         _words(question, n, same=bool(of_all.same[0])),
         threshold=question.threshold,
+        points=tuple(map(float, differences[0])),
     )
     if evidence.p_value is None:
         what = "the difference" if question.paired else question.names[0]
@@ -430,12 +440,12 @@ def exact(*, holds: bool, effect: float, n: int, test: str, failed: Mapping[int,
             them is *inconclusive*, one that does not is contradicted.
     """
     if failed and holds:
-        return unusable(failed_seeds(failed), n)
+        return replace(unusable(failed_seeds(failed), n), counts="cases")
     if n < 1:
-        return unusable("no case was checked")
+        return replace(unusable("no case was checked"), counts="cases")
     if not math.isfinite(effect):
-        return unusable(f"the effect is {effect}", n)
-    return Evidence(effect, effect, effect, holds, 0.0, n, test)
+        return replace(unusable(f"the effect is {effect}", n), counts="cases")
+    return Evidence(effect, effect, effect, holds, 0.0, n, test, counts="cases")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

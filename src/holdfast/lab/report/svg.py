@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -169,28 +170,49 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def whisker(evidence: Evidence, label: str) -> str:
-    """Effect and interval as a dot on a line, on a scale of its own that includes zero and the claim's threshold.
+def renamed(drawn: str, prefix: str, other: str) -> str:
+    """A picture whose ids start differently, so that it can stand on the page twice.
 
     Arguments:
-        evidence: what to draw.
-        label: what a screen reader says.
-
-    Returns:
-        The SVG element, or an empty string where the effect is not finite.
+        drawn: the SVG element.
+        prefix: what its ids start with.
+        other: what they start with afterwards.
     """
-    import math
+    return re.sub(rf'(id="|href="#|url\(#){re.escape(prefix)}-', lambda match: f"{match[1]}{other}-", drawn)
 
+
+def reach(evidence: Evidence) -> tuple[float, float] | None:
+    """Least and greatest of what a drawing of the evidence shows: effect, interval, seeds, threshold and zero.
+
+    `None` where the effect is not finite.
+    """
     if not math.isfinite(evidence.effect):
-        return ""
+        return None
     spread = (evidence.low, evidence.high) if text.has_interval(evidence) else ()
     threshold = evidence.threshold if math.isfinite(evidence.threshold) else 0.0
-    low, high = min(0.0, threshold, evidence.effect, *spread), max(0.0, threshold, evidence.effect, *spread)
+    values = (0.0, threshold, evidence.effect, *spread, *evidence.points)
+    return min(values), max(values)
+
+
+def whisker(evidence: Evidence, label: str, scale: tuple[float, float]) -> str:
+    """Effect and interval as a dot on a line, with a small dot for each seed, zero, and the claim's threshold.
+
+    Arguments:
+        evidence: what to draw; its effect is finite.
+        label: what a screen reader says.
+        scale: least and greatest value of the line.
+
+    Returns:
+        The SVG element.
+    """
+    spread = (evidence.low, evidence.high) if text.has_interval(evidence) else ()
+    threshold = evidence.threshold if math.isfinite(evidence.threshold) else 0.0
+    low, high = scale
     width, height, edge = 132, 22, 8
-    scale = (width - 2 * edge) / (high - low) if high > low else 0.0
+    unit = (width - 2 * edge) / (high - low) if high > low else 0.0
 
     def x(value: float) -> str:
-        return f"{edge + (value - low) * scale if scale else width / 2:.1f}"
+        return f"{edge + (value - low) * unit if unit else width / 2:.1f}"
 
     svg = ElementTree.Element(
         "svg",
@@ -209,6 +231,8 @@ def whisker(evidence: Evidence, label: str) -> str:
         line("range", x(spread[0]), middle, x(spread[1]), middle)
         for end in spread:
             line("range", x(end), middle - 4, x(end), middle + 4)
+    for point in evidence.points:
+        ElementTree.SubElement(svg, "circle", {"class": "seed", "cx": x(point), "cy": str(middle + 7), "r": "1.7"})
     known = spread or text.is_exact(evidence)
     dot = {"class": "dot" if known else "dot open", "cx": x(evidence.effect), "cy": str(middle), "r": "4"}
     ElementTree.SubElement(svg, "circle", dot)

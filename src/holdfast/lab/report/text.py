@@ -102,6 +102,12 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def counted(evidence: Evidence) -> str:
+    """What an effect rests on: `5 seeds`, `19,608 cases`."""
+    noun = evidence.counts
+    return f"{evidence.n:,} {noun.removesuffix('s') if evidence.n == 1 else noun}"
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """Whole numbers with runs folded: `0–4, 7`."""
     runs: list[list[int]] = []

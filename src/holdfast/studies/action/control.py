@@ -162,6 +162,8 @@ CLAIMS = (
         paper=f"{OURS}, which has 432 tasks of other kinds",
         family="control",
         headline=True,
+        plain="one small recurrent policy does four control tasks nearly like its teachers",
+        figure="control-scores",
         scale="laptop",
     ),
     Claim(
@@ -171,6 +173,8 @@ CLAIMS = (
         paper=f"xLSTM matches or beats it at all four sizes, by a gap that grows ({SECOND_HAND})",
         family="control",
         headline=True,
+        plain="a small recurrent policy is about as good as a transformer of its size",
+        figure="control-scores",
         scale="laptop",
     ),
     Claim(

@@ -216,6 +216,8 @@ CLAIMS = (
         paper=f"xLSTM[7:1] best on goals of the training and on new ones ({SECOND_HAND})",
         family="dark-room",
         headline=True,
+        plain="sLSTM blocks help where a policy must remember",
+        figure="dark-room",
         scale="laptop",
     ),
     Claim(

@@ -275,6 +275,8 @@ CLAIMS = (
         paper="constant in the length of the context (abstract)",
         family="latency",
         headline=True,
+        plain="a step of the recurrent policy costs the same however long the episode",
+        figure="latency-one",
         scale="laptop",
     ),
     Claim(
@@ -293,6 +295,8 @@ CLAIMS = (
         paper=f"about 10 times at 25,600 timesteps, 206M, one environment, A100 ({SECOND_HAND})",
         family="latency",
         headline=True,
+        plain="a transformer's step becomes more than twice as slow",
+        figure="latency-one",
         scale="laptop",
     ),
     Claim(

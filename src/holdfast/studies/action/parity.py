@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, progress
-from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
 
@@ -243,7 +243,7 @@ def draw_parity(results: Results, axes: Axes) -> list[Record]:
             "color": f"C{place}",
             "label": ARMS[arm],
         }
-        points = draw_over_seeds(axes, values, dots=True, **style)
+        points = draw_over_seeds(axes, values, bounds=SHARE, dots=True, **style)
         rows += [
             {"arm": arm, "length": x, "accuracy": mean, "low": low, "high": high, "seeds": seeds}
             for x, mean, low, high, seeds in points

@@ -310,6 +310,8 @@ CLAIMS = (
         paper=OURS,
         family="emergence",
         headline=True,
+        plain="a boost for one's own choice appears in training on unbiased authors",
+        figure="emergence",
         scale="laptop",
     ),
     Claim(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from holdfast.lab.figures import SeedMean, seed_mean
+from holdfast.lab.figures import SHARE, SeedMean, seed_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def draw_changes(labels: Labels, results: Results, axes: Axes) -> list[Record]:
     """Left panel: shares of changed minds by advice and display, and those of an ideal observer."""
     from holdfast.confidence.figures import bars_of_changes
 
-    shares = _over_seeds(results, labels, "change_of_mind")
+    shares = _over_seeds(results, labels, "change_of_mind", SHARE)
     ideal = _over_seeds(results, labels, "ideal_change_of_mind")
     if shares:
         heights = {where: _reach(share, 100.0) for where, share in shares.items()}
@@ -69,14 +69,16 @@ def draw_updates(labels: Labels, results: Results, axes: Axes) -> list[Record]:
     ]
 
 
-def _over_seeds(results: Results, labels: Labels, column: str) -> Mapping[Where, SeedMean]:
+def _over_seeds(
+    results: Results, labels: Labels, column: str, bounds: tuple[float, float] | None = None
+) -> Mapping[Where, SeedMean]:
     """Means over seeds of a column of the cells over all accuracies, by display and advice."""
     values: dict[Where, list[float]] = {}
     for row in results.curve("cells", **labels):
         if row["accuracy"] is None:
             where = str(row["display"]), str(row["advice"])
             values.setdefault(where, []).append(float(row[column] or 0.0))
-    return {where: seed_mean(here) for where, here in values.items()}
+    return {where: seed_mean(here, bounds=bounds) for where, here in values.items()}
 
 
 def _reach(mean: SeedMean, unit: float = 1.0) -> tuple[float, float, float]:

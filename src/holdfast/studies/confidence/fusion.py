@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Part, Results, Trial, all_of, paired_difference
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.studies.confidence.paper import OURS
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ CLAIMS = (
         paper=OURS,
         family="fusion",
         headline=True,
+        plain="weighing advice outside of the model gives better answers",
+        figure="fusion-loss",
     ),
     Claim(
         "fusion-accuracy",
@@ -159,13 +161,15 @@ CLAIMS = (
 def draw_policies(metric: str, label: str, results: Results, axes: Axes) -> list[Record]:
     """A metric of each policy against the accuracy of the advisers, means over seeds."""
     rows: list[Record] = []
+    bounds = SHARE if metric == "accuracy" else None
     colours = {"first": GREY, "fused": "C0", "stubborn": "C3", "shown": "C1", "hidden": "C4"}
     for policy, words in POLICIES.items():
         values: dict[float, list[float]] = {}
         for row in results.where(part="fusion", policy=policy):
             values.setdefault(float(row["advisers"] or 0.0), []).append(float(row[metric] or 0.0))
         look: dict[str, Any] = {"color": colours[policy], "linestyle": "--" if policy == "first" else "-"}
-        drawn = draw_over_seeds(axes, dict(sorted(values.items())), marker="o", markersize=4, label=words, **look)
+        look |= {"marker": "o", "markersize": 4}
+        drawn = draw_over_seeds(axes, dict(sorted(values.items())), bounds=bounds, label=words, **look)
         rows += [
             {"policy": words, "accuracy of advisers": at, metric.replace("_", " "): mean, "low": low, "high": high}
             for at, mean, low, high, _ in drawn

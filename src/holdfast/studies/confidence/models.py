@@ -188,7 +188,8 @@ def _over_questions(row: Record, name: str, threshold: float, alternative: str) 
     distance = 1.96 * abs(value - threshold) / reach if reach > 0 else 0.0
     favours = value > threshold if alternative == "greater" else value < threshold
     p_value = math.erfc(distance / math.sqrt(2))
-    return Evidence(value, low, high, favours, p_value, n, "mean over questions", threshold=threshold)
+    test = "mean over questions"
+    return Evidence(value, low, high, favours, p_value, n, test, threshold=threshold, counts="questions")
 
 
 def _every_model(name: str, threshold: float, alternative: str, results: Results) -> Evidence:
@@ -209,11 +210,10 @@ def _claim(
     threshold: float,
     alternative: str,
     paper: str,
-    *,
-    headline: bool = False,
+    **told: Any,
 ) -> Claim:
     test = partial(_every_model, estimate, threshold, alternative)
-    return Claim(name, text, test, paper=paper, family="models", headline=headline, scale="paper")
+    return Claim(name, text, test, paper=paper, family="models", scale="paper", **told)
 
 
 CLAIMS = (
@@ -226,6 +226,8 @@ CLAIMS = (
         "less",
         "13.1 % against 34.0 %, odds ratio 0.29 (journal version, as quoted by others)",
         headline=True,
+        plain="models cling to an answer that they are shown to be their own",
+        figure="models-changes",
     ),
     _claim(
         "models-bias",
@@ -261,6 +263,8 @@ CLAIMS = (
         "greater",
         "two to three times the ideal update (as reported by others)",
         headline=True,
+        plain="advice that contradicts them sways them too much",
+        figure="models-updates",
     ),
     _claim(
         "models-agreement",

@@ -179,6 +179,8 @@ CLAIMS = (
         paper=OURS,
         family="observers",
         headline=True,
+        plain="an unbiased observer is seldom accused of a bias",
+        figure="recovered",
         scale="laptop",
     ),
     Claim(

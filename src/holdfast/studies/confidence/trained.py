@@ -284,6 +284,8 @@ CLAIMS = (
         paper=OURS,
         family="trained",
         headline=True,
+        plain="the probe finds a bias that was trained into a model",
+        figure="trained-recovery",
         scale="laptop",
     ),
     Claim(

@@ -345,6 +345,8 @@ CLAIMS = (
         paper="stated in the paper (abstract)",
         family="exact",
         headline=True,
+        plain="what is put together from filter-equivariant functions is filter equivariant",
+        figure="classes",
     ),
     Claim(
         "laws",

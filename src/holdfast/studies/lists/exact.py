@@ -268,6 +268,8 @@ CLAIMS = (
         paper=f"{PROVED} (amalgamation)",
         family="exact",
         headline=True,
+        plain="every filter-equivariant function tried extends exactly to longer lists",
+        figure="queries",
     ),
     Claim(
         "aliasing",
@@ -285,6 +287,7 @@ CLAIMS = (
         paper=NO_EXPERIMENT,
         family="exact",
         headline=True,
+        plain="functions that cannot be extended are refused",
     ),
 )
 

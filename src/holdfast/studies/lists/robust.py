@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference, progress
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.studies.lists.paper import NO_EXPERIMENT
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def draw_robust(metric: str, label: str, results: Results, axes: Axes) -> list[R
             points = draw_over_seeds(
                 axes,
                 values,
+                bounds=SHARE,
                 color=colour,
                 linestyle=line,
                 marker=marker,

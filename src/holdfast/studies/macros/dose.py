@@ -141,6 +141,8 @@ CLAIMS = (
         paper=DIMENSION,
         family="dose",
         headline=True,
+        plain="the more macros lead nowhere, the less an agent with macros scores",
+        figure="dose",
         scale="laptop",
     ),
     Claim(

@@ -140,6 +140,8 @@ CLAIMS = (
         paper=HURT,
         family="junk",
         headline=True,
+        plain="many useless macros make an agent worse than none at all",
+        figure="junk",
         scale="laptop",
     ),
     Claim(
@@ -149,6 +151,8 @@ CLAIMS = (
         paper=LEARNED,
         family="junk",
         headline=True,
+        plain="a penalty with a learned similarity wins much of it back",
+        figure="junk",
         scale="laptop",
     ),
     Claim(
@@ -159,6 +163,8 @@ CLAIMS = (
         paper=OURS,
         family="junk",
         headline=True,
+        plain="it is the learning of the similarity that does so",
+        figure="junk",
         scale="laptop",
     ),
     Claim(

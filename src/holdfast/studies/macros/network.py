@@ -116,6 +116,8 @@ CLAIMS = (
         paper=PENALTY,
         family="network",
         headline=True,
+        plain="with a small network the learned similarity does not help",
+        figure="network",
         scale="laptop",
     ),
     Claim(

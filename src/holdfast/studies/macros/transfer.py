@@ -191,6 +191,8 @@ CLAIMS = (
         paper=TRANSFER,
         family="transfer",
         headline=True,
+        plain="a similarity that was learned on one map helps on others",
+        figure="transfer",
         scale="laptop",
     ),
     Claim(

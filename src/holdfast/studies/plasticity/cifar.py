@@ -27,7 +27,7 @@ from holdfast.lab import (
     progress,
     unusable,
 )
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def draw_fractions(results: Results, axes: Axes) -> list[Record]:
             }
             line = "-" if norms == "held" else "--"
             style: dict[str, Any] = {"color": f"C{number}", "linestyle": line, "marker": "o"}
-            points = draw_over_seeds(axes, values, dots=True, label=f"{label}, norms {norms}", **style)
+            points = draw_over_seeds(axes, values, bounds=SHARE, dots=True, label=f"{label}, norms {norms}", **style)
             rows += [
                 {"schedule": schedule, "norms": norms, "fraction": x, "accuracy": mean, "low": low, "high": high}
                 for x, mean, low, high, _ in points

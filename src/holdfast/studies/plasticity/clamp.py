@@ -25,7 +25,7 @@ from holdfast.lab import (
     paired_difference,
     progress,
 )
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import OURS
 from holdfast.studies.plasticity.shapes import Addition, MLPShape
@@ -177,7 +177,9 @@ def draw_grid(results: Results, axes: Axes) -> list[Record]:
         values = {
             rate / norm: list(_values(results, number, place).values()) for place, rate in enumerate(config.rates)
         }
-        points = draw_over_seeds(axes, values, dots=True, marker="o", markersize=4, label=f"norms × {norm:g}")
+        points = draw_over_seeds(
+            axes, values, bounds=SHARE, dots=True, marker="o", markersize=4, label=f"norms × {norm:g}"
+        )
         rows += [
             {"norm": norm, "rate / norm": x, "accuracy": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

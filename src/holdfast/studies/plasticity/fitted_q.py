@@ -22,7 +22,7 @@ from holdfast.lab import (
     paired_difference,
     progress,
 )
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import NAP, OURS
 from holdfast.studies.plasticity.shapes import Layers
@@ -288,7 +288,7 @@ def draw_goals(results: Results, axes: Axes) -> list[Record]:
             for place, seeds in sorted(tenths.items())
         }
         look: dict[str, Any] = {"color": f"C{number}", "linestyle": "--" if settings.reset else "-", "linewidth": 1.4}
-        points = draw_over_seeds(axes, values, label=settings.label, **look)
+        points = draw_over_seeds(axes, values, bounds=SHARE, label=settings.label, **look)
         rows += [
             {"arm": arm, "goal": x, "optimal moves": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

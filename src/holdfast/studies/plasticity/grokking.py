@@ -23,7 +23,7 @@ from holdfast.lab import (
     paired_difference,
     progress,
 )
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import OURS
 from holdfast.studies.plasticity.shapes import Addition, MLPShape, TransformerShape
@@ -324,6 +324,8 @@ CLAIMS = (
         paper="re-warming to 1e-2 groks after any offset, to 1e-3 never (figure 3)",
         family="grokking",
         headline=True,
+        plain="re-warming its learning rate lets a network that only memorised generalise",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(
@@ -333,6 +335,8 @@ CLAIMS = (
         paper="free norms need a large weight decay (figure 2)",
         family="grokking",
         headline=True,
+        plain="where norms are free to grow, re-warming does not help it to generalise",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(
@@ -342,6 +346,8 @@ CLAIMS = (
         paper="projection breaks grokking with norm layers, scale decay restores it (figure 2)",
         family="grokking",
         headline=True,
+        plain="without weight decay on its norm layers' scales, re-warming fails",
+        figure="grokking",
         scale="laptop",
     ),
     Claim(
@@ -402,7 +408,7 @@ def draw_grokking(results: Results, axes: Axes) -> list[Record]:
             "linewidth": 1.4,
             "color": f"C{number}",
         }
-        points = draw_over_seeds(axes, values, label=LABELS[arm], **style)
+        points = draw_over_seeds(axes, values, bounds=SHARE, label=LABELS[arm], **style)
         rows += [
             {"arm": arm, "step": x, "test accuracy": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

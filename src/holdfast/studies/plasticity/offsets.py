@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, mean_of, progress
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.shapes import Addition, TransformerShape
 
@@ -162,7 +162,7 @@ def draw_offsets(results: Results, axes: Axes) -> list[Record]:
     config: OffsetsConfig = results.config.offsets
     for number, peak in enumerate(config.peaks):
         values = {offset: list(_values(results, place, number).values()) for place, offset in enumerate(config.offsets)}
-        points = draw_over_seeds(axes, values, dots=True, marker="o", label=f"re-warmed to {peak:g}")
+        points = draw_over_seeds(axes, values, bounds=SHARE, dots=True, marker="o", label=f"re-warmed to {peak:g}")
         rows += [
             {"peak": peak, "offset": x, "best": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, equivalent, mean_of, paired_difference
-from holdfast.lab.figures import GREY, legend, seed_mean
+from holdfast.lab.figures import GREY, SHARE, legend, seed_mean
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.shapes import Layers
 
@@ -185,6 +185,8 @@ CLAIMS = (
         paper="re-warming closes the gap of a warm start (figure 4)",
         family="primacy",
         headline=True,
+        plain="re-warming the learning rate wins back what wrong first labels cost",
+        figure="primacy",
         scale="laptop",
     ),
     Claim(
@@ -222,7 +224,7 @@ def draw_primacy(results: Results, axes: Axes) -> list[Record]:
             values = list(_values(results, arm, norms).values())
             if not values:
                 continue
-            mean = seed_mean(values)
+            mean = seed_mean(values, bounds=SHARE)
             height = place + 0.4 * number - 0.2
             label = f"norms {norms}" if not place else None
             ends = [[mean.mean - mean.low], [mean.high - mean.mean]]

@@ -21,7 +21,7 @@ from holdfast.lab import (
     progress,
     within,
 )
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.paper import NAP, OURS
 from holdfast.studies.plasticity.shapes import Layers
@@ -371,6 +371,8 @@ CLAIMS = (
         paper=f"plain networks lose their accuracy, projected ones keep it ({NAP})",
         family="shuffling",
         headline=True,
+        plain="plain networks lose the ability to learn, networks with held norms keep it",
+        figure="shuffling",
         scale="laptop",
     ),
     Claim(
@@ -381,6 +383,8 @@ CLAIMS = (
         paper="one continuous decay does worst (figure 5)",
         family="shuffling",
         headline=True,
+        plain="a decayed learning rate alone makes a network lose the ability to learn",
+        figure="shuffling",
         scale="laptop",
     ),
     Claim(
@@ -457,7 +461,7 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
             "linewidth": 1.4,
             "color": f"C{number}",
         }
-        points = draw_over_seeds(axes, values, label=settings.label, **style)
+        points = draw_over_seeds(axes, values, bounds=SHARE, label=settings.label, **style)
         rows += [
             {"arm": arm, "task": x, "accuracy": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

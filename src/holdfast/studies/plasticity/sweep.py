@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference, progress
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.shapes import Addition, TransformerShape
 
@@ -139,7 +139,9 @@ def draw_sweep(results: Results, axes: Axes) -> list[Record]:
                 values.setdefault(rate, []).append(sum(best) / len(best))
             line = "-" if norms == "held" else "--"
             label = f"{network}, {norms} norms"
-            points = draw_over_seeds(axes, values, label=label, color=f"C{number}", linestyle=line, marker="o")
+            points = draw_over_seeds(
+                axes, values, bounds=SHARE, label=label, color=f"C{number}", linestyle=line, marker="o"
+            )
             rows += [
                 {"network": network, "norms": norms, "rate": x, "best": mean, "low": low, "high": high, "seeds": n}
                 for x, mean, low, high, n in points

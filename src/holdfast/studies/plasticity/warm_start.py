@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.plasticity.shapes import Layers
 
@@ -181,7 +181,9 @@ def draw_fractions(results: Results, axes: Axes) -> list[Record]:
                 for place, fraction in enumerate(results.config.warm_start.fractions)
             }
             look: dict[str, Any] = {"color": f"C{number}", "linestyle": "-" if norms == "held" else "--", "marker": "o"}
-            points = draw_over_seeds(axes, values, dots=True, label=f"{label}, norms {norms}", markersize=4, **look)
+            points = draw_over_seeds(
+                axes, values, bounds=SHARE, dots=True, label=f"{label}, norms {norms}", markersize=4, **look
+            )
             rows += [
                 {
                     "schedule": schedule,

@@ -102,6 +102,8 @@ CLAIMS = (
         paper="perplexity 7.82 against 7.61 and 7.67: +0.027 and +0.019 nats (pre-training table)",
         family="language",
         headline=True,
+        plain="recurrence alone is a worse language model than RAT and attention",
+        figure="language",
         scale="laptop",
     ),
     Claim(
@@ -111,6 +113,8 @@ CLAIMS = (
         paper="worse with every larger chunk, 16 to 256 (figure only)",
         family="language",
         headline=True,
+        plain="chunks of 64 model language worse than chunks of 16",
+        figure="language",
         scale="laptop",
     ),
     Claim(

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, paired_difference, progress
-from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend, size_axis
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import generator_for
 from holdfast.studies.rat.arms import Shape, backbone_of, style
@@ -170,6 +170,8 @@ CLAIMS = (
         paper="16 tokens a chunk about level with attention, 64 much worse on several needles (retrieval table)",
         family="needles",
         headline=True,
+        plain="the larger RAT's chunks, the fewer of many needles it finds",
+        figure="needles",
         scale="laptop",
     ),
     Claim(
@@ -224,7 +226,9 @@ def draw_needles(task: str, results: Results, axes: Axes) -> list[Record]:
             needles: list(_accuracy(results, task, needles, arm).values())
             for needles in results.levels("needles", part="needles", task=task, arm=arm)
         }
-        points = draw_over_seeds(axes, values, dots=True, marker="o", markersize=4, linewidth=1.6, **style(arm))
+        points = draw_over_seeds(
+            axes, values, bounds=SHARE, dots=True, marker="o", markersize=4, linewidth=1.6, **style(arm)
+        )
         rows += [
             {"arm": arm, "needles": x, "accuracy": mean, "low": low, "high": high, "seeds": seeds}
             for x, mean, low, high, seeds in points

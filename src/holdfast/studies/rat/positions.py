@@ -153,6 +153,8 @@ CLAIMS = (
         paper=CURVE,
         family="positions",
         headline=True,
+        plain="a RAT hybrid without positions holds up best on longer texts",
+        figure="positions",
         scale="laptop",
     ),
     Claim(

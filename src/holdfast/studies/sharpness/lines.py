@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.lab.figures import draw_over_seeds, size_axis
+from holdfast.lab.figures import SHARE, draw_over_seeds, size_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +59,7 @@ def draw_by_size(
             axes,
             values,
             band=band,
+            bounds=SHARE if metric == "accuracy" and minus is None else None,
             color=COLOURS[arm],
             linestyle=DASHES.get(arm, "-"),
             marker="o",

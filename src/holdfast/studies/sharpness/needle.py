@@ -159,6 +159,8 @@ CLAIMS = (
         paper="not mentioned; follows from the published coefficients",
         family="exact",
         headline=True,
+        plain="among 1024 items the published law has stopped acting",
+        figure="needle",
     ),
     Claim(
         "needle-refit",

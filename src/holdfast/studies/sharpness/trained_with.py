@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, paired_difference
-from holdfast.lab.figures import legend, seed_mean
+from holdfast.lab.figures import SHARE, legend, seed_mean
 from holdfast.studies.sharpness.arms import ARMS, normalisers, weights
 from holdfast.studies.sharpness.training import TrainConfig, evaluate, train, trials_of
 
@@ -121,7 +121,7 @@ def draw_remedies(results: Results, axes: Axes) -> list[Record]:
         for height, row in enumerate(rows):
             values = list(results.by_seed("accuracy", part=part_name, arm=row["arm"], n=COMPARED).values())
             if values:
-                point = seed_mean(values)
+                point = seed_mean(values, bounds=SHARE)
                 axes.plot([point.low, point.high], [height, height], color=colour, linewidth=1.6, alpha=0.5)
                 dots.append((point.mean, height))
         if dots:

@@ -178,6 +178,8 @@ CLAIMS = (
         paper=SHAMPOO,
         family="matched",
         headline=True,
+        plain="where both have learnt as well, Shampoo keeps more of permuted digits than SGD",
+        figure="matched-permuted",
         scale="laptop",
     ),
     Claim(

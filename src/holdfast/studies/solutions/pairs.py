@@ -199,6 +199,8 @@ CLAIMS = (
         paper=SHAMPOO,
         family="pairs",
         headline=True,
+        plain="without biases, Shampoo's direction forgets far less than SGD",
+        figure="pairs-conditions",
         scale="laptop",
     ),
     Claim(
@@ -240,6 +242,8 @@ CLAIMS = (
         paper=OURS,
         family="conditions",
         headline=True,
+        plain="in layers as torch makes them, nothing of that is left",
+        figure="pairs-conditions",
         scale="laptop",
     ),
     Claim(
@@ -257,6 +261,8 @@ CLAIMS = (
         paper=OURS,
         family="conditions",
         headline=True,
+        plain="a Shampoo that is reset at each task keeps little more than SGD",
+        figure="pairs-conditions",
         scale="laptop",
     ),
     Claim(

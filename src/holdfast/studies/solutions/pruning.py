@@ -262,6 +262,8 @@ CLAIMS = (
         paper=POWER,
         family="power",
         headline=True,
+        plain="networks of power-propagation are right with a tenth of their weights",
+        figure="pruning",
         scale="laptop",
     ),
     Claim(
@@ -303,6 +305,8 @@ CLAIMS = (
         paper=OURS,
         family="recipe",
         headline=True,
+        plain="AdamW on roots loses next to nothing with a twentieth of the weights",
+        figure="pruning",
         scale="laptop",
     ),
     Claim(

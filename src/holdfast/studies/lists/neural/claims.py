@@ -171,6 +171,8 @@ CLAIMS = (
             _exact_match("raw", task, "twice", below=0.05),
             family="raw",
             headline=task == "reverse",
+            plain=f"a network trained on short lists fails at {task} on lists of twice the length",
+            figure=f"exact-{task.replace('+', '-')}",
         )
         for task in TASKS
     ),
@@ -182,6 +184,8 @@ CLAIMS = (
             _exact_match(arm, task, "tenfold", above=0.95),
             family="amalgamated",
             headline=(arm, task) == ("blocks", "reverse"),
+            plain=f"amalgamated, that network does {task} on lists of ten times the length",
+            figure=f"exact-{task.replace('+', '-')}",
         )
         for arm, how in (
             ("blocks", "block merge with lists as long as those trained on"),
@@ -224,6 +228,8 @@ CLAIMS = (
             _probe_gap(task),
             family="violation",
             headline=task == "reverse",
+            plain="breaking the law, which needs no labels to see, tells how often it errs",
+            figure="violation",
         )
         for task in TASKS
     ),

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Figure, Results
-from holdfast.lab.figures import GREY, draw_over_seeds, legend, size_axis
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend, size_axis
 from holdfast.studies.lists.neural.networks import TASKS
 from holdfast.studies.lists.rows import number, rows_with
 
@@ -56,6 +56,7 @@ def draw_exact_match(task: str, results: Results, axes: Axes) -> list[Record]:
         points = draw_over_seeds(
             axes,
             {n: [number(row, "exact") for row in at_n] for n, at_n in by_length.items()},
+            bounds=SHARE,
             dots=True,
             color=colour,
             marker=marker,

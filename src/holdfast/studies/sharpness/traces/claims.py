@@ -82,6 +82,8 @@ CLAIMS = (
         paper="most of 30 algorithms are better with Gemma 2B on CLRS-Text (figure only)",
         family="language models",
         headline=True,
+        plain="adaptive temperature helps language models on longer inputs",
+        figure="traces",
         scale="gpu",
     ),
     Claim(
