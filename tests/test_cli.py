@@ -208,7 +208,8 @@ def test_a_failed_trial_exits_with_1(tmp_path: Path) -> None:
 def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
     status, out, _ = ask("run", TOY, "--seeds", "1", cwd=tmp_path)
     assert status == 0
-    assert "inconclusive: 1 seed, at least 3" in out
+    assert "better  inconclusive  1.26" in out
+    assert "better: 1 seed, at least 3 needed" in out
 
 
 @pytest.mark.parametrize(
