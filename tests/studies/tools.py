@@ -13,6 +13,9 @@ from holdfast.lab import Figure, Outcome, Part, Results, Study, Trial, Verdict
 from holdfast.lab.trial import as_outcome
 from holdfast.lab.verdict import judge
 
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes another record of one."""
+
 
 def results_of(study: Study[Any], config: Any, *parts: str) -> Results:
     """The results of all trials of some parts."""
@@ -27,7 +30,17 @@ def judged(study: Study[Any], results: Results) -> dict[str, Verdict]:
     return {verdict.claim: verdict for verdict in judge(study.claims, evidence)}
 
 
-def with_changes(results: Results, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Results:
+def raised(metric: str, by: float, **labels: Any) -> Change:
+    """A change of a record: adds to a metric where it has the labels."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        fits = metric in row and all(row.get(name) == value for name, value in labels.items())
+        return {**row, metric: row[metric] + by} if fits else row
+
+    return change
+
+
+def with_changes(results: Results, change: Change) -> Results:
     """The same results with every record changed."""
     return Results(
         results.config,

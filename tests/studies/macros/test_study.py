@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +12,11 @@ from holdfast.lab import Outcome, Record, Results, Status, Trial
 from holdfast.studies.macros import agents, dose, junk, network
 from holdfast.studies.macros.study import study
 from tests.studies.macros.toy import TOY
-from tests.studies.tools import judged
+from tests.studies.tools import Change, judged, raised
 
 LAPTOP, GPU = study.scales["laptop"], study.scales["gpu"]
 
 GAMES = {"minatar", "ale"}
-Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.mark.parametrize("scale", study.scales)
@@ -124,16 +122,6 @@ def made_up(change: Change = lambda row: row) -> Results:
 def test_every_claim_can_be_supported() -> None:
     statuses = {name: verdict.status for name, verdict in judged(study, made_up()).items()}
     assert statuses == dict.fromkeys(statuses, Status.SUPPORTED)
-
-
-def raised(metric: str, by: float, **labels: Any) -> Change:
-    """Add to a metric where a row has the labels."""
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        fits = metric in row and all(row.get(name) == value for name, value in labels.items())
-        return {**row, metric: row[metric] + by} if fits else row
-
-    return change
 
 
 CONTRADICTIONS: dict[str, Change] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from holdfast.lab import Outcome, Record, Results, Status
 from holdfast.studies.plasticity import grokking, shuffling
 from holdfast.studies.plasticity.study import study
 from tests.studies.plasticity.toy import TOY
-from tests.studies.tools import judged
+from tests.studies.tools import Change, judged, raised
 
 LAPTOP = study.scales["laptop"]
 GPU = dataclasses.replace(study.scales["gpu"], cifar=dataclasses.replace(study.scales["gpu"].cifar, folder="images"))
@@ -22,8 +22,6 @@ GPU = dataclasses.replace(study.scales["gpu"], cifar=dataclasses.replace(study.s
 DEAR = ("grokking", "shuffling", "clamp", "sweep", "offsets", "cifar")
 LARGE = {"sweep", "offsets", "cifar", "atari"}
 LEFT_OUT = {"quick": LARGE, "laptop": LARGE, "gpu": {"cifar"}, "paper": set[str]()}
-
-Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.mark.parametrize("scale", study.scales)
@@ -169,16 +167,6 @@ def made_up(change: Change = lambda row: row) -> Results:
 def test_every_claim_can_be_supported() -> None:
     statuses = {name: verdict.status for name, verdict in judged(study, made_up()).items()}
     assert statuses == dict.fromkeys(statuses, Status.SUPPORTED)
-
-
-def raised(metric: str, by: float, **labels: Any) -> Change:
-    """Add to a metric where a row has the labels."""
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        fits = metric in row and all(row.get(name) == value for name, value in labels.items())
-        return {**row, metric: row[metric] + by} if fits else row
-
-    return change
 
 
 CONTRADICTIONS: dict[str, Change] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,12 +13,10 @@ from holdfast.lab import Outcome, Record, Results, Status
 from holdfast.studies.solutions import glyphs, matched, pairs, pruning, vit
 from holdfast.studies.solutions.study import study
 from tests.studies.solutions.toy import TOY
-from tests.studies.tools import assert_drawn, judged
+from tests.studies.tools import Change, assert_drawn, judged, raised
 
 LAPTOP, GPU = study.scales["laptop"], dataclasses.replace(study.scales["gpu"], seeds=5)
 LARGE = {"glyphs", "vit"}
-
-Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.mark.parametrize("scale", study.scales)
@@ -127,16 +125,6 @@ def made_up(change: Change = lambda row: row) -> Results:
 def test_every_claim_can_be_supported() -> None:
     statuses = {name: verdict.status for name, verdict in judged(study, made_up()).items()}
     assert statuses == dict.fromkeys(statuses, Status.SUPPORTED)
-
-
-def raised(metric: str, by: float, **labels: Any) -> Change:
-    """Add to a metric where a row has the labels."""
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        fits = metric in row and all(row.get(name) == value for name, value in labels.items())
-        return {**row, metric: row[metric] + by} if fits else row
-
-    return change
 
 
 CONTRADICTIONS: dict[str, Change] = {
