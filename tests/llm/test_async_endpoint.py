@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +146,12 @@ def test_a_question_ends_with_its_deadline(monkeypatch):
         with pytest.raises(EndpointError, match="answered 503: busy"):
             model.complete(question(1))
         assert 1 < server.requests < 200
+    asked = itertools.count()
+    with ChatServer(script=lambda body: Reply(status=503, body=b"busy", delay_s=5.0 * (next(asked) > 0))) as server:
+        model = endpoint(server, attempts=1000, first_wait_s=0.01, longest_wait_s=0.01, deadline_s=0.5)
+        with pytest.raises(EndpointError, match="answered 503: busy"):
+            model.complete(question(1))
+        assert server.requests == 2, "the second is cut short, and says nothing"
     with ChatServer(delay_s=5.0) as server:
         with pytest.raises(EndpointError, match="not whole within"):
             endpoint(server, deadline_s=0.2, timeout_s=60.0).complete(question(1))

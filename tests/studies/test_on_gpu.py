@@ -14,14 +14,18 @@ pytest.importorskip("cattrs")
 from holdfast.lab import Study
 from holdfast.studies.action.study import study as action
 from holdfast.studies.lists.study import study as lists
+from holdfast.studies.macros.study import study as macros
 from holdfast.studies.plasticity.study import study as plasticity
 from holdfast.studies.rat.study import study as rat
+from holdfast.studies.solutions.study import study as solutions
 from tests.studies.action.toy import TOY as ACTION
 from tests.studies.confidence.models import TOY as CONFIDENCE
 from tests.studies.confidence.models import study as confidence
 from tests.studies.lists.toy import TOY as LISTS
+from tests.studies.macros.toy import TOY as MACROS
 from tests.studies.plasticity.toy import TOY as PLASTICITY
 from tests.studies.rat.toy import TOY as RAT
+from tests.studies.solutions.toy import TOY as SOLUTIONS
 from tests.studies.tools import results_of
 
 pytestmark = [
@@ -57,6 +61,9 @@ def on_gpu(config: Any) -> Any:
         (action, ACTION, "parity"),
         (confidence, CONFIDENCE, "trained"),
         (confidence, CONFIDENCE, "emergence"),
+        (solutions, SOLUTIONS, "glyphs"),
+        (solutions, SOLUTIONS, "vit"),
+        (macros, MACROS, "minatar"),
     ],
     ids=lambda value: value.name if isinstance(value, Study) else value if isinstance(value, str) else "",
 )

@@ -110,16 +110,31 @@ class AsyncEndpoint:
             raise ArgumentError("fields", "what JSON can hold", f"{type(error).__name__}: {error}") from None
         attempts = itertools.count()
         end = time.monotonic() + settings.deadline_s if settings.deadline_s is not None else float("inf")
+        earlier: EndpointError | None = None
+
+        def remember(error: EndpointError) -> None:
+            nonlocal earlier
+            earlier = error
+            on_retry(error)
 
         async def attempt() -> Result:
             number = next(attempts)
             async with self._slots:
                 pause = settings.pace.take()
                 if time.monotonic() + pause >= end:
-                    raise EndpointError(f"no turn to ask {settings.url} within deadline_s of {settings.deadline_s:g} s")
+                    late = f"no turn to ask {settings.url} within deadline_s of {settings.deadline_s:g} s"
+                    raise earlier or EndpointError(late)
                 await self._wait(pause)
                 settings.account.start(retry=number > 0, repair=repair and number == 0)
-                reply = await self._send(body, min(settings.timeout_s, end - time.monotonic()))
+                left = end - time.monotonic()
+                try:
+                    reply = await self._send(body, min(settings.timeout_s, left))
+                except TimeoutError:
+                    # An attempt that the deadline cuts short says less than the one before it.
+                    if earlier is not None and left < settings.timeout_s:
+                        raise earlier from None
+                    late = f"not whole within {min(settings.timeout_s, left):.3g} s"
+                    raise EndpointError(f"no answer from {settings.url}: {late}", True) from None
             return self._read(reply, read, expected)
 
         persistent = retrying(
@@ -128,7 +143,7 @@ class AsyncEndpoint:
             longest_wait_s=settings.longest_wait_s,
             deadline_s=settings.deadline_s,
             sleep=self._wait,
-            on_retry=on_retry,
+            on_retry=remember,
         )
         return await persistent(attempt)
 
@@ -189,9 +204,6 @@ class AsyncEndpoint:
         try:
             async with asyncio.timeout(seconds if seconds < float("inf") else None):
                 return await self._transport.send(body)
-        except TimeoutError:
-            problem = f"no answer from {self.settings.url}: not whole within {seconds:.3g} s"
-            raise EndpointError(problem, True) from None
         finally:
             self._under_way.discard(task)
 
