@@ -21,7 +21,7 @@ from holdfast.benches.harness.machine import commit, machine, versions
 
 MARK = re.compile(r"\bmark\.gpu\b")
 
-MOST_PROCESSES = 8
+MOST_PROCESSES = 14
 
 REPORTING_S = 10.0
 """Left of the time for the report."""
@@ -42,7 +42,7 @@ def run_tests(errand: Errand) -> dict[str, Any]:
         Numbers of tests, a headline, files that need what is not installed, and failures by name.
     """
     deadline = time.monotonic() + max(errand.limit_s - REPORTING_S, errand.limit_s / 2)
-    count = max(1, min(MOST_PROCESSES, (os.cpu_count() or 1) // 2)) if errand.device == "cuda" else 1
+    count = max(1, min(MOST_PROCESSES, (os.cpu_count() or 1) - 2)) if errand.device == "cuda" else 1
     shares = []
     for number in range(count):
         report = Path(errand.report).with_suffix(f".share{number}")
