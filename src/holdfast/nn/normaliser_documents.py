@@ -49,10 +49,13 @@ def normaliser_of(document: Any) -> Normaliser | None:
         return None
     name, arguments = document, {}
     if isinstance(document, dict):
-        arguments = {argument: value for argument, value in document.items() if argument != "name"}
-        name = document.get("name")
+        # JSON has no tuples.
+        arguments = {
+            argument: tuple(value) if isinstance(value, list) else value for argument, value in document.items()
+        }
+        name = arguments.pop("name", None)
     if name == BY_HEAD:
-        if set(arguments) != {"normalisers"} or not isinstance(arguments["normalisers"], list | tuple):
+        if set(arguments) != {"normalisers"} or not isinstance(arguments["normalisers"], tuple):
             raise ArgumentError("normaliser", f"a dict of the name {name} and of normalisers, a list", repr(document))
         by_head: list[Any] = [normaliser_of(one) for one in arguments["normalisers"]]
         return ByHead(tuple(by_head))

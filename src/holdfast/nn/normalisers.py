@@ -192,8 +192,6 @@ class SSMax(FactorNormaliser):
                 expected = "a tensor of one float a head, and then not `learned`"
                 raise ArgumentError("scale", expected, f"{self.scale.dtype} of shape {tuple(self.scale.shape)}")
             return
-        if isinstance(self.scale, list):  # JSON has no tuples
-            object.__setattr__(self, "scale", tuple(self.scale))
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not scales or not all(0 <= scale < math.inf for scale in scales):
             raise ArgumentError("scale", "a number of at least 0, or one a head", self.scale)

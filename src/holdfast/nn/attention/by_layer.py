@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.attention.huggingface import check_asks, register_by_layer, source_of
+from holdfast.nn.attention.huggingface import ASKING, check_asks, register_by_layer, source_of
 from holdfast.nn.attention.own_normalisers import ENTRY, carry, carry_entry, entry_of, heads_of
 from holdfast.nn.normalisers import Normaliser, SSMax
 
@@ -39,14 +39,15 @@ def set_normalisers(model: nn.Module, normalisers: Mapping[str, Normaliser]) -> 
         MissingExtraError: transformers is not installed.
     """
     name = register_by_layer()
-    check_asks(model)
+    known = attention_layers(model)
     layers = dict(model.named_modules())
     entry = entry_of(normalisers)
     for path, normaliser in normalisers.items():
         if path not in layers:
-            known = ", ".join(attention_layers(model)) or "none"
-            raise ArgumentError("normalisers", f"paths of attention layers ({known})", path)
+            raise ArgumentError("normalisers", f"paths of attention layers ({', '.join(known)})", path)
         heads = heads_of(layers[path])
+        if isinstance(normaliser, SSMax) and normaliser.learned and normaliser.heads is None:
+            raise ArgumentError("normalisers", "a learned scale with one number a head", repr(normaliser))
         if None not in (heads, normaliser.heads) and heads != normaliser.heads:
             raise ArgumentError("normalisers", f"one for the {heads} heads of {path}", f"{normaliser.heads} heads")
     switch: Any = model.set_attn_implementation
@@ -75,7 +76,6 @@ def learn_scales(model: nn.Module, start: SSMax) -> None:
     """
     if not isinstance(start, SSMax) or start.tensors:
         raise ArgumentError("start", "SSMax with a number, or one a head", repr(start))
-    check_asks(model)
     normalisers = {}
     for path, layer in attention_layers(model).items():
         heads = heads_of(layer)
@@ -87,8 +87,16 @@ def learn_scales(model: nn.Module, start: SSMax) -> None:
 
 
 def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers of a transformers model that ask for their attention, by their paths."""
-    return {path: layer for path, layer in model.named_modules() if _asks(type(layer))}
+    """The layers of a transformers model that ask for their attention, by their paths.
+
+    Errors:
+        ArgumentError: the model computes its attention without asking.
+    """
+    check_asks(model)
+    layers = {path: layer for path, layer in model.named_modules() if _asks(type(layer))}
+    if not layers:
+        raise ArgumentError("model", ASKING, f"{type(model).__name__}, none of whose layers does")
+    return layers
 
 
 def _asks(kind: type) -> bool:

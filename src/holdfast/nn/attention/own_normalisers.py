@@ -15,7 +15,7 @@ from torch import nn
 from holdfast.errors import ArgumentError
 from holdfast.nn.learned_scale import LearnedScale, learned_scale
 from holdfast.nn.normaliser_documents import document_of, normaliser_of
-from holdfast.nn.normalisers import Normaliser, Plain, SSMax
+from holdfast.nn.normalisers import Normaliser, Plain
 
 ATTRIBUTE = "holdfast_normaliser"
 """Of a layer: its normaliser, or the module that gives it."""
@@ -36,18 +36,14 @@ def own_normaliser(layer: nn.Module) -> Normaliser:
 def carry(layer: nn.Module, normaliser: Normaliser | None) -> None:
     """Have a layer carry a normaliser, in the place of what it carries; `None`: nothing.
 
-    Errors:
-        ArgumentError: a learned scale for an unknown number of heads.
+    A scale that is learned has one number a head, which says how many heads there are.
     """
     if hasattr(layer, ATTRIBUTE):
         delattr(layer, ATTRIBUTE)
     if normaliser is None:
         return
     scale = None
-    if isinstance(normaliser, SSMax) and normaliser.learned:
-        if normaliser.heads is None:
-            raise ArgumentError("normaliser", "a learned scale with one number a head", repr(normaliser))
-        scale = learned_scale(normaliser, normaliser.heads)
+    scale = None if normaliser.heads is None else learned_scale(normaliser, normaliser.heads)
     if scale is not None:
         weight = next((weight for weight in layer.parameters() if weight.is_floating_point()), None)
         if weight is not None:

@@ -200,7 +200,7 @@ def model_logits(
         for inputs, number in zip(given, numbers, strict=True):
             _take(model, implementation, inputs, taken)
             taken.sequences += number
-    if not taken.rows:
+    if not taken.heads:
         raise ArgumentError("model", "one that asks transformers for its attention", type(model).__name__)
     return taken.by_head()
 
