@@ -31,8 +31,8 @@ from holdfast.probes.sharpness.reading import ROWS, Layers, ModelInputs, forward
 ABSENT = -1e30
 """Stands in a row for a key that there is not: a finite number, whose weight is exactly 0 at any temperature."""
 
-HeadLogits = dict[int, Float[Tensor, "rows n"]]
-"""Rows of one head by size, as `fit_temperature` takes them."""
+HeadLogits = dict[int, Float[Tensor, "_ _"]]
+"""By size n, rows of one head (rows, n), as `fit_temperature` takes them."""
 
 
 Item = TypeVar("Item")
@@ -139,7 +139,10 @@ def fit_model_temperature(
         refusals[path] = tuple(reason for _, reason in found)
     fit = ModelTemperature(laws, refusals)
     if fit.fitted == 0:
-        raise FitError(errors[0].rule, f"in each of {fit.heads} heads ({errors[0].detail} in the first)")
+        # What is wrong in most heads says more than that some of them see no more keys than a window has.
+        rule, _ = Counter(error.rule for error in errors).most_common(1)[0]
+        detail = next(error.detail for error in errors if error.rule == rule)
+        raise FitError(rule, f"{fit}; for example: {detail}")
     return fit
 
 
