@@ -164,9 +164,7 @@ def test_what_cannot_be_fitted_is_refused():
         model_logits(model, [tokens(batch=4)], reference=1)
     with pytest.raises(ArgumentError, match="tensors of token numbers, or dicts"):
         model_logits(model, ["a text"], reference=16)
-    with pytest.raises(
-        FitError, match="0 of 12 heads have a law; 12 keep the softmax: range; for example: .* more than 128 keys"
-    ):
+    with pytest.raises(FitError, match="0 of 12 heads have a law; 12 keep the softmax: range"):
         fit_model_temperature(model, batches(), reference=128)
     bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4))
     own = HoldfastForCausalLM(HoldfastConfig(mixers=["attention"], vocab_size=97, hidden_size=8, num_attention_heads=2))
