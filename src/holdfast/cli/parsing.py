@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import itertools
@@ -10,7 +11,7 @@ import json as jsonlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,22 @@ def say(text: object) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainedOptions(ReportOptions):
+    """A report whose columns are explained on demand."""
+
+    explain: bool = False
+    """Say after the report what each column means."""
+
+    def show(self, report: Any) -> None:
+        """Print the report and what its columns mean, or that this can be asked for."""
+        super().show(report)
+        if self.explain:
+            say(f"\n{report.explain()}")
+        elif not self.json:
+            say("\n--explain says what each column means.")
+
+
 class CommandLineError(HoldfastError):
     """Words on the command line that cannot be parsed."""
 
@@ -86,9 +103,29 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
             text,
         )
         raise CommandLineError(f"{text.rstrip('.')}. See: {program} --help") from None
+    if isinstance(parsed, ExplainedOptions) and parsed.json and parsed.explain:
+        raise ArgumentError("--explain", "a report for people", "--json")
     if isinstance(parsed, ReportOptions) and parsed.plot is not None:
         check_plot(parsed.plot)
     return parsed
+
+
+def refuse_given(options: Any, names: Iterable[str], expected: str, got: str) -> None:
+    """Refuse options that would be ignored.
+
+    Arguments:
+        options: as parsed.
+        names: of those that do not apply; they count as given where their value is not the default.
+        expected: what they apply to.
+        got: what there is instead.
+
+    Errors:
+        ArgumentError: one of them is given.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise ArgumentError(f"--{name.replace('_', '-')}", f"{expected}, which alone has such an option", got)
 
 
 def choose(group: str, kind: str, title: str, commands: Commands, words: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ from holdfast.nn.attention.statistics import RowStatistics
 from holdfast.nn.huggingface import register, unregister
 from holdfast.nn.normalisers import Normaliser
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
+from holdfast.probes.context_length import trained_length
 from holdfast.probes.replaced_attention import attention_replaced, model_attention, model_implementation
 from holdfast.probes.report import evaluating, random_state_kept
 from holdfast.probes.sharpness.dispersion import (
@@ -134,7 +135,7 @@ def probe_model_sharpness(
         heads = [_head(one, head, law) for one in ordered for head in range(one.bound.shape[1])]
     length = max(max(one.bound.shape[2], int(one.keys.visible.max())) for one in seen)
     return ModelSharpnessReport(
-        tuple(heads), length, law.active_interval, exclude_first_keys, unchanged, tuple(remedies)
+        tuple(heads), length, law.active_interval, exclude_first_keys, unchanged, tuple(remedies), trained_length(model)
     )
 
 
