@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -56,6 +59,42 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise MissingExtraError(
-            f"{module} is not installed: install it with  pip install 'holdfast[{extra}]'"
-        ) from error
+        line = install_line([f"holdfast[{extra}]"])
+        raise MissingExtraError(f"{module} is not installed: install it with  {line}") from error
+
+
+def lacking(needs: Mapping[str, str]) -> dict[str, str]:
+    """Those of the modules that are not installed. None of them is loaded.
+
+    Arguments:
+        needs: what to give pip for each module, by its name without dots, such as `{"sklearn": "scikit-learn"}`.
+    """
+    return {module: requirement for module, requirement in needs.items() if not _is_installed(module)}
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # somebody has put something without a spec in its place
+        return False
+
+
+def install_line(requirements: Iterable[str]) -> str:
+    """The command that installs some requirements; extras of one package become one word of it."""
+    extras: dict[str, set[str]] = {}
+    for requirement in requirements:
+        name, _, rest = requirement.partition("[")
+        extras.setdefault(name, set()).update(re.findall(r"[\w.-]+", rest))
+    words = [f"'{name}[{','.join(sorted(found))}]'" if found else name for name, found in sorted(extras.items())]
+    return f"pip install {' '.join(words)}"
+
+
+def missing_line(*lacks: Mapping[str, str]) -> str:
+    """What is missing and how to install it.
+
+    Arguments:
+        lacks: what is missing for one purpose each, as `lacking` found it.
+    """
+    missing = {module: requirement for each in lacks for module, requirement in each.items()}
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{', '.join(missing)} {verb} not installed: install with  {install_line(missing.values())}"

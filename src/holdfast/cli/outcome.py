@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from holdfast.cli.reproduce import Typed, place
+from holdfast.errors import install_line, missing_line
 
 if TYPE_CHECKING:
     from holdfast.lab.run import Forecast, StudyRun
@@ -45,7 +47,8 @@ def foretell(forecasts: Sequence[Forecast], as_json: bool) -> None:
         print(jsonlib.dumps({"trials": rows}, indent=1, ensure_ascii=False))
         return
     for item in forecasts:
-        what = f"computed: {item.reason}" if item.reason is not None else "reused" if item.stored else "left out"
+        left_out = f"left out: {missing_line(item.lacks)}" if item.lacks else "left out"
+        what = f"computed: {item.reason}" if item.reason is not None else "reused" if item.stored else left_out
         print(f"{item.study} {item.trial.title}  {what}")
     missing = sum(item.reason is not None for item in forecasts)
     print(f"{missing} of {len(forecasts)} trials would be computed")
@@ -74,6 +77,27 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
     print(f"report: {page}")
     if unnamed:
         print(f"not in the report: {unnamed}")
+
+
+def tell_skipped(skipped: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """Say before anything starts what will not be computed, and what to install for it.
+
+    Arguments:
+        skipped: by study and part the modules that are missing, each with what to give pip.
+    """
+    if not skipped:
+        return
+    print("left out, for packages are missing:", file=sys.stderr)
+    for study, parts in skipped.items():
+        by_modules: dict[str, list[str]] = {}
+        for part, missing in parts.items():
+            by_modules.setdefault(", ".join(missing), []).append(part)
+        told = "; ".join(
+            f"{', '.join(names)} need{'s' * (len(names) == 1)} {modules}" for modules, names in by_modules.items()
+        )
+        print(f"  {study}: {told}", file=sys.stderr)
+    wanted = [each for parts in skipped.values() for missing in parts.values() for each in missing.values()]
+    print(f"to run these too:  {install_line(wanted)}", file=sys.stderr)
 
 
 def compare(runs: Sequence[StudyRun], others: Mapping[str, StudyRun], against: Path) -> None:
@@ -157,10 +181,12 @@ def beyond(item: StudyRun, typed: Typed) -> dict[str, list[Verdict]]:
 def _counts(item: StudyRun) -> str:
     """How many trials were computed, and what became of the others."""
     from holdfast.lab.report.text import count
+    from holdfast.lab.trial import PART
 
     kept = _kept(item)
     missing = sum(not failure.attempted for failure in item.results.failures)
-    left_out = len(item.results.left_out)
+    lacking = sum(trial.labels[PART] in item.results.lacking for trial in item.results.left_out)
+    left_out = len(item.results.left_out) - lacking
     counts = [
         f"{count(item.computed, 'trial')} computed",
         f"{len(item.results.outcomes) - item.computed - kept} reused",
@@ -169,6 +195,7 @@ def _counts(item: StudyRun) -> str:
     counts += [f"for {kept} of them an older result is used"] if kept else []
     counts += [f"{missing} not computed yet"] if missing else []
     counts += [f"{left_out} left out by --only"] if left_out else []
+    counts += [f"{lacking} left out, for packages are missing"] if lacking else []
     return ", ".join(counts)
 
 
@@ -205,7 +232,8 @@ def _reason(verdict: Verdict, item: StudyRun, typed: Typed) -> str:
     if evidence.needs:
         return f"needs {typed.to_enlarge(item.job, evidence.needs)}"
     if evidence.left_out:
-        return f"{verdict.reason}: {typed.to_complete(item.job)}"
+        able = not any(part in item.results.lacking for part in evidence.left_out)
+        return f"{verdict.reason}: {typed.to_complete(item.job)}" if able else verdict.reason
     return verdict.reason
 
 
@@ -222,6 +250,7 @@ def _summary(item: StudyRun, typed: Typed) -> dict[str, Any]:
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed - _kept(item),
         "left_out": len(item.results.left_out),
+        "lacking": {part: dict(missing) for part, missing in item.results.lacking.items()},
         "failed": [
             {
                 "seed": failure.trial.seed,

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.markup import escape
 
-from holdfast.cli.outcome import compare, conclude, foretell
+from holdfast.cli.outcome import compare, conclude, foretell, tell_skipped
 from holdfast.cli.parsing import FAILED, OK
 from holdfast.cli.reproduce import STORE, Typed
-from holdfast.errors import ArgumentError, HoldfastError
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, missing_line
 
 if TYPE_CHECKING:
     from holdfast.lab.engines import Engine
-    from holdfast.lab.run import StudyRun
+    from holdfast.lab.run import Job, StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
 
@@ -217,6 +217,8 @@ def run_studies(options: Run) -> int:
         jobs.append(job)
     if not jobs:
         raise ArgumentError("--scale", "a scale that some study has", options.scale)
+    jobs, skipped = _able(jobs, refuse=not options.all)
+    tell_skipped(skipped)
     store = Store(options.store)
     if options.dry_run:
         foretell(forecast(jobs, store, choice), options.json)
@@ -229,6 +231,32 @@ def run_studies(options: Run) -> int:
         page = _write_page(shown, options.store / "report.html", typed)
     conclude(runs, page, options.json, unnamed, typed)
     return FAILED if any(item.failed for item in runs) else OK
+
+
+def _able(jobs: Sequence[Job], *, refuse: bool) -> tuple[list[Job], dict[str, dict[str, dict[str, str]]]]:
+    """The jobs of which something can be computed here, and by study and part what the others lack.
+
+    Arguments:
+        jobs: all of them.
+        refuse: a job of which nothing can be computed was asked for by name.
+
+    Errors:
+        MissingExtraError: nothing of a job that was asked for can be computed, or of all jobs.
+    """
+    skipped = {job.study.name: lacking for job in jobs if (lacking := job.lacking())}
+    able = []
+    for job in jobs:
+        lacking = skipped.get(job.study.name, {})
+        wanted = [part for part in job.study.parts if job.only is None or part.name in job.only]
+        if not lacking or any(part.name not in lacking and any(part.labelled_trials(job.config)) for part in wanted):
+            able.append(job)
+        elif refuse or job.only:
+            what = f"part {' and '.join(lacking)} of {job.study.name}" if job.only else job.study.name
+            raise MissingExtraError(f"{what}: {missing_line(*lacking.values())}")
+    if not able:
+        missing = itertools.chain.from_iterable(parts.values() for parts in skipped.values())
+        raise MissingExtraError(f"no study can be run: {missing_line(*missing)}")
+    return able, skipped
 
 
 def _typed(options: Run, studies: Sequence[Study[Any]]) -> Typed:
