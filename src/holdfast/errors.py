@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Iterable, Mapping
@@ -40,6 +41,12 @@ def count_of(argument: str, number: object, least: int = 0) -> int:
     return number
 
 
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """A question to add to an error where a mistyped word is close to a name, or nothing."""
+    close = difflib.get_close_matches(word, list(names), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 class MissingExtraError(HoldfastError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
@@ -60,7 +67,7 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         line = install_line([f"holdfast[{extra}]"])
-        raise MissingExtraError(f"{module} is not installed: install it with  {line}") from error
+        raise MissingExtraError(f"{error.name} is not installed: install it with  {line}") from error
 
 
 def lacking(needs: Mapping[str, str]) -> dict[str, str]:

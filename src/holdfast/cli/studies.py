@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.markup import escape
@@ -20,13 +20,18 @@ from rich.markup import escape
 from holdfast.cli.outcome import compare, conclude, foretell, tell_skipped
 from holdfast.cli.parsing import FAILED, OK
 from holdfast.cli.reproduce import STORE, Typed
-from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, missing_line
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, did_you_mean, missing_line
 
 if TYPE_CHECKING:
     from holdfast.lab.engines import Engine
     from holdfast.lab.run import Job, StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
+
+
+Studies = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[STUDY ...]")]
+
+SCALE_HELP = "How large: quick proves that everything runs, laptop gives honest evidence on small models."
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,11 @@ class List:
 class Run:
     """Run studies: compute what the store lacks, judge the claims, write the report."""
 
-    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    studies: Studies = ()
     """Names of installed studies, or paths of .py files that hold one."""
     all: bool = False
     """Run every installed study."""
-    scale: Literal["quick", "laptop", "gpu", "paper"] = "quick"
-    """How large: quick proves that everything runs, laptop gives honest evidence on small models."""
+    scale: Annotated[Literal["quick", "laptop", "gpu", "paper"], tyro.conf.arg(help=SCALE_HELP)] = "quick"
     seeds: int | None = None
     """Number of seeds, instead of the scale's own."""
     only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
@@ -77,7 +81,7 @@ class Run:
 class Report:
     """Write the report on what a store holds, without computing anything."""
 
-    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    studies: Studies = ()
     """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
     that were run into the store."""
     store: Path = STORE
@@ -96,21 +100,32 @@ def run_options(words: Sequence[str]) -> type[Run]:
     if len(names) != 1:
         return Run
     study = find_studies(names)[0]
-    config = study.scales.get(_scale(words)) or next(iter(study.scales.values()))
-    settings = dataclasses.field(default=config)
-    options = dataclasses.make_dataclass("Run", [("config", type(config), settings)], bases=(Run,), frozen=True)
+    scales = tuple(study.scales)
+    scale = _scale(words) or (Run.scale if Run.scale in scales else scales[0])
+    if scale not in scales:
+        # The error names the study, and the words after a lone --scale are for the parser to refuse.
+        hint = did_you_mean(scale, scales)
+        expected = f"a scale that {study.name} has ({', '.join(scales)})"
+        raise ArgumentError("--scale", expected, f"{scale}.{hint}".rstrip("."))
+    config = study.scales[scale]
+    fields = [
+        ("config", type(config), dataclasses.field(default=config)),
+        # What the study has is offered, and no other scale.
+        ("scale", Annotated[Literal[scales], tyro.conf.arg(help=SCALE_HELP)], dataclasses.field(default=scale)),
+    ]
+    options = dataclasses.make_dataclass("Run", fields, bases=(Run,), frozen=True)
     options.__doc__ = f"{study.question}\n\n{Run.__doc__}"
     return options
 
 
 def _scale(words: Sequence[str]) -> str:
-    """The scale among unparsed words: the defaults of a study's settings depend on it."""
+    """The scale among unparsed words, or an empty text: the defaults of a study's settings depend on it."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--scale":
-            return following
+            return following if not following.startswith("-") else ""
         if word.startswith("--scale="):
             return word.removeprefix("--scale=")
-    return Run.scale
+    return ""
 
 
 def find_studies(names: Sequence[str]) -> list[Study[Any]]:
@@ -289,7 +304,8 @@ def _parts(options: Run, studies: Sequence[Study[Any]]) -> dict[str, list[str]]:
         ]
         if not having:
             known = "; ".join(f"{study.name}: {', '.join(part.name for part in study.parts)}" for study in studies)
-            raise ArgumentError("--only", f"PART or STUDY/PART ({known})", word)
+            hint = did_you_mean(part, [part.name for study in studies for part in study.parts])
+            raise ArgumentError("--only", f"PART or STUDY/PART ({known})", f"{word}.{hint}".rstrip("."))
         for study in having:
             parts[study.name].append(part)
     return parts
