@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Union
 
 import tyro
 
-from holdfast.cli.parsing import OK, REGISTRY, CommandLineError, Commands
+from holdfast.cli.parsing import OK, REGISTRY, CommandLineError, Commands, say
 from holdfast.errors import MissingExtraError, did_you_mean
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -34,11 +37,19 @@ def complete(words: Sequence[str]) -> int:
     if rest[0] not in SHELLS:
         hint = did_you_mean(rest[0], SHELLS)
         raise CommandLineError(f"{flag}: expected one of {', '.join(SHELLS)}, got {rest[0]}.{hint}".rstrip("."))
+    script = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):
+        _everything().cli(prog="holdfast", args=[PRINT, rest[0]], registry=REGISTRY)
+    # Shells take each line of a description for one more word to choose from.
+    text = re.sub("(?m)^COMPLETION_SPEC = .*$", lambda line: line[0].replace("\\n", " "), script.getvalue())
+    text = text.replace("complete -F ", "complete -o default -F ")  # where nothing fits, bash goes on with files
+    if flag == PRINT or rest[1] == "-":
+        say(text)
+        return OK
     try:
-        with contextlib.suppress(SystemExit):
-            _everything().cli(prog="holdfast", args=list(words), registry=REGISTRY)
+        Path(rest[1]).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CommandLineError(f"{flag}: cannot write {rest[-1]}: {error.strerror}") from error
+        raise CommandLineError(f"{flag}: cannot write {rest[1]}: {error.strerror}") from error
     return OK
 
 
@@ -51,14 +62,14 @@ def _everything() -> tyro.extras.SubcommandApp:
     from holdfast.cli.lists import COMMANDS as LISTS
     from holdfast.cli.probes import PROBES
     from holdfast.cli.serve import KINDS as SERVED
-    from holdfast.cli.studies import List, Report, Run
+    from holdfast.cli.studies import List, Report
     from holdfast.cli.train import KINDS as TRAINED
 
     benches = {name: _nothing if bench.missing else asked(bench.load().Options) for name, bench in BENCHES.items()}
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(List)
-    app.command(name="run")(_with_names(Run))
-    app.command(name="report")(_with_names(Report))
+    app.command(name="run")(_run())
+    app.command(name="report")(Report)
     app.command(_group(_options(PROBES)), name="probe")
     app.command(_group({kind: _of_training(kind) for kind in TRAINED}), name="train")
     app.command(_group(_options(SERVED)), name="serve")
@@ -93,13 +104,14 @@ def _nothing() -> None:
     """Nothing to complete."""
 
 
-def _with_names(options: type[Any]) -> type[Any]:
-    """The same options, with the installed studies as words to choose from."""
-    from holdfast.lab.locate import installed
+def _run() -> Any:
+    """The options of `run`, and behind the name of each installed study those with its settings."""
+    from holdfast.cli.studies import Run, installed_studies, options_for
 
-    names = tuple(installed())
-    if not names:
-        return options
-    known = tuple[Literal[names], ...]  # type: ignore[valid-type]
-    studies = ("studies", tyro.conf.Positional[known], dataclasses.field(default=()))
-    return dataclasses.make_dataclass(options.__name__, [studies], bases=(options,), frozen=True)
+    studies = [Annotated[options_for(study), tyro.conf.subcommand(study.name)] for study in installed_studies()]
+    if not studies:
+        return Run
+    named = Annotated[Union[tuple(studies)], tyro.conf.arg(name="")]  # noqa: UP007
+    field = ("study", named, dataclasses.field(kw_only=True))
+    options = dataclasses.make_dataclass("Run", [field], bases=(Run,), frozen=True)
+    return Annotated[options, tyro.conf.OmitSubcommandPrefixes]

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.markup import escape
 
@@ -15,8 +15,11 @@ from holdfast.cli.reproduce import Typed, place
 from holdfast.errors import install_line, missing_line
 
 if TYPE_CHECKING:
-    from holdfast.lab.run import Forecast, StudyRun
+    from holdfast.lab.run import Forecast, Job, StudyRun
     from holdfast.lab.verdict import Verdict
+
+Skipped: TypeAlias = "Mapping[str, Mapping[str, Mapping[str, str]]]"
+"""By study and part the modules that are missing, each with what to give pip."""
 
 SHOWN = 10
 """Failed trials of a study that are listed at the end of a run."""
@@ -54,7 +57,14 @@ def foretell(forecasts: Sequence[Forecast], as_json: bool) -> None:
     print(f"{missing} of {len(forecasts)} trials would be computed")
 
 
-def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, typed: Typed) -> None:
+def conclude(
+    runs: Sequence[StudyRun],
+    page: Path,
+    as_json: bool,
+    unnamed: str,
+    typed: Typed,
+    skipped: Skipped | None = None,
+) -> None:
     """Show the verdicts, the failed trials, and where the report is.
 
     Arguments:
@@ -63,9 +73,11 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
         as_json: print JSON instead.
         unnamed: what to say of studies that are not in the report.
         typed: what the user typed.
+        skipped: what was left out because packages are missing.
     """
     if as_json:
-        summary = {"report": place(page), "studies": [_summary(item, typed) for item in runs]}
+        studies = [_summary(item, typed) for item in runs]
+        summary = {"report": place(page), "studies": studies, "skipped": skipped or {}}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
         return
     for item in runs:
@@ -75,16 +87,15 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
         if len(runs) > 1:
             print()
     print(f"report: {page}")
+    if skipped:
+        left_out = "; ".join(f"{study} ({', '.join(parts)})" for study, parts in skipped.items())
+        print(f"left out, for packages are missing: {left_out}\nto run these too:  {_install_line(skipped)}")
     if unnamed:
         print(f"not in the report: {unnamed}")
 
 
-def tell_skipped(skipped: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """Say before anything starts what will not be computed, and what to install for it.
-
-    Arguments:
-        skipped: by study and part the modules that are missing, each with what to give pip.
-    """
+def tell_skipped(skipped: Skipped) -> None:
+    """Say before anything starts what will not be computed, and what to install for it."""
     if not skipped:
         return
     print("left out, for packages are missing:", file=sys.stderr)
@@ -96,8 +107,26 @@ def tell_skipped(skipped: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None
             f"{', '.join(names)} need{'s' * (len(names) == 1)} {modules}" for modules, names in by_modules.items()
         )
         print(f"  {study}: {told}", file=sys.stderr)
-    wanted = [each for parts in skipped.values() for missing in parts.values() for each in missing.values()]
-    print(f"to run these too:  {install_line(wanted)}", file=sys.stderr)
+    print(f"to run these too:  {_install_line(skipped)}", file=sys.stderr)
+
+
+def _install_line(skipped: Skipped) -> str:
+    return install_line(each for parts in skipped.values() for missing in parts.values() for each in missing.values())
+
+
+def tell_costs(jobs: Sequence[Job]) -> None:
+    """Say before several studies start what each takes if nothing of it is in the store, as far as that is known.
+
+    A study that was told to compute something else than its scale does takes another time: nothing is said of it.
+    """
+    costs: dict[str, list[str]] = {}
+    for job in jobs:
+        if (cost := job.study.cost.get(job.scale)) and job.only is None and not job.overrides:
+            costs.setdefault(cost, []).append(job.study.name)
+    if len(jobs) > 1 and costs:
+        print("one study after another; from nothing they take:", file=sys.stderr)
+        for cost, names in costs.items():
+            print(f"  {', '.join(names)}: {cost}{' each' if len(names) > 1 else ''}", file=sys.stderr)
 
 
 def compare(runs: Sequence[StudyRun], others: Mapping[str, StudyRun], against: Path) -> None:
@@ -250,7 +279,6 @@ def _summary(item: StudyRun, typed: Typed) -> dict[str, Any]:
         "computed": item.computed,
         "reused": len(item.results.outcomes) - item.computed - _kept(item),
         "left_out": len(item.results.left_out),
-        "lacking": {part: dict(missing) for part, missing in item.results.lacking.items()},
         "failed": [
             {
                 "seed": failure.trial.seed,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.markup import escape
 
-from holdfast.cli.outcome import compare, conclude, foretell, tell_skipped
+from holdfast.cli.outcome import compare, conclude, foretell, tell_costs, tell_skipped
 from holdfast.cli.parsing import FAILED, OK
 from holdfast.cli.reproduce import STORE, Typed
 from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, did_you_mean, missing_line
@@ -107,11 +107,23 @@ def run_options(words: Sequence[str]) -> type[Run]:
         hint = did_you_mean(scale, scales)
         expected = f"a scale that {study.name} has ({', '.join(scales)})"
         raise ArgumentError("--scale", expected, f"{scale}.{hint}".rstrip("."))
+    return options_for(study, scale)
+
+
+def options_for(study: Study[Any], scale: str = "") -> type[Run]:
+    """The options of `run` for one study.
+
+    Arguments:
+        study: whose settings become flags.
+        scale: one of its scales, whose settings are the defaults; its first unless given.
+    """
+    scale = scale or next(iter(study.scales))
     config = study.scales[scale]
+    # What the study has is offered, and no other scale.
+    scales = Annotated[Literal[tuple(study.scales)], tyro.conf.arg(help=SCALE_HELP)]  # type: ignore[valid-type]
     fields = [
         ("config", type(config), dataclasses.field(default=config)),
-        # What the study has is offered, and no other scale.
-        ("scale", Annotated[Literal[scales], tyro.conf.arg(help=SCALE_HELP)], dataclasses.field(default=scale)),
+        ("scale", scales, dataclasses.field(default=scale)),
     ]
     options = dataclasses.make_dataclass("Run", fields, bases=(Run,), frozen=True)
     options.__doc__ = f"{study.question}\n\n{Run.__doc__}"
@@ -138,7 +150,7 @@ def find_studies(names: Sequence[str]) -> list[Study[Any]]:
     return studies
 
 
-def _installed() -> list[Study[Any]]:
+def installed_studies() -> list[Study[Any]]:
     """All studies that load; one that does not is a warning, so that it cannot take the others with it."""
     from holdfast.lab.locate import LocateError, installed, load
 
@@ -152,7 +164,7 @@ def _installed() -> list[Study[Any]]:
 
 
 def list_studies(options: List) -> int:
-    studies = _installed()
+    studies = installed_studies()
     if options.json:
         print(jsonlib.dumps([_describe(study) for study in studies], indent=1, ensure_ascii=False))
         return OK
@@ -217,7 +229,7 @@ def run_studies(options: Run) -> int:
         raise ArgumentError("STUDY", "names of studies, or --all", "both" if options.all else "neither")
     config = getattr(options, "config", None)
     choice = Choice(options.failed, options.fresh, options.retries)
-    studies = _installed() if options.all else find_studies(options.studies)
+    studies = installed_studies() if options.all else find_studies(options.studies)
     typed = _typed(options, studies)
     parts = _parts(options, studies)
     jobs = []
@@ -238,13 +250,14 @@ def run_studies(options: Run) -> int:
     if options.dry_run:
         foretell(forecast(jobs, store, choice), options.json)
         return OK
+    tell_costs(jobs)
     with ProgressBar(sys.stderr, store) as listener:
         runs = run(jobs, store, _engine(options), listener, choice)
         listener.say("drawing the report")
         by_name = {item.job.study.name: item for item in runs}
         shown, unnamed = _known_runs(store, by_name, {})
         page = _write_page(shown, options.store / "report.html", typed)
-    conclude(runs, page, options.json, unnamed, typed)
+    conclude(runs, page, options.json, unnamed, typed, skipped)
     return FAILED if any(item.failed for item in runs) else OK
 
 
