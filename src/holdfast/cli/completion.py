@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from holdfast.cli.parsing import OK, REGISTRY, CommandLineError, Commands, say
-from holdfast.errors import MissingExtraError, did_you_mean
+from holdfast.errors import did_you_mean
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
@@ -96,7 +96,7 @@ def _of_training(kind: str) -> Any:
 
     try:
         return options_of(kind)
-    except MissingExtraError:
+    except ImportError:
         return _nothing
 
 
@@ -111,7 +111,7 @@ def _run() -> Any:
     studies = [Annotated[options_for(study), tyro.conf.subcommand(study.name)] for study in installed_studies()]
     if not studies:
         return Run
-    named = Annotated[Union[tuple(studies)], tyro.conf.arg(name="")]  # noqa: UP007
-    field = ("study", named, dataclasses.field(kw_only=True))
+    union: Any = Union[tuple(studies)]  # noqa: UP007
+    field = ("study", Annotated[union, tyro.conf.arg(name="")], dataclasses.field(kw_only=True))
     options = dataclasses.make_dataclass("Run", [field], bases=(Run,), frozen=True)
     return Annotated[options, tyro.conf.OmitSubcommandPrefixes]

@@ -122,6 +122,8 @@ def _reworded(text: str, options: Any) -> str:
     if found := re.fullmatch(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*?),?\)\.?", text):
         choices = re.findall(r"'(.*?)'", found[3])
         return f"{found[2]}: expected one of {', '.join(choices)}, got {found[1]}.{did_you_mean(found[1], choices)}"
+    if found := re.fullmatch(r"Missing value for argument '(.*?)'.*", text):
+        return f"a value is missing: {found[1]}"
     # An optional value fails once for each type it could have; the flag and the word are what helps.
     return re.sub(
         r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
