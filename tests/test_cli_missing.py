@@ -39,7 +39,7 @@ def part(name, **needs):
 PARTS = [part("grow", json="holdfast[rl]"), part("fly", no_wings="holdfast[rl]"), part("dive", no_fins="fins>=2")]
 study = Study("NAME", "?", {"quick": Config(seeds=3)}, parts=[p for p in PARTS if p.name in "WANTED".split()])
 """
-TO_INSTALL = "pip install fins>=2 'holdfast[rl]'"
+TO_INSTALL = "pip install 'fins>=2' 'holdfast[rl]'"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_rest_runs_and_what_is_left_out_is_named_first(folder: Path) -> None
     page = (folder / "results" / "report.html").read_text(encoding="utf-8")
     assert "6 trials are left out: no_wings, no_fins are not installed" in re.sub(r"\s+", " ", page)
     out = ask("run", "some.py", "--dry-run", cwd=folder)[1]
-    assert "some part=dive seed 1  left out: no_fins is not installed: install with  pip install fins>=2\n" in out
+    assert "some part=dive seed 1  left out: no_fins is not installed: install with  pip install 'fins>=2'\n" in out
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_rest_runs_and_what_is_left_out_is_named_first(folder: Path) -> None
         (("some.py", "none.py"), "none: no_wings is not"),
         (
             ("some.py", "--only", "dive"),
-            "part dive of some: no_fins is not installed: install with pip install fins>=2",
+            "part dive of some: no_fins is not installed: install with pip install 'fins>=2'",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from types import ModuleType
@@ -90,10 +91,10 @@ def install_line(requirements: Iterable[str]) -> str:
     """The command that installs some requirements; extras of one package become one word of it."""
     extras: dict[str, set[str]] = {}
     for requirement in requirements:
-        name, _, rest = requirement.partition("[")
-        extras.setdefault(name, set()).update(re.findall(r"[\w.-]+", rest))
-    words = [f"'{name}[{','.join(sorted(found))}]'" if found else name for name, found in sorted(extras.items())]
-    return f"pip install {' '.join(words)}"
+        found = re.fullmatch(r"([^\[\]]+)\[(.+)\]", requirement)
+        extras.setdefault(found[1] if found else requirement, set()).update(found[2].split(",") if found else ())
+    words = [f"{name}[{','.join(sorted(names))}]" if names else name for name, names in sorted(extras.items())]
+    return f"pip install {' '.join(map(shlex.quote, words))}"
 
 
 def missing_line(*lacks: Mapping[str, str]) -> str:
