@@ -370,4 +370,5 @@ part = Part(
             draw_tasks,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]", "sklearn": "holdfast[solutions]"},
 )
