@@ -162,7 +162,7 @@ CLAIMS = (
         paper=f"{OURS}, which has 432 tasks of other kinds",
         family="control",
         headline=True,
-        plain="one small recurrent policy does four control tasks nearly like its teachers",
+        plain="one small recurrent policy does four control tasks nearly as well as its teachers",
         figure="control-scores",
         scale="laptop",
     ),

@@ -216,7 +216,7 @@ CLAIMS = (
         paper=f"xLSTM[7:1] best on goals of the training and on new ones ({SECOND_HAND})",
         family="dark-room",
         headline=True,
-        plain="sLSTM blocks help where a policy must remember",
+        plain="a recurrent policy does better with state-tracking blocks (sLSTM) where it must remember",
         figure="dark-room",
         scale="laptop",
     ),

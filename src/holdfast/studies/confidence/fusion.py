@@ -137,7 +137,7 @@ CLAIMS = (
         paper=OURS,
         family="fusion",
         headline=True,
-        plain="weighing advice outside of the model gives better answers",
+        plain="advice that is weighed outside of a model gives better answers than its own weighing",
         figure="fusion-loss",
     ),
     Claim(

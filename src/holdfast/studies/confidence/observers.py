@@ -179,7 +179,7 @@ CLAIMS = (
         paper=OURS,
         family="observers",
         headline=True,
-        plain="an unbiased observer is seldom accused of a bias",
+        plain="a simulated model without a bias is seldom accused of one",
         figure="recovered",
         scale="laptop",
     ),

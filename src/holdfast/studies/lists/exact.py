@@ -268,7 +268,7 @@ CLAIMS = (
         paper=f"{PROVED} (amalgamation)",
         family="exact",
         headline=True,
-        plain="every filter-equivariant function tried extends exactly to longer lists",
+        plain="every function tried that follows the rule of deletion extends exactly to longer lists",
         figure="queries",
     ),
     Claim(
@@ -287,7 +287,7 @@ CLAIMS = (
         paper=NO_EXPERIMENT,
         family="exact",
         headline=True,
-        plain="functions that cannot be extended are refused",
+        plain="a function that breaks the rule of deletion is refused",
     ),
 )
 

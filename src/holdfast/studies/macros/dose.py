@@ -141,7 +141,7 @@ CLAIMS = (
         paper=DIMENSION,
         family="dose",
         headline=True,
-        plain="the more macros lead nowhere, the less an agent with macros scores",
+        plain="the more of its macro-actions lead nowhere, the worse an agent does",
         figure="dose",
         scale="laptop",
     ),

@@ -116,7 +116,7 @@ CLAIMS = (
         paper=PENALTY,
         family="network",
         headline=True,
-        plain="with a small network the learned similarity does not help",
+        plain="a learned similarity of actions does not help an agent with a small network in place of a table",
         figure="network",
         scale="laptop",
     ),

@@ -191,7 +191,7 @@ CLAIMS = (
         paper=TRANSFER,
         family="transfer",
         headline=True,
-        plain="a similarity that was learned on one map helps on others",
+        plain="a similarity of actions that was learned on one map helps on others",
         figure="transfer",
         scale="laptop",
     ),
