@@ -290,7 +290,7 @@ CLAIMS = (
     ),
     Claim(
         "latency-faster",
-        "After the longest context it takes more than twice as long as a step of xLSTM[1:0].",
+        "After the longest context a transformer's step takes more than twice as long as a step of xLSTM[1:0].",
         _faster,
         paper=f"about 10 times at 25,600 timesteps, 206M, one environment, A100 ({SECOND_HAND})",
         family="latency",

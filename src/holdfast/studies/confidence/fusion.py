@@ -142,7 +142,7 @@ CLAIMS = (
     ),
     Claim(
         "fusion-accuracy",
-        "It gives more right answers, too (difference > 0).",
+        "Advice that is weighed outside of the model gives more right answers, too (difference > 0).",
         partial(_better, "accuracy"),
         paper=OURS,
         family="fusion",

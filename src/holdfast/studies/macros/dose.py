@@ -136,7 +136,7 @@ CLAIMS = (
     ),
     Claim(
         "dose-monotone",
-        "From 8 over 16 and 24 to 36 of them its score falls each time.",
+        "From 8 over 16 and 24 to 36 macros that lead nowhere the score of an agent with macros falls each time.",
         _monotone,
         paper=DIMENSION,
         family="dose",
@@ -147,7 +147,8 @@ CLAIMS = (
     ),
     Claim(
         "dose-learned",
-        "At 24 and at 36 of them the penalty with a learned similarity raises its score by more than .12.",
+        "At 24 and at 36 of them the penalty with a learned similarity raises the score of an agent with "
+        "macros by more than .12.",
         _repairs,
         paper=PENALTY,
         family="dose",
