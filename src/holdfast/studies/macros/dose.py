@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, paired_difference
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import DIMENSION, PENALTY
@@ -174,7 +174,7 @@ def draw_dose(results: Results, axes: Axes) -> list[Record]:
         look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1.8, "marker": "o", "markersize": 4}
         if arm == "primitives":
             look |= {"linestyle": ":", "marker": ""}
-        points = draw_over_seeds(axes, values, band=True, label=settings.label, **look)
+        points = draw_over_seeds(axes, values, band=True, bounds=SHARE, label=settings.label, **look)
         rows += [
             {"arm": settings.label, "junk macros": int(x), "mean score": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

@@ -93,11 +93,11 @@ def _difference(results: Results, first: str, second: str, threshold: float) -> 
 
 
 def _primitives(results: Results) -> Evidence:
-    return within(_values(results, "primitives"), 0.37, 0.44, "primitives only")
+    return within(_values(results, "primitives"), 0.37, 0.44, "primitives only", bounds=(0, 1))
 
 
 def _naive(results: Results) -> Evidence:
-    return within(_values(results, "naive"), 0.08, 0.26, "macros")
+    return within(_values(results, "naive"), 0.08, 0.26, "macros", bounds=(0, 1))
 
 
 def _hurt(results: Results) -> Evidence:
@@ -105,7 +105,7 @@ def _hurt(results: Results) -> Evidence:
 
 
 def _oracle(results: Results) -> Evidence:
-    return within(_values(results, "oracle"), 0.58, 0.72, "oracle")
+    return within(_values(results, "oracle"), 0.58, 0.72, "oracle", bounds=(0, 1))
 
 
 def _raw(results: Results) -> Evidence:

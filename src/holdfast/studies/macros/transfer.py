@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, mean_of, paired_difference
-from holdfast.lab.figures import GREY, legend, seed_mean
+from holdfast.lab.figures import GREY, SHARE, legend, seed_mean
 from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import LEARNED, OURS, TRANSFER
@@ -265,7 +265,7 @@ def draw_transfer(results: Results, axes: Axes) -> list[Record]:
             values = list(_values(results, where, arm).values())
             if not values:
                 continue
-            mean = seed_mean(values)
+            mean = seed_mean(values, bounds=SHARE)
             x = place + 0.12 * (number - 2.5)
             axes.errorbar(
                 x,

@@ -298,7 +298,7 @@ def _decay(results: Results) -> Evidence:
 
 
 def _layernorm(results: Results) -> Evidence:
-    return within(_values(results, "layernorm"), 0.35, 0.65, ARMS["layernorm"].label)
+    return within(_values(results, "layernorm"), 0.35, 0.65, ARMS["layernorm"].label, bounds=(0, 1))
 
 
 def _detected(results: Results) -> Evidence:

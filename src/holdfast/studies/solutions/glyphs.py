@@ -174,7 +174,7 @@ def _hard(results: Results) -> Evidence:
     if not results.config.glyphs.arms:
         return unusable(MISSING)
     values = results.by_seed("accuracy", part="glyphs", stream="linear")
-    return mean_of(values, threshold=0.95, alternative="less", name="the accuracy of a linear network")
+    return mean_of(values, threshold=0.95, alternative="less", bounds=(0, 1), name="the accuracy of a linear network")
 
 
 def _shampoo(results: Results) -> Evidence:

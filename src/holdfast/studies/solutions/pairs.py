@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, paired_difference
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.lab.verdict import exact, unusable
 from holdfast.studies.solutions.optimizers import Arm
@@ -167,7 +167,7 @@ def _torch(results: Results) -> Evidence:
         if reason:
             return unusable(reason)
     best = Values.of(max, *(_values(results, arm) for arm in ("sgd-torch", "shampoo-torch")))
-    return mean_of(best, threshold=0.05, alternative="less", name="what the better one keeps")
+    return mean_of(best, threshold=0.05, alternative="less", bounds=(0, 1), name="what the better one keeps")
 
 
 def _slow(results: Results) -> Evidence:
@@ -318,7 +318,7 @@ def draw_tasks(results: Results, axes: Axes) -> list[Record]:
         values: dict[int, list[float]] = {}
         for row in results.curve("tasks", part="pairs", arm=arm):
             values.setdefault(int(row["task"] or 0), []).append(float(row["end"] or 0.0))
-        points = draw_over_seeds(axes, values, dots=True, label=ARMS[arm].label, marker="o", markersize=4)
+        points = draw_over_seeds(axes, values, bounds=SHARE, dots=True, label=ARMS[arm].label, marker="o", markersize=4)
         rows += [
             {"arm": arm, "pair": x, "accuracy": mean, "low": low, "high": high} for x, mean, low, high, _ in points
         ]

@@ -208,11 +208,11 @@ def tuned(results: Results, fraction: float) -> tuple[str, Values]:
 
 
 def _plain(results: Results) -> Evidence:
-    return mean_of(_values(results, "sgd", 0.1), threshold=0.85, alternative="less", name="accuracy")
+    return mean_of(_values(results, "sgd", 0.1), threshold=0.85, alternative="less", bounds=(0, 1), name="accuracy")
 
 
 def _power(results: Results) -> Evidence:
-    return mean_of(_values(results, "power-3", 0.1), threshold=0.86, name="accuracy")
+    return mean_of(_values(results, "power-3", 0.1), threshold=0.86, bounds=(0, 1), name="accuracy")
 
 
 def _gain(results: Results) -> Evidence:
