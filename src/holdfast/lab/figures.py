@@ -149,7 +149,7 @@ def tell_apart(axes: Axes) -> None:
     """
     import numpy as np
 
-    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_") and len(line.get_xdata()) > 2]
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_") and np.size(line.get_xdata()) > 2]
     lines = [line for line in lines if line.get_linestyle() not in ("None", "", " ")]
     if any(line.get_linestyle() != "-" for line in lines):
         return
