@@ -94,3 +94,15 @@ def test_a_legend_covers_no_words() -> None:
     outside = axes.get_legend()
     axes.figure.draw_without_rendering()
     assert not outside.get_window_extent().overlaps(axes.texts[0].get_window_extent())
+
+
+@pytest.mark.parametrize("width", [7.0, 3.5])
+def test_a_legend_takes_no_more_columns_than_the_figure_is_wide(width: float) -> None:
+    figure = Figure(figsize=(width, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for number in range(6):
+        draw_over_seeds(axes, {0: [0.0], 1: [float(number)]}, label=f"a line with a long name, {number}")
+    legend(axes, columns=3)
+    figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().width <= figure.bbox.width
+    assert axes.get_window_extent().width > figure.bbox.width / 2

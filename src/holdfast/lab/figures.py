@@ -109,8 +109,8 @@ def legend(axes: Axes, *, columns: int = 0) -> None:
 
     Arguments:
         axes: whose lines.
-        columns: put it below the axes in so many columns; 0: inside, if there it covers nothing that was drawn, and
-            otherwise below in two columns.
+        columns: put it below the axes in so many columns, or fewer where these are too wide; 0: inside, if there it
+            covers nothing that was drawn, and otherwise below in two columns.
     """
     if not axes.get_legend_handles_labels()[0]:
         return
@@ -126,7 +126,10 @@ def legend(axes: Axes, *, columns: int = 0) -> None:
         if not covered:
             return
         inside.remove()
-    axes.legend(**LOOK, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns or BELOW)
+    for number in range(columns or BELOW, 0, -1):
+        below = axes.legend(**LOOK, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=number)
+        if below.get_window_extent().width <= WIDEST * axes.figure.canvas.figure.bbox.width:
+            return
 
 
 LOOK: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.0}
@@ -134,6 +137,8 @@ LOOK: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3
 
 BELOW = 2
 """Columns of a legend that found no place inside."""
+WIDEST = 0.9
+"""Share of the figure's width that a legend may take: the layout would make the axes narrow for the sake of more."""
 
 BROKEN = ((0, (5, 4)), (0, (1, 3)))
 """Dashes of the first and of further lines that lie on another, so that this one shows in the gaps."""
