@@ -11,7 +11,7 @@ import pytest
 from tests.source_tree import HOUSE, imports
 
 FLOORS = (
-    ("errors", "bar"),
+    ("errors", "bar", "hub"),
     ("llm", "data"),
     ("nn", "optim", "lists", "confidence"),
     ("models",),

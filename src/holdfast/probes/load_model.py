@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, require
+from holdfast.hub import offline
 
 STANDARD_LIBRARY = ("argparse", "tarfile", "inspect", "typing", "zipfile", "ast", "statistics", "subprocess")
 """Modules whose source is read where no text is given: it is on every machine that has Python."""
@@ -115,8 +116,10 @@ def _model(target: str, expected: str) -> torch.nn.Module:
     if target.startswith((".", "/")) and not Path(target).is_dir():
         raise ArgumentError("TARGET", expected, f"{target}, which is no folder")
     try:
-        config = transformers.AutoConfig.from_pretrained(target)
-        model: torch.nn.Module = _auto_class(transformers, config).from_pretrained(target, config=config).eval()
+        config = transformers.AutoConfig.from_pretrained(target, **offline(target))
+        model: torch.nn.Module = (
+            _auto_class(transformers, config).from_pretrained(target, config=config, **offline(target)).eval()
+        )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArgumentError("TARGET", expected, f"{target} ({first})") from error
@@ -134,7 +137,7 @@ def _encoder(target: str, vocabulary: int) -> tuple[Callable[[bytes], list[int]]
     """What makes tokens of a text, and what they are called: bytes where the model has no tokenizer."""
     transformers = require("transformers", "hf")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(target))
         if not tokenizer("a")["input_ids"]:
             raise ValueError("a tokenizer without tokens")
     except (OSError, ValueError, KeyError, TypeError):
