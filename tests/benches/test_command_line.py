@@ -83,7 +83,7 @@ def test_table_and_list(ask):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nonsense",), f"no bench named 'nonsense'; there are: {', '.join(BENCHES)}"),
+        (("nonsense",), f"no bench named 'nonsense'. There are: {', '.join(BENCHES)}"),
         (("sharpness-prefill", "--heads", "0"), "heads: expected at least 1, got 0"),
         (
             ("sharpness-decode", "--heads", "4", "--kv-heads", "3"),

@@ -325,4 +325,5 @@ part = Part(
         ),
         Figure("control-learning", "Training loss with the whole state in view; means over seeds.", draw_learning),
     ),
+    needs={"gymnasium": "holdfast[rl]"},
 )

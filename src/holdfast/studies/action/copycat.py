@@ -157,4 +157,5 @@ part = Part(
         ),
         Figure("copycat-loss", "Their cross-entropy on held-out demonstrations.", _draw_loss),
     ),
+    needs={"gymnasium": "holdfast[rl]"},
 )

@@ -267,4 +267,5 @@ part = Part(
             draw_success,
         ),
     ),
+    needs={"gymnasium": "holdfast[metaworld]", "metaworld": "holdfast[metaworld]"},
 )

@@ -382,4 +382,5 @@ part = Part(
             draw_boost,
         ),
     ),
+    needs={"transformers": "holdfast[hf]"},
 )

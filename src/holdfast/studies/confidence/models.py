@@ -64,6 +64,13 @@ def trials(config: ConfidenceStudyConfig) -> Iterator[Trial[ModelsConfig]]:
             yield Trial(config.first_seed, settings, {"model": model, "questions": questions}, cost=100.0, gpu=gpu)
 
 
+def needs(config: ConfidenceStudyConfig) -> dict[str, str]:
+    """What asking the models takes: those behind an endpoint a client, the others transformers."""
+    remote = {"#" in model for model in config.models.models}
+    client = {"aiohttp": "holdfast[llm]", "tenacity": "holdfast[llm]"} if True in remote else {}
+    return client | ({"transformers": "holdfast[hf]"} if False in remote else {})
+
+
 def run(trial: Trial[ModelsConfig]) -> Outcome:
     """Ask a model and analyse.
 
@@ -316,4 +323,5 @@ part = Part(
             partial(draw_updates, {"part": "models"}),
         ),
     ),
+    needs=needs,
 )

@@ -429,4 +429,5 @@ part = Part(
             draw_learning,
         ),
     ),
+    needs={"transformers": "holdfast[hf]"},
 )

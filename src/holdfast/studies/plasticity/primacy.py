@@ -261,4 +261,5 @@ part = Part(
             draw_primacy,
         ),
     ),
+    needs={"sklearn": "holdfast[plasticity]"},
 )

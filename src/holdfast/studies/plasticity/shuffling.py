@@ -486,4 +486,5 @@ part = Part(
             draw_tasks,
         ),
     ),
+    needs={"sklearn": "holdfast[plasticity]"},
 )

@@ -302,4 +302,5 @@ part = Part(
             draw_factorial,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]"},
 )

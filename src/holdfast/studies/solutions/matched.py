@@ -301,4 +301,5 @@ part = Part(
             draw_pairs,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]", "sklearn": "holdfast[solutions]"},
 )

@@ -371,4 +371,5 @@ part = Part(
             draw_tasks,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]", "sklearn": "holdfast[solutions]"},
 )

@@ -384,4 +384,5 @@ part = Part(
             draw_kept,
         ),
     ),
+    needs={"sklearn": "holdfast[solutions]"},
 )

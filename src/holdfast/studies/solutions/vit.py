@@ -199,4 +199,5 @@ part = Part(
             draw_arms,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]"},
 )
