@@ -111,7 +111,7 @@ CLAIMS = (
         paper=f"much better without on continuous domains, for every backbone ({SECOND_HAND})",
         family="copycat",
         headline=True,
-        plain="a policy acts better where it does not see its own past actions",
+        plain="a policy acts better if it does not see its own past actions",
         figure="copycat-score",
         scale="laptop",
     ),

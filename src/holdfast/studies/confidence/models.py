@@ -233,7 +233,7 @@ CLAIMS = (
         "less",
         "13.1 % against 34.0 %, odds ratio 0.29 (journal version, as quoted by others)",
         headline=True,
-        plain="models cling to an answer that they are shown to be their own",
+        plain="a language model that sees its own earlier answer changes its mind less often",
         figure="models-changes",
     ),
     _claim(
@@ -270,7 +270,7 @@ CLAIMS = (
         "greater",
         "two to three times the ideal update (as reported by others)",
         headline=True,
-        plain="advice that contradicts them sways them too much",
+        plain="advice against its answer sways a language model too much",
         figure="models-updates",
     ),
     _claim(
