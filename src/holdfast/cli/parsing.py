@@ -43,9 +43,13 @@ class ReportOptions:
 
     def show(self, report: Any) -> None:
         """Print the report, and draw it where a picture is wanted."""
-        say(jsonlib.dumps(report.to_dict(), indent=1) if self.json else report)
+        say(jsonlib.dumps(report.to_dict(), indent=1) if self.json else self.text_of(report))
         if self.plot is not None:
             write_plot(report, self.plot)
+
+    def text_of(self, report: Any) -> str:
+        """The report for people."""
+        return str(report)
 
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
@@ -87,13 +91,9 @@ class ExplainedOptions(ReportOptions):
     explain: bool = False
     """Say after the report what each column means."""
 
-    def show(self, report: Any) -> None:
-        """Print the report and what its columns mean, or that this can be asked for."""
-        super().show(report)
-        if self.explain:
-            say(f"\n{report.explain()}")
-        elif not self.json:
-            say("\n--explain says what each column means.")
+    def text_of(self, report: Any) -> str:
+        """The report for people, and what its columns mean, or that this can be asked for."""
+        return f"{report}\n\n{report.explain() if self.explain else '--explain says what each column means.'}"
 
 
 class CommandLineError(HoldfastError):
