@@ -70,7 +70,7 @@ def test_a_model_without_attention_and_with_gradients_summed_up() -> None:
     before = model[0].weight.detach().clone()
     optimizer.step()
     numbers = watch.after_step(8)
-    change = float((model[0].weight - before).norm() / before.norm())
+    change = float((model[0].weight.detach() - before).norm() / before.norm())
     assert numbers["elr/0"] == pytest.approx(change, rel=1e-5)
     features = torch.relu(model[0](x)).detach().double()
     share = torch.linalg.svdvals(features)

@@ -56,7 +56,9 @@ class HoldfastCallback(Callback):
         numbers = self.watch.after_step(trainer.global_step)
         if numbers:
             for logger in trainer.loggers:
-                logger.log_metrics({f"holdfast/{name}": number for name, number in numbers.items()}, trainer.global_step)
+                logger.log_metrics(
+                    {f"holdfast/{name}": number for name, number in numbers.items()}, trainer.global_step
+                )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take all hooks away."""

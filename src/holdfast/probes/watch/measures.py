@@ -1,4 +1,4 @@
-"""What is watched while a model trains, without any trainer: entropies, ranks, dormant units, effective learning rates."""
+"""What is watched while a model trains, whatever the trainer: entropies, ranks, dormant units, effective rates."""
 
 from __future__ import annotations
 
