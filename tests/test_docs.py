@@ -356,3 +356,4 @@ def test_the_citation_file_names_the_eight_papers() -> None:
     papers = set(re.findall(r"arxiv\.org/abs/([\d.]+)", " ".join(row[0] for row in systems())))
     assert cited == {f"arXiv:{paper}" for paper in papers}
     assert len(papers) == 8
+    assert "version" not in document, "the version stands in one place, src/holdfast/__init__.py"
