@@ -193,6 +193,8 @@ def check_known(block: Block, where: str) -> None:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
             extras = re.findall(r"\[(.+)\]", line)
             assert set(",".join(extras).split(",")) - {""} <= set(project["optional-dependencies"]), where
+        elif words[:2] == [".venv/bin/python", "-m"]:
+            assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), f"{where}: {line}"
         elif words[:1] == [".venv/bin/python"]:
             assert (ROOT / words[1]).is_file(), f"{where}: {line}"
         elif words and not words[0].startswith(".venv/bin/"):
