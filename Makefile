@@ -6,7 +6,7 @@ SCALE ?= quick
 STORE ?= results
 GPU_OPTIONS ?=
 
-.PHONY: env run test lint docs bench gpu gpu-packages clean
+.PHONY: env run test lint docs bench dist gpu gpu-packages clean
 .DEFAULT_GOAL := env
 
 env: $(READY)
@@ -37,6 +37,20 @@ docs: $(READY)
 # Every bench that a CPU serves, at sizes that take seconds.
 bench: $(READY)
 	$(BIN)/python -m holdfast.benches --device cpu --no-tests
+
+# Sdist and wheel in dist/, their metadata checked, and the wheel tried in an environment that has it alone, no extras.
+dist:
+	rm -rf dist build/release build/fresh
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --constraint constraints.txt build twine
+	build/release/bin/python -m build --outdir dist
+	build/release/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/fresh && bin/holdfast --version && bin/holdfast list && bin/holdfast lists check builtins:sorted
+	cd build/fresh && bin/python -c 'import holdfast.lab, holdfast.errors, sys; assert "torch" not in sys.modules'
+	cd build/fresh && bin/python -c 'import holdfast.nn, holdfast.optim, holdfast.lists, holdfast.probes'
+	du -sk dist/* build/fresh
 
 # The GPU tests and every bench that a GPU serves, in five minutes, with the Python that has torch and Triton: there is
 # no environment to make on a GPU machine without a network. To rehearse: GPU_OPTIONS='--device cpu --toy'.

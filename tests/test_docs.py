@@ -193,6 +193,8 @@ def check_known(block: Block, where: str) -> None:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
             extras = re.findall(r"\[(.+)\]", line)
             assert set(",".join(extras).split(",")) - {""} <= set(project["optional-dependencies"]), where
+        elif words[:2] == [".venv/bin/python", "-m"]:
+            assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), f"{where}: {line}"
         elif words[:1] == [".venv/bin/python"]:
             assert (ROOT / words[1]).is_file(), f"{where}: {line}"
         elif words and not words[0].startswith(".venv/bin/"):
@@ -356,6 +358,7 @@ def test_the_citation_file_names_the_eight_papers() -> None:
     papers = set(re.findall(r"arxiv\.org/abs/([\d.]+)", " ".join(row[0] for row in systems())))
     assert cited == {f"arXiv:{paper}" for paper in papers}
     assert len(papers) == 8
+    assert "version" not in document, "the version stands in one place, src/holdfast/__init__.py"
 
 
 @pytest.mark.parametrize("study", sorted(installed()))

@@ -12,6 +12,7 @@ from tests.source_tree import HOUSE, imports
 
 FLOORS = (
     ("errors", "bar", "hub"),
+    ("deprecation",),
     ("llm", "data"),
     ("nn", "optim", "lists", "confidence"),
     ("models",),
@@ -145,7 +146,14 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_the_ground_floor_is_light():
-    modules = ("holdfast", "holdfast.errors", "holdfast.lab", "holdfast.cli", "holdfast.lab.run")
+    modules = (
+        "holdfast",
+        "holdfast.errors",
+        "holdfast.deprecation",
+        "holdfast.lab",
+        "holdfast.cli",
+        "holdfast.lab.run",
+    )
     assert loaded(f"import {', '.join(modules)}") == set()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from holdfast import __version__
-from holdfast.cli.studies import _installed
+from holdfast.cli.studies import installed_studies
 from holdfast.errors import ArgumentError
 from holdfast.lab.report import Other, Section, render, text, write_report
 from holdfast.lab.report.chapter import ReportWarning
@@ -777,7 +777,7 @@ def test_a_page_links_only_to_files_beside_which_it_lies(tmp_path: Path, toy: St
     root = Path(__file__).parents[2]
     assert links(toy, root / "results" / "report.html") == [("source", "../tests/lab/toy_study.py")]
     assert links(toy, tmp_path / "report.html") == []
-    [lists] = [study for study in _installed() if study.name == "lists"]
+    [lists] = [study for study in installed_studies() if study.name == "lists"]
     places = dict(links(lists, root / "report.html"))
     assert places["source"] == "src/holdfast/studies/lists/study.py"
     assert (root / places["docs page"]).is_file()
