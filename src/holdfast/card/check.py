@@ -62,9 +62,7 @@ def check(
         else recognise(one, checkpoints=checkpoints, factory=factory, model=model, device=settings.device)
         for one in given
     ]
-    return check_targets(
-        targets, settings, probes=probes, store=None if store is None else Path(store), fresh=fresh
-    )
+    return check_targets(targets, settings, probes=probes, store=None if store is None else Path(store), fresh=fresh)
 
 
 def shipped() -> list[object]:

@@ -83,6 +83,10 @@ def recognise(
         found = _of_function(str(target))
     else:
         found = _of_path(str(target), device)
+    if factory is not None and "factory" not in found.parts:
+        if found.kind is not Kind.RUN or checkpoints:
+            raise ArgumentError("factory", "a network or a run's checkpoints, which alone have one", f"a {found.kind}")
+        found = _with_weights(_of_callable(factory, found.name), found.parts["checkpoints"])
     if checkpoints:
         found = _with_weights(found, [Path(path) for path in checkpoints])
     if model is not None and found.kind is not Kind.ENDPOINT:
@@ -193,7 +197,7 @@ def _of_path(place: str, device: str) -> Target:
         steps = checkpoints_in(path)
         if len(steps) < 2:
             raise ArgumentError("target", EXPECTED, f"{place}, a folder without config.json and without checkpoints")
-        return Target(Kind.RUN, path.name or place, steps, digest_of_files(steps))
+        return Target(Kind.RUN, path.name or place, steps, digest_of_files(steps), {"checkpoints": tuple(steps)})
     if path.suffix.lower() in (".csv", ".npz") and path.is_file():
         return Target(Kind.VALUES, path.name, _values(path), digest_of_files([path]))
     if path.is_file():
@@ -235,7 +239,7 @@ def _transformers(place: str, device: str) -> Target:
     return Target(Kind.MODEL, Path(place).name or place, model, identity, {"place": place})
 
 
-def _with_weights(found: Target, paths: list[Path]) -> Target:
+def _with_weights(found: Target, paths: Sequence[Path]) -> Target:
     """A network with the weights of a checkpoint, or with several of a run."""
     from holdfast.probes.plasticity.files import load_weights
 
