@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.card.card import Card
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Target, recognise
+from holdfast.errors import ArgumentError
 
 
 def check(
@@ -44,25 +45,46 @@ def check(
     Errors:
         ArgumentError: the target is nothing that can be checked, or a probe is unknown.
     """
-    from holdfast.card.checks import CHECKS
     from holdfast.card.run import check_targets
-    from holdfast.errors import ArgumentError
 
     settings = settings or CheckSettings()
-    names = tuple(one.name for one in CHECKS)
+    targets = load_targets(target, settings, checkpoints=checkpoints, factory=factory, model=model, probes=probes)
+    return check_targets(targets, settings, probes=probes, store=None if store is None else Path(store), fresh=fresh)
+
+
+def load_targets(
+    target: object,
+    settings: CheckSettings,
+    *,
+    checkpoints: Sequence[Path | str] = (),
+    factory: Callable[[], Any] | None = None,
+    model: str | None = None,
+    probes: Sequence[str] = (),
+) -> list[Target]:
+    """What to check, loaded within the budget. The arguments are those of `check`.
+
+    Errors:
+        ArgumentError: the target is nothing that can be checked, or takes longer to load; or a probe is unknown.
+    """
+    from holdfast.card import checks
+    from holdfast.card.run import OutOfTime, within
+
+    names = tuple(one.name for one in checks.CHECKS)
     for probe in probes:
         if probe not in names:
             raise ArgumentError("probes", f"some of {', '.join(names)}", probe)
-    given = shipped() if target is None else [target]
     if target is None and (checkpoints or factory or model):
         raise ArgumentError("target", "given, with checkpoints, factory or model", "none")
-    targets = [
-        one
-        if isinstance(one, Target)
-        else recognise(one, checkpoints=checkpoints, factory=factory, model=model, device=settings.device)
-        for one in given
-    ]
-    return check_targets(targets, settings, probes=probes, store=None if store is None else Path(store), fresh=fresh)
+    try:
+        with within(settings.budget_s):
+            return [
+                one
+                if isinstance(one, Target)
+                else recognise(one, checkpoints=checkpoints, factory=factory, model=model, device=settings.device)
+                for one in (shipped() if target is None else [target])
+            ]
+    except OutOfTime:
+        raise ArgumentError("target", f"to load within {settings.budget_s:g} s", "one that takes longer") from None
 
 
 def shipped() -> list[object]:

@@ -33,10 +33,10 @@ REPORT_LIMIT = 100_000
 PAGE = re.compile(r"[\w-]+(/[\w-]+)*(#[\w-]+)?")
 """Parts of the documentation."""
 
-DRAWN = frozenset(
-    "svg g defs path use text tspan rect circle ellipse line polyline polygon clipPath title image "
-    "linearGradient radialGradient stop pattern".split()
-)
+DRAWN = {
+    *("svg", "g", "defs", "path", "use", "text", "tspan", "rect", "circle", "ellipse", "line", "polyline", "polygon"),
+    *("clipPath", "title", "image", "linearGradient", "radialGradient", "stop", "pattern"),
+}
 """Elements of a picture that stay in it; a card from a file may have others."""
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from holdfast import __version__
+from holdfast.card import checks
 from holdfast.card.card import Card, Subject, finding_from_dict, finding_to_dict
-from holdfast.card.checks import CHECKS, Check
+from holdfast.card.checks.check import Check
 from holdfast.card.finding import MEASURED, Finding, Outcome
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Target
@@ -24,6 +27,32 @@ from holdfast.lab.environment import environment
 
 LEAST_S = 1.0
 """No probe starts with less time than this."""
+
+
+AGAIN_S = 1.0
+"""An alarm that a target swallowed is repeated after as long."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A probe that begins.
+
+    Arguments:
+        number: which one it is, from 1.
+        total: how many there are.
+        check: the probe.
+        kept: whether its finding is that of an earlier check.
+    """
+
+    number: int
+    total: int
+    check: Check
+    kept: bool
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        what = "kept from an earlier check; --fresh measures anew" if self.kept else self.check.question
+        return f"[{self.number}/{self.total}] {self.check.name}: {what}"
 
 
 class OutOfTime(BaseException):
@@ -37,7 +66,7 @@ def check_targets(
     probes: Sequence[str] = (),
     store: Path | None = None,
     fresh: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[Step], None] = lambda step: None,
     command: str = "",
 ) -> Card:
     """Put every question that applies to each target.
@@ -48,11 +77,11 @@ def check_targets(
         probes: only these; all unless given.
         store: a folder for finished findings, from which the same check goes on; `None`: nothing is kept.
         fresh: whether to measure anew what is there.
-        tell: called with a line for each probe that begins.
+        tell: called for each probe that begins.
         command: what does the same again.
     """
     started = time.monotonic()
-    chosen = [check for check in CHECKS if not probes or check.name in probes]
+    chosen = [check for check in checks.CHECKS if not probes or check.name in probes]
     # Each target's probes, the cheapest of all first: where the budget ends, most questions have an answer.
     waiting = sorted(
         ((target, check) for target in targets for check in chosen if not check.unfit(target, settings)),
@@ -61,10 +90,12 @@ def check_targets(
     found: dict[tuple[int, str], Finding] = {}
     for number, (target, check) in enumerate(waiting, 1):
         left = settings.budget_s - (time.monotonic() - started)
-        path = None if store is None else store / f"{key_of(target, check, settings)}.json"
+        # What has no identity cannot be told from another of its name.
+        kept = store is not None and target.identity != ""
+        path = store / f"{key_of(target, check, settings)}.json" if store is not None and kept else None
         finding = None if path is None or fresh else _kept(path)
+        tell(Step(number, len(waiting), check, finding is not None))
         if finding is None:
-            tell(f"[{number}/{len(waiting)}] {check.name}: {check.question}")
             share = left * check.seconds / sum(other.seconds for _, other in waiting[number - 1 :])
             finding = _ask(check, target, settings, max(share, min(left, LEAST_S)) if left >= LEAST_S else 0.0)
             if path is not None and finding.outcome in MEASURED:
@@ -111,7 +142,7 @@ def _ask(check: Check, target: Target, settings: CheckSettings, seconds: float) 
         return not_run(str(error))
     except HoldfastError as error:
         return not_run(" ".join(str(error).split()))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The model is the user's, and anything may be wrong with it.
         first = " ".join(str(error).split())[:200]
         return not_run(f"{type(error).__name__}: {first}")
@@ -129,14 +160,18 @@ def within(seconds: float) -> Iterator[None]:
         yield
         return
 
+    running = True
+
     def over(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime
+        if running:
+            raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     finally:
+        running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -144,8 +179,23 @@ def within(seconds: float) -> Iterator[None]:
 def key_of(target: Target, check: Check, settings: CheckSettings) -> str:
     """What a finding is kept under: it changes with the target, the settings and the version."""
     plain = {name: value for name, value in _plain(settings).items() if name != "budget_s"}
+    read = {name: _content(getattr(settings, name)) for name in plain}
     document = {"identity": target.identity, "name": target.name, "probe": check.name, "version": __version__, **plain}
+    document["content"] = {name: content for name, content in read.items() if content}
     return f"{check.name}-{files.checksum(files.to_bytes(document))[:16]}"
+
+
+def _content(value: Any) -> str:
+    """The checksum of a setting's file, or of the file that its function stands in; empty where there is none."""
+    if callable(value):
+        try:
+            value = Path(inspect.getfile(value))
+        except TypeError:
+            return ""
+    try:
+        return files.checksum(files.read(value)) if isinstance(value, Path) else ""
+    except OSError:
+        return ""
 
 
 def _plain(settings: CheckSettings) -> dict[str, Any]:

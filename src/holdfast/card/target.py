@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -107,7 +108,7 @@ def function_at(place: str, argument: str = "target") -> Callable[..., Any]:
         raise ArgumentError(argument, "the path of a file", f"{source}, which is not there")
     try:
         module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentError(argument, f"{source} to load", f"{type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -136,8 +137,9 @@ def _of_object(target: object, factory: Callable[[], Any] | None, model: str | N
 def _of_function(place: str) -> Target:
     function = function_at(place)
     source = place.rpartition(":")[0]
-    code = Path(source).read_bytes() if source.endswith(".py") else place.encode()
-    return _of_callable(function, place, hashlib.sha256(code).hexdigest())
+    path = source if source.endswith(".py") else getattr(sys.modules.get(source), "__file__", None)
+    code = Path(path).read_bytes() if path and Path(path).is_file() else b""
+    return _of_callable(function, place, hashlib.sha256(code + place.encode()).hexdigest())
 
 
 def _of_callable(function: Callable[..., Any], name: str, identity: str = "") -> Target:
@@ -175,8 +177,9 @@ def _call(function: Callable[[], Any], name: str) -> Any:
         return function()
     except (HoldfastError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise ArgumentError("target", f"{name} to run", f"{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        shown = " ".join(str(error).split())[:200]
+        raise ArgumentError("target", f"{name} to run", f"{type(error).__name__}: {shown}") from error
 
 
 def _endpoint(address: str, model: str | None) -> Target:

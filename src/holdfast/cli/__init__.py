@@ -1,5 +1,5 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `serve`, `bench`, `lists`, `generate`,
-`confidence`."""
+"""The command line: `holdfast check`, `list`, `run`, `report`, `probe`, `train`, `serve`, `bench`, `lists`,
+`generate`, `confidence`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import tyro
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
+from holdfast.cli.check import Check, check
 from holdfast.cli.confidence import confidence
 from holdfast.cli.generate import Generate, generate
 from holdfast.cli.lists import lists
@@ -93,6 +94,7 @@ def _dispatch(words: list[str]) -> int:
         program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
         return run_studies(parse(options, program, words[1:]))
     groups = {
+        "check": check,
         "probe": probe,
         "train": train,
         "serve": serve,
@@ -108,7 +110,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 _COMMANDS = (
-    Annotated[List, tyro.conf.subcommand("list")]
+    Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
