@@ -107,7 +107,7 @@ def check(words: Sequence[str]) -> int:
 def _check(options: Check, command: str) -> int:
     from holdfast.card import CheckSettings, checks
     from holdfast.card.check import load_targets
-    from holdfast.card.fail_on import broken_by, rules_of
+    from holdfast.card.fail_on import broken_by, rules_of, without_figure
     from holdfast.card.target import Kind, function_at
 
     names = tuple(one.name for one in checks.CHECKS)
@@ -156,6 +156,8 @@ def _check(options: Check, command: str) -> int:
     page = _write(card, other, folder)
     _show(card, other, options.json)
     print(f"card: {page}", file=sys.stderr if options.json else sys.stdout)
+    for line in without_figure(card, rules):
+        print(f"holdfast: warning: {line}", file=sys.stderr)
     broken = broken_by(card, rules)
     for line in broken:
         print(f"holdfast: failed: {line}", file=sys.stderr)
