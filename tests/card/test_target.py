@@ -87,7 +87,7 @@ def test_what_is_no_target_is_one_line(file, place, said):
 
 def test_a_file_that_leaves_is_one_line(file):
     (file / "leaves.py").write_text("import sys; sys.exit(3)")
-    with pytest.raises(ArgumentError, match="target: expected leaves.py to load, got SystemExit: 3"):
+    with pytest.raises(ArgumentError, match=r"target: expected leaves.py to load, got SystemExit: 3"):
         recognise("leaves.py:net")
 
 
@@ -176,9 +176,9 @@ def test_an_endpoints_password_is_not_in_its_name():
 
 
 def test_options_of_another_kind_are_refused(file):
-    with pytest.raises(ArgumentError, match="^model: "):
+    with pytest.raises(ArgumentError, match=r"^model: "):
         recognise("mine.py:net", model="x")
-    with pytest.raises(ArgumentError, match="^factory: "):
+    with pytest.raises(ArgumentError, match=r"^factory: "):
         recognise("mine.py:double", factory=lambda: nn.Linear(2, 2))
-    with pytest.raises(ArgumentError, match="^checkpoint: "):
+    with pytest.raises(ArgumentError, match=r"^checkpoint: "):
         recognise("mine.py:double", checkpoints=["x.pt"])
