@@ -61,7 +61,8 @@ def check_targets(
     found: dict[tuple[int, str], Finding] = {}
     for number, (target, check) in enumerate(waiting, 1):
         left = settings.budget_s - (time.monotonic() - started)
-        path = None if store is None else store / f"{key_of(target, check, settings)}.json"
+        # What cannot be told from another of its name is measured anew.
+        path = None if store is None or not target.identity else store / f"{key_of(target, check, settings)}.json"
         finding = None if path is None or fresh else _kept(path)
         if finding is None:
             tell(f"[{number}/{len(waiting)}] {check.name}: {check.question}")
