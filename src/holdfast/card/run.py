@@ -90,9 +90,8 @@ def check_targets(
     found: dict[tuple[int, str], Finding] = {}
     for number, (target, check) in enumerate(waiting, 1):
         left = settings.budget_s - (time.monotonic() - started)
-        # What has no identity cannot be told from another of its name.
-        kept = store is not None and target.identity != ""
-        path = store / f"{key_of(target, check, settings)}.json" if store is not None and kept else None
+        # What cannot be told from another of its name is measured anew.
+        path = None if store is None or not target.identity else store / f"{key_of(target, check, settings)}.json"
         finding = None if path is None or fresh else _kept(path)
         tell(Step(number, len(waiting), check, finding is not None))
         if finding is None:

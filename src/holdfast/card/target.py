@@ -129,8 +129,10 @@ def _of_object(target: object, factory: Callable[[], Any] | None, model: str | N
         return Target(Kind.NETWORK, name, target, identity, {} if factory is None else {"factory": factory})
     if callable(target):
         return _of_callable(target, name)
-    if hasattr(target, "q") and hasattr(target, "mask"):
-        return Target(Kind.VALUES, name, target, "")
+    if hasattr(target, "q") and hasattr(target, "legal"):
+        return Target(
+            Kind.VALUES, name, target, hashlib.sha256(target.q.tobytes() + target.legal.tobytes()).hexdigest()
+        )
     raise ArgumentError("target", EXPECTED, f"an object of {type(target).__name__}")
 
 

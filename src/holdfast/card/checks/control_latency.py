@@ -53,7 +53,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         outcome = Outcome.HOLDS
     certainty = (
         f"{steps.rounds} steps at each of {len(steps.lengths)} lengths, in turn; after {steps.lengths[-1]:,} timesteps "
-        f"a step takes {steps.growth:.2f} times what it takes after {steps.lengths[0]:,} (95 %: {low:.2f} to {high:.2f})"
+        f"a step takes {steps.growth:.2f} times what it takes after {steps.lengths[0]:,} (95 % {low:.2f} to {high:.2f})"
     )
     remedies = {Outcome.FAILS: CONSTANT, Outcome.NOT_TOLD: QUIETER}
     return Finding(

@@ -17,6 +17,12 @@ NAME = "macros"
 QUESTION = "Does it have more actions than it knows apart?"
 RESAMPLES, FEWEST = 100, 20
 Z = 1.96
+MOST, LEAST = 5000, 200
+"""States that are looked at."""
+A_PAIR = 1e-7
+"""Seconds that two actions in a state take in a resample."""
+USED = 0.6
+"""Share of its time that the probe plans with."""
 
 OUTCOMES = {"overloading": Outcome.FAILS, "not overloading": Outcome.HOLDS}
 """Of what the probe finds; all else decides nothing."""
@@ -44,10 +50,14 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     """Group the actions by their values."""
     from holdfast.probes.macros import MacrosSettings, probe_macros
 
-    # A resample of 32 actions takes about 10 ms; there are never so few that an interval means nothing.
-    resamples = max(FEWEST, min(RESAMPLES, int(seconds * 20)))
+    rows, actions = target.subject.q.shape
+    pairs = USED * seconds / A_PAIR
+    states = int(min(rows, MOST, max(LEAST, pairs / FEWEST / actions**2)))
+    # Never so few that an interval means nothing.
+    resamples = int(max(FEWEST, min(RESAMPLES, pairs / states / actions**2)))
     report = probe_macros(
-        target.subject, settings=MacrosSettings(resamples=resamples, seed=settings.seed, progress=False)
+        target.subject,
+        settings=MacrosSettings(resamples=resamples, states=max(states, LEAST), seed=settings.seed, progress=False),
     )
     outcome = OUTCOMES.get(report.finding, Outcome.NOT_TOLD)
     unit = "episodes" if report.episodes else "states, taken for independent"

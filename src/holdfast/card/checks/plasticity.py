@@ -64,17 +64,18 @@ rewarm.step(loss)""",
 from holdfast.optim import Projector
 
 fresh = dict(make_network().named_parameters())  # your function that makes the network
-norms = {{name: float(fresh[name].norm()) for name in Projector(model, optimizer).targets}}
+norms = {{name: float(fresh[name].detach().norm()) for name in Projector(model, optimizer).targets}}
 optimizer = torch.optim.{optimizer}(model.parameters(), lr={peak:g})
 Projector(model, optimizer, radius=norms)  # after every step""",
         PAGE,
     ),
     "reset": Remedy(
-        "give it new units, and hold the norms of its layers from then on",
+        "renew its units, and hold the norms of its layers from then on",
         """\
-from holdfast.optim import Projector, shrink_and_perturb_
+from holdfast.optim import Projector, normalize_, shrink_and_perturb_
 
 shrink_and_perturb_(model, make_network())  # your function that makes the network
+normalize_(model)  # a norm before every nonlinearity that has none
 optimizer = torch.optim.{optimizer}(model.parameters(), lr={peak:g})
 Projector(model, optimizer)  # after every step""",
         PAGE,
@@ -209,8 +210,8 @@ def _steps(
     with random_state_kept():
         task = Task(select(inputs, slice(BATCH)), targets[:BATCH], places, default_loss, 1.0)
         moments = [time.monotonic() for _ in learn(tried, optimizer(tried.parameters()), task)]
-    # The first step makes the optimiser's state, and is not among these; one that something else held up does not count.
-    a_step = statistics.median(after - before for before, after in pairwise(moments))
+    # The first step makes the optimiser's state, and is not among these. What others do on the machine is not its own.
+    a_step = min(after - before for before, after in pairwise(moments))
     for steps in STEPS:
         if a_step * steps * runs < USED * seconds:
             return steps
@@ -231,7 +232,7 @@ def _sentence(reports: Sequence[PlasticityReport], checkpoints: Sequence[Path]) 
         "rewarm": "It can no longer learn at its present learning rate",
         "more draws": "Whether it can still learn is not told",
     }.get(last.remedy, "It has lost the ability to learn")
-    text = f"{found}: it takes up something new at {last.peak.ratio:.2f} of a fresh network's speed{now}"
+    text = f"{found}: it takes up new data at {last.peak.ratio:.2f} of a fresh network's speed{now}"
     if last.restored is not None and last.remedy == "project":
         text += f", with its norms put back at {last.restored.ratio:.2f}"
     if len(reports) > 1 and reports[0].peak is not None:

@@ -161,12 +161,8 @@ def _answer(model: nn.Module, report: Fingerprint, cost: tuple[float, float]) ->
             PROPAGATE,
         )
     if cost[1] <= COST:
-        needed = f"that stays within {COST:.0%} down to {report.needed:.0%} of them"
-        return (
-            Outcome.HOLDS,
-            f"Half of its weights can be removed: {falls}, and {needed}. Its output says what its features know.",
-            None,
-        )
+        needed = f"with {report.needed:.0%} of them it stays within {COST:.0%}"
+        return Outcome.HOLDS, f"Half of its weights can be removed: {falls}; {needed}.", None
     return Outcome.NOT_TOLD, f"Whether half of its weights can be removed is not told: {falls}.", MORE
 
 
