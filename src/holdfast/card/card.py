@@ -104,19 +104,11 @@ class Card:
 
     def summary(self) -> str:
         """The card for a terminal, at most 25 lines."""
-        head = [self.answer]
-        lines: list[str] = []
-        for subject in self.subjects:
-            lines.append(f"{subject.name} ({subject.kind})")
-            for finding in subject.ordered():
-                if finding.outcome is Outcome.INAPPLICABLE:
-                    continue
-                lines += _wrapped(f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: ", finding.sentence)
-            if left := subject.of(Outcome.INAPPLICABLE):
-                lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left))
-        if len(head) + len(lines) > LINES:
-            lines = [*lines[: LINES - len(head) - 1], "            … more in the card"]
-        return "\n".join([*head, *lines])
+        for most in (4, 3, 2, 1):  # lines of a sentence: whole where there is room
+            lines = [self.answer, *(line for subject in self.subjects for line in _lines(subject, most))]
+            if len(lines) <= LINES:
+                return "\n".join(lines)
+        return "\n".join([*lines[: LINES - 1], "            … more in the card"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON, by the versioned schema."""
@@ -252,7 +244,18 @@ def finding_from_dict(document: Mapping[str, Any]) -> Finding:
     )
 
 
-def _wrapped(head: str, text: str) -> list[str]:
-    """A head and a text of at most two lines."""
-    lines = textwrap.wrap(text, WIDTH - len(head), max_lines=2, placeholder=" …") or [""]
+def _lines(subject: Subject, most: int) -> list[str]:
+    """A subject for a terminal, its failures first."""
+    lines = [f"{subject.name} ({subject.kind})"]
+    for finding in subject.ordered():
+        if finding.outcome is not Outcome.INAPPLICABLE:
+            lines += _wrapped(f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: ", finding.sentence, most)
+    if left := subject.of(Outcome.INAPPLICABLE):
+        lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
+    return lines
+
+
+def _wrapped(head: str, text: str, most: int) -> list[str]:
+    """A head and a text of at most so many lines."""
+    lines = textwrap.wrap(text, WIDTH - len(head), max_lines=most, placeholder=" …") or [""]
     return [head + lines[0], *(" " * len(head) + line for line in lines[1:])]
