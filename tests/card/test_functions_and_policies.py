@@ -54,7 +54,8 @@ def test_sorted_keeps_the_rule_of_lists():
 def test_a_function_that_breaks_the_rule_everywhere_fails_and_no_extension_is_offered():
     finding = finding_of(first_three, "lists")
     assert finding.outcome is Outcome.FAILS
-    assert finding.remedy is not None and not finding.remedy.code
+    assert finding.remedy is not None
+    assert not finding.remedy.code
     difference = compare(
         check("builtins:sorted", probes=("lists",)), check(first_three, probes=("lists",))
     ).beyond_noise
@@ -114,7 +115,8 @@ def test_actions_that_differ_are_not_told_from_noise_by_one_agent():
     values = logged_values(rng.normal(size=(200, 6)), episode=np.repeat(np.arange(20), 10))
     finding = finding_of(values, "macros")
     assert finding.outcome is Outcome.NOT_TOLD
-    assert finding.remedy is not None and "--second" in finding.remedy.code
+    assert finding.remedy is not None
+    assert "--second" in finding.remedy.code
     assert finding.measures[0].value > 0.8
 
 

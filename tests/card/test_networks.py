@@ -241,7 +241,8 @@ def test_what_is_missing_is_named(dense):
     assert solutions.unfit(network, with_data) == ""
     function = recognise("builtins:sorted")
     assert function.kind is Kind.FUNCTION
-    assert plasticity.unfit(function, with_data) and solutions.unfit(function, with_data)
+    assert plasticity.unfit(function, with_data)
+    assert solutions.unfit(function, with_data)
     with pytest.raises(ArgumentError, match="factory"):
         recognise("builtins:sorted", factory=make)
 
