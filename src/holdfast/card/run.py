@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from holdfast.card.checks.check import Check
 from holdfast.card.finding import MEASURED, Finding, Outcome
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Target
-from holdfast.errors import HoldfastError, MissingExtraError
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError
 from holdfast.lab import files
 from holdfast.lab.environment import environment
 
@@ -79,7 +79,15 @@ def check_targets(
         fresh: whether to measure anew what is there.
         tell: called for each probe that begins.
         command: what does the same again.
+
+    Errors:
+        ArgumentError: the store cannot be made.
     """
+    if store is not None:
+        try:
+            store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArgumentError("store", "a folder that can be written", f"{store} ({error})") from error
     started = time.monotonic()
     chosen = [check for check in checks.CHECKS if not probes or check.name in probes]
     # Each target's probes, the cheapest of all first: where the budget ends, most questions have an answer.
@@ -217,7 +225,7 @@ def _kept(path: Path) -> Finding | None:
 
 
 def _keep(path: Path, finding: Finding) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    files.write(temporary, files.seal(finding_to_dict(finding)))
-    temporary.replace(path)
+    with suppress(OSError):  # a full disk costs the finding's copy, and not the finding
+        files.write(temporary, files.seal(finding_to_dict(finding)))
+        temporary.replace(path)

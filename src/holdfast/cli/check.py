@@ -34,9 +34,8 @@ HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Files that are another checkpoint of the target's network, and no target by themselves."""
 
-FLAGS = {"target": "TARGET", "settings": "TARGET", "budget_s": "--budget", "checkpoint": "--checkpoint"}
-FLAGS |= {"fail_on": "--fail-on", "seed": "--seed", "probes": "--probes", "factory": "--factory", "card": "--against"}
-"""What arguments are called here."""
+FLAGS = {"target": "TARGET", "budget_s": "--budget", "card": "--against"}
+"""What arguments of another name are called here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,10 @@ def check(words: Sequence[str]) -> int:
         print(f"holdfast: interrupted; finished probes are kept and {then}", file=sys.stderr)
         return INTERRUPTED
     except ArgumentError as error:
-        raise ArgumentError(FLAGS.get(error.argument, error.argument), error.expected, error.got) from error
+        flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
+        if error.argument == "store" and options.store is None:
+            flag = "--output"
+        raise ArgumentError(FLAGS.get(error.argument, flag), error.expected, error.got) from error
 
 
 def _check(options: Check, command: str) -> int:
