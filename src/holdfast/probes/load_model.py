@@ -110,7 +110,10 @@ def texts_for(
     Arguments:
         model: the model.
         place: where its tokenizer is, a folder or an id on the hub; `None`: it has none, and reads bytes.
-        text, length, texts, usual: see `load_model_and_texts`.
+        text: a file, or `None`, as for `load_model_and_texts`.
+        length: tokens of a piece, likewise.
+        texts: how many pieces, at most.
+        usual: tokens of a piece, where that is left open.
 
     Returns:
         The tokens, and a line that says what they are.
@@ -186,6 +189,8 @@ def _encoder(target: str | None, vocabulary: int) -> tuple[Callable[[bytes], lis
     """What makes tokens of a text, and what they are called: bytes where the model has no tokenizer."""
     transformers = require("transformers", "hf")
     try:
+        if target is None:
+            raise ValueError("no place for a tokenizer")
         tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(target))
         if not tokenizer("a")["input_ids"]:
             raise ValueError("a tokenizer without tokens")

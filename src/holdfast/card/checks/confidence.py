@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
@@ -47,8 +48,6 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
 
     responder, form = _responder(target, settings, seconds)
     template = next(iter(TEMPLATES.values()))
-    from dataclasses import replace
-
     design = replace(PILOT, templates=(replace(template, form=form),))
     plan = Plan(tuple(latitude_questions(QUESTIONS, settings.seed)), design)
     # Nothing of what was asked is left behind: a finding holds numbers, and the store is a temporary one.
@@ -66,8 +65,8 @@ def _finding(report: ConfidenceReport) -> Finding:
         outcome = Outcome.NOT_TOLD
         assert analysis.calibration is not None
         sentence = (
-            f"It cannot be told, for it knows too few of the answers ({analysis.calibration.accuracy:.0%} right, half by "
-            "chance): ask it questions of its own field with holdfast probe confidence --questions."
+            f"It cannot be told, for it knows too few answers ({analysis.calibration.accuracy:.0%} right, half by chance): "
+            "ask it questions of its own field with holdfast probe confidence --questions."
         )
     estimates = {"choice bias": analysis.choice_bias, "weight of contradiction": analysis.weight_opposite}
     meanings = {
@@ -93,7 +92,7 @@ def _finding(report: ConfidenceReport) -> Finding:
     )
 
 
-def _responder(target: Target, settings: CheckSettings, seconds: float) -> tuple[Responder, str]:
+def _responder(target: Target, settings: CheckSettings, seconds: float) -> tuple[Responder, Literal["chat", "flat"]]:
     if target.kind is Kind.MODEL:
         from holdfast.confidence.responders.huggingface import HuggingFaceResponder
 
@@ -129,9 +128,8 @@ def _remedy() -> Remedy:
 from holdfast.confidence import mask_own_answer
 
 messages = mask_own_answer(messages)  # before it is asked again"""
-    return Remedy(
-        "hide its earlier answer when it is asked again, and weigh advice outside of it", code, "systems/confidence"
-    )
+    text = "hide its earlier answer when it is asked again, and weigh advice outside of it"
+    return Remedy(text, code, "systems/confidence")
 
 
 CHECK = Check(NAME, QUESTION, 40.0, unfit, probe)

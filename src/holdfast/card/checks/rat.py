@@ -43,8 +43,8 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         QUESTION,
         Outcome.FAILS if fails else Outcome.HOLDS,
         report.verdict,
-        f"bytes of the cache counted at {len(cache.lengths)} lengths up to {cache.lengths[-1]} tokens; times are medians "
-        f"on this machine; it counts as a failure where the cache outweighs the model within {AT:,} tokens",
+        f"bytes of the cache, counted at {len(cache.lengths)} lengths up to {cache.lengths[-1]} tokens; a failure is a "
+        f"cache that outweighs the model within {AT:,} tokens; times are medians on this machine",
         _remedy(cache.saving) if fails else None,
         (
             Measure(
@@ -65,7 +65,8 @@ def _remedy(saving: float) -> Remedy:
     code = """\
 from holdfast.models.language import HoldfastConfig, HoldfastForCausalLM
 
-model = HoldfastForCausalLM(HoldfastConfig(mixers=("rat-16",)))  # before training: a trained model cannot be switched"""
+config = HoldfastConfig(mixers=["rat", "window"] * 12, chunk_size=16)
+model = HoldfastForCausalLM(config)  # before training: a trained model cannot be switched"""
     text = f"train the next one with RAT in the place of attention, whose cache grows {saving:.3g} times more slowly"
     return Remedy(text, code, "systems/rat")
 
