@@ -12,13 +12,14 @@ GPU_OPTIONS ?=
 env: $(READY)
 
 $(READY): pyproject.toml constraints.txt
+	@echo 'Making .venv: this downloads PyTorch and everything else that is used.'
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[all]'
 	touch $(READY)
 
-# Every study, then one report: results/report.html.
+# Every study, then one report: results/report.html. It says first what each study takes.
 run: $(READY)
 	$(BIN)/holdfast run --all --scale $(SCALE) --store $(STORE)
 

@@ -237,7 +237,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run", TOY, "--store", "/proc/none"), "--store: cannot write to /proc/none"),
         (("report",), "--store: expected a folder with results, got results"),
         (("report", "--store", "."), "--store: no runs in ."),
-        (("probe", "nonsense"), f"no probe named 'nonsense'; there are: {', '.join(PROBES)}"),
+        (("probe", "nonsense"), f"no probe named 'nonsense'. There are: {', '.join(PROBES)}"),
         (("probe", "sharpness"), "Missing"),
         (
             ("probe", "sharpness", "./nowhere"),

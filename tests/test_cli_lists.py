@@ -116,6 +116,11 @@ def test_synthesize(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, "synthesize", "examples.jsonl", "--code")
     names: dict[str, object] = {}
     exec(out, names)
+    found = json.loads(ask(capsys, "synthesize", "examples.jsonl", "--json")[1])
+    assert found["best"] == {"name": "id + id + reverse", "size": 3, "python": out[:-1], "family": "natural"}
+    assert found["unique"] is True
+    assert found["families"][0]["name"] == "natural"
+    assert ask(capsys, "synthesize", "examples.jsonl", "--json", "--code")[0] == 2
     assert names["f"]([1, 2, 3]) == [1, 2, 3, 1, 2, 3, 3, 2, 1]  # type: ignore[operator]
 
 

@@ -40,7 +40,7 @@ from holdfast.cli.serve import ServeAction
 from holdfast.cli.studies import run_options
 from holdfast.cli.train import action_options, language_options, rainbow_options
 from holdfast.errors import HoldfastError
-from holdfast.lab.locate import installed
+from holdfast.lab.locate import find, installed
 from holdfast.models.action.recipe import ActionRecipe
 from holdfast.models.language.recipe import LanguageRecipe
 from holdfast.rl.rainbow.recipe import RainbowRecipe
@@ -356,3 +356,16 @@ def test_the_citation_file_names_the_eight_papers() -> None:
     papers = set(re.findall(r"arxiv\.org/abs/([\d.]+)", " ".join(row[0] for row in systems())))
     assert cited == {f"arXiv:{paper}" for paper in papers}
     assert len(papers) == 8
+
+
+@pytest.mark.parametrize("study", sorted(installed()))
+def test_the_table_of_results_begins_with_the_headline_claims(study: str) -> None:
+    page = (ROOT / "docs" / "systems" / f"{study}.md").read_text(encoding="utf-8")
+    results = page.partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
+    shown = re.findall(r"^\| (.+?) \| \*\*(?:supported|contradicted|inconclusive)\*\*", results, re.MULTILINE)
+    claims = sorted(find(study).claims, key=lambda claim: not claim.headline)
+    wanted = [
+        f"**`{claim.name}`: {claim.plain}.** {claim.text}" if claim.headline else f"`{claim.name}`: {claim.text}"
+        for claim in claims
+    ]
+    assert shown == [cell.replace("|", r"\|") for cell in wanted]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, count_of, require
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, count_of, install_line, lacking, require
 
 
 def test_an_argument_error_says_which_what_and_what_instead():
@@ -30,6 +30,22 @@ def test_errors_come_back_whole_from_another_process(error):
     assert str(found) == str(error)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "line"),
+    [
+        (["holdfast[rl]", "holdfast[hf]", "holdfast[rl]"], "pip install 'holdfast[hf,rl]'"),
+        (["wings>=2", "scikit-learn"], "pip install scikit-learn 'wings>=2'"),
+        (["b[x,y]", "b[z]", "b[x]>=1"], "pip install 'b[x,y,z]' 'b[x]>=1'"),
+    ],
+)
+def test_what_is_to_be_installed_is_one_command_for_a_shell(wanted, line):
+    assert install_line(wanted) == line
+
+
+def test_what_is_missing_is_known_without_loading_it():
+    assert lacking({"json": "a", "no_such_package_here": "b"}) == {"no_such_package_here": "b"}
+
+
 def test_require_gives_the_module():
     assert require("json", "rl") is sys.modules["json"]
     assert require("importlib.metadata", "rl").__name__ == "importlib.metadata"
@@ -37,7 +53,9 @@ def test_require_gives_the_module():
 
 @pytest.mark.parametrize("module", ["no_such_package_here", "no_such_package_here.sub.module"])
 def test_require_names_the_extra(module):
-    with pytest.raises(MissingExtraError, match=rf"^{module} is not installed: .*pip install 'holdfast\[rl\]'$"):
+    with pytest.raises(
+        MissingExtraError, match=r"^no_such_package_here is not installed: .*pip install 'holdfast\[rl\]'$"
+    ):
         require(module, "rl")
 
 

@@ -12,7 +12,7 @@ import holdfast
 from tests.source_tree import HOUSE, imports
 
 FLOORS = (
-    ("errors", "bar"),
+    ("errors", "bar", "hub"),
     ("llm", "data"),
     ("nn", "optim", "lists", "confidence"),
     ("models",),

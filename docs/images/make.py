@@ -31,7 +31,7 @@ from holdfast.lab.run import Job, StudyRun, collect
 from holdfast.lab.store import Store
 
 if TYPE_CHECKING:
-    from holdfast.lab import Figure, Results, Verdict
+    from holdfast.lab import Claim, Figure, Results, Verdict
     from holdfast.lab.trial import Record, Scalar
 
 DOCS = Path(__file__).resolve().parent.parent
@@ -87,17 +87,23 @@ def results_section(run: StudyRun) -> str:
         "",
         "| claim | verdict | effect [95 % interval] | p, adjusted | the paper |",
         "|---|---|---|---|---|",
-        *(_row(verdict) for verdict in run.verdicts),
+        *verdict_rows(run.verdicts, run.job.study.claims),
     ]
     return "\n".join(lines)
 
 
-def _row(verdict: Verdict) -> str:
+def verdict_rows(verdicts: Sequence[Verdict], claims: Sequence[Claim]) -> list[str]:
+    """The verdicts as rows of a table: headline claims first, in bold and in the plain words of the report."""
+    plain = {claim.name: claim.plain for claim in claims if claim.headline}
+    return [_row(verdict, plain.get(verdict.claim)) for verdict in sorted(verdicts, key=lambda v: v.claim not in plain)]
+
+
+def _row(verdict: Verdict, plain: str | None) -> str:
     evidence = verdict.evidence
     status = f"**{verdict.status}**" + (f": {verdict.reason}" if verdict.reason else "")
     effect = f"{text.effect(evidence)} {text.interval(evidence)}".strip()
     cells = (
-        f"`{verdict.claim}`: {verdict.text}",
+        f"`{verdict.claim}`: {verdict.text}" if plain is None else f"**`{verdict.claim}`: {plain}.** {verdict.text}",
         status,
         effect,
         text.NOTHING if text.is_exact(evidence) else text.p_value(verdict.p_adjusted),

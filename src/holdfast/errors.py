@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -37,6 +42,12 @@ def count_of(argument: str, number: object, least: int = 0) -> int:
     return number
 
 
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """A question to add to an error where a mistyped word is close to a name, or nothing."""
+    close = difflib.get_close_matches(word, list(names), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 class MissingExtraError(HoldfastError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
@@ -56,6 +67,42 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise MissingExtraError(
-            f"{module} is not installed: install it with  pip install 'holdfast[{extra}]'"
-        ) from error
+        line = install_line([f"holdfast[{extra}]"])
+        raise MissingExtraError(f"{error.name} is not installed: install it with  {line}") from error
+
+
+def lacking(needs: Mapping[str, str]) -> dict[str, str]:
+    """Those of the modules that are not installed. None of them is loaded.
+
+    Arguments:
+        needs: what to give pip for each module, by its name without dots, such as `{"sklearn": "scikit-learn"}`.
+    """
+    return {module: requirement for module, requirement in needs.items() if not _is_installed(module)}
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # somebody has put something without a spec in its place
+        return False
+
+
+def install_line(requirements: Iterable[str]) -> str:
+    """The command that installs some requirements; extras of one package become one word of it."""
+    extras: dict[str, set[str]] = {}
+    for requirement in requirements:
+        found = re.fullmatch(r"([^\[\]]+)\[(.+)\]", requirement)
+        extras.setdefault(found[1] if found else requirement, set()).update(found[2].split(",") if found else ())
+    words = [f"{name}[{','.join(sorted(names))}]" if names else name for name, names in sorted(extras.items())]
+    return f"pip install {' '.join(map(shlex.quote, words))}"
+
+
+def missing_line(*lacks: Mapping[str, str]) -> str:
+    """What is missing and how to install it.
+
+    Arguments:
+        lacks: what is missing for one purpose each, as `lacking` found it.
+    """
+    missing = {module: requirement for each in lacks for module, requirement in each.items()}
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{', '.join(missing)} {verb} not installed: install with  {install_line(missing.values())}"

@@ -54,6 +54,22 @@ def test_reports_hold_no_nan():
     assert table([{"a": 1, "b": "x"}, {"a": 10}]) == [" a  b", " 1  x", "10"]
 
 
+def test_a_wide_table_is_folded():
+    rows = [
+        {"arm": arm, "n": n, "heads": 4, "ms": n / 3, "low": 0.1 * n, "peak": 2 * n} for arm in "xy" for n in (1, 20)
+    ]
+    lines = table(rows, 17)
+    assert all(len(line) <= 17 for line in lines)
+    assert lines[:3] == ["in all rows:", "heads 4", "arm   n      ms"]
+    assert [line.split() for line in lines if line.startswith("arm")] == [
+        ["arm", "n", "ms"],
+        ["arm", "n", "low"],
+        ["arm", "n", "peak"],
+    ]
+    assert sum(line.split()[:2] == ["y", "20"] for line in lines) == 3, "each block says what its rows are about"
+    assert table(rows[:1], 100)[0].split() == ["arm", "n", "heads", "ms", "low", "peak"]
+
+
 def test_a_line_after_a_torn_one_is_whole(tmp_path):
     path = tmp_path / "x.jsonl"
     append_line(path, {"a": math.nan})

@@ -79,7 +79,7 @@ def test_every_way_to_fail_costs_one_line(toys, tmp_path, monkeypatch, capfd):
     no_machine(monkeypatch)
     path = tmp_path / "gpu.jsonl"
     toys["hangs"] = Bench("hangs", "", "toy_hangs", 9, limit_s=1.5)
-    toys["needs"] = Bench("needs", "", "toy_fine", 1, needs=("no_such_package",))
+    toys["needs"] = Bench("needs", "", "toy_fine", 1, needs={"no_such_package": "none"})
     toys["elsewhere"] = Bench("elsewhere", "", "toy_fine", 1, devices=("cuda",))
     run = Run("cpu", True, 300.0, path, tmp_path)
     started = time.monotonic()

@@ -41,3 +41,15 @@ def test_within(shift: float, favours: bool, below: float) -> None:
 def test_all_of_nothing() -> None:
     with pytest.raises(ArgumentError, match="links"):
         all_of([])
+
+
+def test_within_keeps_the_interval_of_a_share_possible() -> None:
+    values = dict(enumerate([0.8, 1.0, 1.0, 0.9]))
+    free, share = (within(values, 0.2, 0.6, "a share", bounds=bounds) for bounds in (None, (0, 1)))
+    assert free.high > 1.0 == share.high
+    assert (share.effect, share.low, share.p_value, share.favours) == (
+        free.effect,
+        free.low,
+        free.p_value,
+        free.favours,
+    )

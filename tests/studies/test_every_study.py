@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,8 +150,14 @@ def test_trials_can_be_sent_to_a_worker(name: str, scale: str) -> None:
 
 
 @each_study
-def test_headline_claims_are_few_and_not_none(name: str) -> None:
-    assert 1 <= sum(claim.headline for claim in STUDIES[name].claims) <= 6
+def test_headline_claims_are_few_and_said_in_plain_words(name: str) -> None:
+    headlines = [claim for claim in STUDIES[name].claims if claim.headline]
+    assert 1 <= len(headlines) <= 6
+    assert len({claim.plain for claim in headlines}) == len(headlines)
+    for claim in headlines:
+        assert re.fullmatch(r"(?!it |that |nor |they )\w[^.]*[^. ]", claim.plain), "a clause that stands by itself"
+        assert not re.search(r"[^\w\s,:()'/-]|[^\x00-\x7f]|_", claim.plain), "no symbols"
+        assert len(claim.plain) <= 110, "short"
 
 
 @each_study

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from holdfast.benches.harness.unattended import CANNOT_START, Run, pieces, run_unattended
 from holdfast.benches.registry import BENCHES
+from holdfast.errors import did_you_mean
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +33,8 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     unknown = [name for name in options.names if name not in BENCHES]
     if unknown:
-        parser.error(f"no bench named {unknown[0]!r}; there are: {', '.join(BENCHES)}")
+        hint = did_you_mean(unknown[0], BENCHES)
+        parser.error(f"no bench named {unknown[0]!r}.{hint} There are: {', '.join(BENCHES)}")
     lines = options.output or _usual_file(options.device)
     try:
         lines.parent.mkdir(parents=True, exist_ok=True)

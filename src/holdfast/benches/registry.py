@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal, Protocol, cast
 
 from holdfast.benches.harness.report import Report
+from holdfast.errors import lacking
 
 Device = Literal["cpu", "cuda"]
 
@@ -40,7 +40,7 @@ class Bench:
         value: unattended runs take benches of a high value first.
         devices: where it can run.
         limit_s: seconds after which an unattended run stops it.
-        needs: modules that it imports beyond torch and numpy.
+        needs: modules that it imports beyond torch and numpy, and what to give pip for each.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Bench:
     value: int
     devices: tuple[Device, ...] = ("cpu",)
     limit_s: float = 60.0
-    needs: tuple[str, ...] = ()
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def missing(self) -> tuple[str, ...]:
+    def missing(self) -> dict[str, str]:
         """Those of the needed modules that are not installed."""
-        return tuple(name for name in self.needs if find_spec(name) is None)
+        return lacking(self.needs)
 
     def load(self) -> BenchModule:
         """Import the file."""
@@ -120,7 +120,7 @@ BENCHES = {
             "holdfast.benches.action.serve",
             value=62,
             limit_s=120.0,
-            needs=("prometheus_client", "starlette", "uvicorn"),
+            needs=dict.fromkeys(("prometheus_client", "starlette", "uvicorn"), "holdfast[serving]"),
         ),
         Bench(
             "action-step",
@@ -167,28 +167,28 @@ BENCHES = {
             "prompts that begin alike through a language model, beside one at a time and plain batches",
             "holdfast.benches.confidence.prefix",
             value=60,
-            needs=("transformers",),
+            needs={"transformers": "holdfast[hf]"},
         ),
         Bench(
             "lists-glue",
             "gluing pair words to a list, beside numpy's argsort of as many numbers",
             "holdfast.benches.lists.glue",
             value=50,
-            needs=("scipy",),
+            needs={"scipy": "scipy"},
         ),
         Bench(
             "lists-robust",
             "lists recovered from wrong votes on pairs, beside merge sort with the same votes",
             "holdfast.benches.lists.robust",
             value=40,
-            needs=("scipy",),
+            needs={"scipy": "scipy"},
         ),
         Bench(
             "lists-topk",
             "the best k of a list by windows, beside a sliding window and a tournament",
             "holdfast.benches.lists.topk",
             value=39,
-            needs=("scipy",),
+            needs={"scipy": "scipy"},
         ),
         Bench(
             "confidence-analysis",
@@ -196,28 +196,28 @@ BENCHES = {
             "holdfast.benches.confidence.analysis",
             value=45,
             limit_s=180.0,
-            needs=("scipy",),
+            needs={"scipy": "scipy"},
         ),
         Bench(
             "llm-client",
             "requests a second of the client to language models, beside the bare HTTP library",
             "holdfast.benches.llm.client",
             value=38,
-            needs=("aiohttp", "tenacity", "uvicorn"),
+            needs={"aiohttp": "holdfast[llm]", "tenacity": "holdfast[llm]", "uvicorn": "holdfast[serving]"},
         ),
         Bench(
             "lab-verdicts",
             "how often verdicts from few seeds are wrong, beside the plain t-test",
             "holdfast.benches.lab.verdicts",
             value=35,
-            needs=("scipy",),
+            needs={"scipy": "scipy"},
         ),
         Bench(
             "lab-overhead",
             "what the lab adds to a trial, beside the standard library's process pool",
             "holdfast.benches.lab.overhead",
             value=30,
-            needs=("filelock", "jinja2", "rich"),
+            needs={name: name for name in ("filelock", "jinja2", "rich")},
         ),
     )
 }

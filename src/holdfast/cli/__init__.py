@@ -8,55 +8,23 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Annotated, TextIO
-
-import tyro
+from typing import TextIO
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
-from holdfast.cli.check import Check, check
+from holdfast.cli.check import check
+from holdfast.cli.completion import PRINT, SHELLS, WRITE, complete
 from holdfast.cli.confidence import confidence
-from holdfast.cli.generate import Generate, generate
+from holdfast.cli.generate import generate
 from holdfast.cli.lists import lists
-from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, parse
+from holdfast.cli.parsing import INTERRUPTED, OK, USER_MISTAKE, CommandLineError, known, parse
 from holdfast.cli.probes import probe
 from holdfast.cli.serve import serve
 from holdfast.cli.studies import List, Report, Run, list_studies, report_studies, run_options, run_studies
 from holdfast.cli.train import train
-from holdfast.errors import HoldfastError
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Measure a failure on your own model: holdfast probe PROBE --help."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a model: holdfast train KIND --help."""
-
-
-@dataclass(frozen=True)
-class Serve:
-    """Serve a model to other programs: holdfast serve KIND --help."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Measure speed and memory side by side: holdfast bench BENCH --help."""
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Check, extend and find list functions: holdfast lists COMMAND --help."""
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """Ask how stubborn a language model is: holdfast confidence COMMAND --help."""
+from holdfast.errors import HoldfastError, did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,42 +54,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words == ["--version"]:
+    first, *rest = words or ["--help"]
+    if first in ("-h", "--help"):
+        print(_help())
+        return OK
+    if first == "--version":
         print(f"holdfast {__version__}")
         return OK
-    if words[:1] == ["run"]:
-        options = run_options(words[1:])
-        program = "holdfast run" if options is Run else f"holdfast run {words[1]}"
-        return run_studies(parse(options, program, words[1:]))
-    groups = {
-        "check": check,
-        "probe": probe,
-        "train": train,
-        "serve": serve,
-        "bench": bench,
-        "lists": lists,
-        "generate": generate,
-        "confidence": confidence,
-    }
-    if words and words[0] in groups:
-        return groups[words[0]](words[1:])
-    command = parse(_COMMANDS, "holdfast", words or ["--help"])
-    return list_studies(command) if isinstance(command, List) else report_studies(command)
+    if first in (WRITE, PRINT):
+        return complete(words)
+    if first.startswith("-"):
+        hint = did_you_mean(first, ("--help", "--version", WRITE, PRINT))
+        raise CommandLineError(f"expected a command, got {first}.{hint} See: holdfast --help")
+    _, carry_out = COMMANDS[known("command", first, COMMANDS)]
+    return carry_out(rest)
 
 
-_COMMANDS = (
-    Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Run, tyro.conf.subcommand("run")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Probe, tyro.conf.subcommand("probe")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Serve, tyro.conf.subcommand("serve")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Lists, tyro.conf.subcommand("lists")]
-    | Annotated[Generate, tyro.conf.subcommand("generate")]
-    | Annotated[Confidence, tyro.conf.subcommand("confidence")]
-)
+def _list(words: Sequence[str]) -> int:
+    return list_studies(parse(List, "holdfast list", words))
+
+
+def _run(words: Sequence[str]) -> int:
+    options = run_options(words)
+    program = "holdfast run" if options is Run else f"holdfast run {words[0]}"
+    return run_studies(parse(options, program, words))
+
+
+def _report(words: Sequence[str]) -> int:
+    return report_studies(parse(Report, "holdfast report", words))
+
+
+COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "check": ("Ask all probes at once: what will break when this leaves its conditions?", check),
+    "list": ("Show the installed studies: their questions, claims, scales and cost.", _list),
+    "run": ("Run studies: compute what the store lacks, judge the claims, write the report.", _run),
+    "report": ("Write the report on what a store holds, without computing anything.", _report),
+    "probe": ("Measure a failure on your own model.", probe),
+    "train": ("Train a model of Holdfast's.", train),
+    "serve": ("Serve a model to other programs.", serve),
+    "bench": ("Measure speed and memory beside a named peer.", bench),
+    "lists": ("Check, extend and find functions on lists.", lists),
+    "generate": ("Continue a text with a language model.", generate),
+    "confidence": ("Ask how stubborn a language model is.", confidence),
+}
+"""What can be done: a line about it, and what does so."""
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, (line, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: holdfast [-h] [--version] COMMAND ...",
+            "",
+            "Neural networks that hold up: methods, probes and studies. Commands:",
+            "",
+            *lines,
+            "",
+            "  -h, --help  show this, or what a command takes: holdfast COMMAND --help",
+            "  --version   show the version",
+            f"  {WRITE} SHELL FILE",
+            f"              write a file that completes commands in {', '.join(SHELLS)}",
+        ]
+    )
 
 
 def _show_warning(

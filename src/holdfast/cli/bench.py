@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import tyro
 
 from holdfast.benches import BENCHES
-from holdfast.cli.parsing import FAILED, OK, CommandLineError, parse
-from holdfast.errors import ArgumentError, MissingExtraError
+from holdfast.cli.parsing import FAILED, OK, known, parse
+from holdfast.errors import ArgumentError, MissingExtraError, missing_line
 
 
 def bench(words: Sequence[str]) -> int:
@@ -25,25 +25,23 @@ def bench(words: Sequence[str]) -> int:
             print(f"  {each.name:<{width}} {each.line}")
         print("\nMore: holdfast bench BENCH --help      All at once: python -m holdfast.benches --help")
         return OK
-    chosen = BENCHES.get(words[0])
-    if chosen is None:
-        raise CommandLineError(f"no bench named {words[0]!r}; there are: {', '.join(BENCHES)}")
+    chosen = BENCHES[known("bench", words[0], BENCHES)]
     if chosen.missing:
-        raise MissingExtraError(f"{chosen.name} needs {', '.join(chosen.missing)}, which is not installed")
-    asked = parse(_asked(chosen.load().Options), f"holdfast bench {chosen.name}", words[1:])
-    if asked.output is not None:
-        _check_writable(asked.output)
-    report = chosen.run(asked.options, _show)
+        raise MissingExtraError(f"{chosen.name}: {missing_line(chosen.missing)}")
+    settings = parse(asked(chosen.load().Options), f"holdfast bench {chosen.name}", words[1:])
+    if settings.output is not None:
+        _check_writable(settings.output)
+    report = chosen.run(settings.options, _show)
     text = jsonlib.dumps(report.to_dict(), indent=1)
-    if asked.output is not None:
-        asked.output.write_text(text + "\n", encoding="utf-8")
-    print(text if asked.json else report)
+    if settings.output is not None:
+        settings.output.write_text(text + "\n", encoding="utf-8")
+    print(text if settings.json else report)
     return FAILED if report.failures else OK
 
 
-def _asked(options: type[Any]) -> Any:
+def asked(options: type[Any]) -> Any:
     """The settings of a bench with `--json` and `--output`, under the description of the settings."""
-    asked = dataclasses.make_dataclass(
+    made = dataclasses.make_dataclass(
         options.__name__,
         [
             ("options", Annotated[options, tyro.conf.arg(name="")]),
@@ -51,8 +49,8 @@ def _asked(options: type[Any]) -> Any:
             ("output", Annotated[Path | None, tyro.conf.arg(help="JSON file to write.")], None),
         ],
     )
-    asked.__doc__ = options.__doc__
-    return asked
+    made.__doc__ = options.__doc__
+    return made
 
 
 def _check_writable(path: Path) -> None:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, Commands, ReportOptions, choose, say
+from holdfast.cli.parsing import OK, Commands, ExplainedOptions, choose, say
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
     from holdfast.confidence import Observer, Question
-    from holdfast.probes.confidence import ConfidenceReport
 
 Preset = Literal[
     "bayes",
@@ -115,7 +114,7 @@ class ServeObserver:
 
 
 @dataclass(frozen=True)
-class Analyze(ReportOptions):
+class Analyze(ExplainedOptions):
     """Say what a store shows, without asking anybody: the report of the probe, from its answers so far."""
 
     store: tyro.conf.Positional[Path]
@@ -131,12 +130,10 @@ class Analyze(ReportOptions):
     """Replace these files if they are there."""
     seed: int = 0
     """Of the draws of questions that intervals come from."""
-    explain: bool = False
-    """Say below the report what its words mean."""
 
 
 @dataclass(frozen=True)
-class Simulate(ReportOptions):
+class Simulate(ExplainedOptions):
     """Analyse trials of an observer whose biases are known, made on the spot."""
 
     preset: tyro.conf.Positional[Preset] = "both"
@@ -151,8 +148,6 @@ class Simulate(ReportOptions):
     """Of the evidence and the noise."""
     output: Path | None = None
     """File to write the trials to, which holdfast confidence analyze reads."""
-    explain: bool = False
-    """Say below the report what its words mean."""
 
 
 @dataclass(frozen=True)
@@ -207,16 +202,6 @@ def refuse_same_files(paths: Mapping[str, Path | None]) -> None:
                 raise ArgumentError(flag, f"another file than that of {other}", str(path))
 
 
-def refuse_json_explained(options: ReportOptions, explain: bool) -> None:
-    """Refuse an explanation beside JSON.
-
-    Errors:
-        ArgumentError: both are wanted.
-    """
-    if explain and options.json:
-        raise ArgumentError("--explain", "a report for people", "--json")
-
-
 def observer_of(preset: str, changes: Sequence[str]) -> Observer:
     """An observer from a preset and words such as `bias=2`.
 
@@ -250,13 +235,6 @@ def refuse_more_options(flag: str, questions: Sequence[Question]) -> None:
             raise ArgumentError(flag, expected, f"{question.id!r} with {len(question.options)}")
 
 
-def show_report(options: ReportOptions, report: ConfidenceReport, explain: bool) -> None:
-    """Print a report, and below it what its words mean where that is wanted."""
-    options.show(report)
-    if explain:
-        say(f"\n{report.explain()}")
-
-
 def _analyze(options: Analyze) -> int:
     from holdfast.confidence import Store, analyze, export_requests, read_trials, results_of, write_trials
     from holdfast.probes.confidence import ConfidenceReport, report_of_results
@@ -265,7 +243,6 @@ def _analyze(options: Analyze) -> int:
         problem = "no regular file" if options.store.exists() else "not there"
         raise ArgumentError("STORE", "a file that the probe wrote", f"{options.store}, which is {problem}")
     count_of("--seed", options.seed)
-    refuse_json_explained(options, options.explain)
     written = {"--export": options.export, "--trials": options.trials}
     refuse_same_files({"STORE": options.store, **written, "--plot": options.plot})
     for flag, path in written.items():
@@ -288,7 +265,7 @@ def _analyze(options: Analyze) -> int:
     if options.trials is not None:
         with _writing("--trials", options.trials):
             write_trials(trials, options.trials)
-    show_report(options, report, options.explain)
+    options.show(report)
     return OK
 
 
@@ -305,7 +282,6 @@ def _simulate(options: Simulate) -> int:
     from holdfast.probes.confidence import ConfidenceReport
 
     count_of("--seed", options.seed)
-    refuse_json_explained(options, options.explain)
     refuse_same_files({"--output": options.output, "--plot": options.plot})
     if options.output is not None and options.output.is_file() and not _holds_trials(options.output):
         raise ArgumentError(
@@ -317,7 +293,7 @@ def _simulate(options: Simulate) -> int:
         with _writing("--output", options.output):
             write_trials(trials, options.output)
     report = ConfidenceReport(analyze(trials, seed=options.seed), f"Truth: {observer}.")
-    show_report(options, report, options.explain)
+    options.show(report)
     return OK
 
 

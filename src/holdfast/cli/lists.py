@@ -133,6 +133,8 @@ class Synthesize:
     """Largest number of named parts in a search for a composed function."""
     code: bool = False
     """Print nothing but the function, as Python."""
+    json: bool = False
+    """Print JSON."""
 
 
 def _check(options: Check) -> int:
@@ -219,9 +221,13 @@ def _topk(options: TopK) -> int:
 def _synthesize(options: Synthesize) -> int:
     from holdfast.lists import synthesize
 
+    if options.code and options.json:
+        raise ArgumentError("--code", "either this or --json", "both")
     rows = _rows(options.examples, "EXAMPLES", ("in", "out"))
     synthesis = synthesize([(row["in"], row["out"]) for _, row in rows], max_size=options.max_size)
-    if not options.code:
+    if options.json:
+        say(jsonlib.dumps(synthesis.to_dict(), indent=1, ensure_ascii=False))
+    elif not options.code:
         say(synthesis.explain())
     elif synthesis.best is not None:
         say(synthesis.best.code)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.markup import escape
 
 from holdfast.cli.reproduce import Typed, place
+from holdfast.errors import install_line, missing_line
 
 if TYPE_CHECKING:
-    from holdfast.lab.run import Forecast, StudyRun
+    from holdfast.lab.run import Forecast, Job, StudyRun
     from holdfast.lab.verdict import Verdict
+
+Skipped: TypeAlias = "Mapping[str, Mapping[str, Mapping[str, str]]]"
+"""By study and part the modules that are missing, each with what to give pip."""
 
 SHOWN = 10
 """Failed trials of a study that are listed at the end of a run."""
@@ -45,13 +50,21 @@ def foretell(forecasts: Sequence[Forecast], as_json: bool) -> None:
         print(jsonlib.dumps({"trials": rows}, indent=1, ensure_ascii=False))
         return
     for item in forecasts:
-        what = f"computed: {item.reason}" if item.reason is not None else "reused" if item.stored else "left out"
+        left_out = f"left out: {missing_line(item.lacks)}" if item.lacks else "left out"
+        what = f"computed: {item.reason}" if item.reason is not None else "reused" if item.stored else left_out
         print(f"{item.study} {item.trial.title}  {what}")
     missing = sum(item.reason is not None for item in forecasts)
     print(f"{missing} of {len(forecasts)} trials would be computed")
 
 
-def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, typed: Typed) -> None:
+def conclude(
+    runs: Sequence[StudyRun],
+    page: Path,
+    as_json: bool,
+    unnamed: str,
+    typed: Typed,
+    skipped: Skipped | None = None,
+) -> None:
     """Show the verdicts, the failed trials, and where the report is.
 
     Arguments:
@@ -60,9 +73,11 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
         as_json: print JSON instead.
         unnamed: what to say of studies that are not in the report.
         typed: what the user typed.
+        skipped: what was left out because packages are missing.
     """
     if as_json:
-        summary = {"report": place(page), "studies": [_summary(item, typed) for item in runs]}
+        studies = [_summary(item, typed) for item in runs]
+        summary = {"report": place(page), "studies": studies, "skipped": skipped or {}}
         print(jsonlib.dumps(summary, indent=1, ensure_ascii=False))
         return
     for item in runs:
@@ -72,8 +87,46 @@ def conclude(runs: Sequence[StudyRun], page: Path, as_json: bool, unnamed: str, 
         if len(runs) > 1:
             print()
     print(f"report: {page}")
+    if skipped:
+        left_out = "; ".join(f"{study} ({', '.join(parts)})" for study, parts in skipped.items())
+        print(f"left out, for packages are missing: {left_out}\nto run these too:  {_install_line(skipped)}")
     if unnamed:
         print(f"not in the report: {unnamed}")
+
+
+def tell_skipped(skipped: Skipped) -> None:
+    """Say before anything starts what will not be computed, and what to install for it."""
+    if not skipped:
+        return
+    print("left out, for packages are missing:", file=sys.stderr)
+    for study, parts in skipped.items():
+        by_modules: dict[str, list[str]] = {}
+        for part, missing in parts.items():
+            by_modules.setdefault(", ".join(missing), []).append(part)
+        told = "; ".join(
+            f"{', '.join(names)} need{'s' * (len(names) == 1)} {modules}" for modules, names in by_modules.items()
+        )
+        print(f"  {study}: {told}", file=sys.stderr)
+    print(f"to run these too:  {_install_line(skipped)}", file=sys.stderr)
+
+
+def _install_line(skipped: Skipped) -> str:
+    return install_line(each for parts in skipped.values() for missing in parts.values() for each in missing.values())
+
+
+def tell_costs(jobs: Sequence[Job]) -> None:
+    """Say before several studies start what each takes if nothing of it is in the store, as far as that is known.
+
+    A study that was told to compute something else than its scale does takes another time: nothing is said of it.
+    """
+    costs: dict[str, list[str]] = {}
+    for job in jobs:
+        if (cost := job.study.cost.get(job.scale)) and job.only is None and not job.overrides:
+            costs.setdefault(cost, []).append(job.study.name)
+    if len(jobs) > 1 and costs:
+        print("one study after another; from nothing they take:", file=sys.stderr)
+        for cost, names in costs.items():
+            print(f"  {', '.join(names)}: {cost}{' each' if len(names) > 1 else ''}", file=sys.stderr)
 
 
 def compare(runs: Sequence[StudyRun], others: Mapping[str, StudyRun], against: Path) -> None:
@@ -157,10 +210,12 @@ def beyond(item: StudyRun, typed: Typed) -> dict[str, list[Verdict]]:
 def _counts(item: StudyRun) -> str:
     """How many trials were computed, and what became of the others."""
     from holdfast.lab.report.text import count
+    from holdfast.lab.trial import PART
 
     kept = _kept(item)
     missing = sum(not failure.attempted for failure in item.results.failures)
-    left_out = len(item.results.left_out)
+    lacking = sum(trial.labels[PART] in item.results.lacking for trial in item.results.left_out)
+    left_out = len(item.results.left_out) - lacking
     counts = [
         f"{count(item.computed, 'trial')} computed",
         f"{len(item.results.outcomes) - item.computed - kept} reused",
@@ -169,6 +224,7 @@ def _counts(item: StudyRun) -> str:
     counts += [f"for {kept} of them an older result is used"] if kept else []
     counts += [f"{missing} not computed yet"] if missing else []
     counts += [f"{left_out} left out by --only"] if left_out else []
+    counts += [f"{lacking} left out, for packages are missing"] if lacking else []
     return ", ".join(counts)
 
 
@@ -205,7 +261,8 @@ def _reason(verdict: Verdict, item: StudyRun, typed: Typed) -> str:
     if evidence.needs:
         return f"needs {typed.to_enlarge(item.job, evidence.needs)}"
     if evidence.left_out:
-        return f"{verdict.reason}: {typed.to_complete(item.job)}"
+        able = not any(part in item.results.lacking for part in evidence.left_out)
+        return f"{verdict.reason}: {typed.to_complete(item.job)}" if able else verdict.reason
     return verdict.reason
 
 

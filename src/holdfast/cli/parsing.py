@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import itertools
@@ -10,14 +11,14 @@ import json as jsonlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from holdfast.errors import ArgumentError, HoldfastError
+from holdfast.errors import ArgumentError, HoldfastError, did_you_mean
 
 OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -42,9 +43,36 @@ class ReportOptions:
 
     def show(self, report: Any) -> None:
         """Print the report, and draw it where a picture is wanted."""
-        say(jsonlib.dumps(report.to_dict(), indent=1) if self.json else report)
+        say(jsonlib.dumps(report.to_dict(), indent=1) if self.json else self.text_of(report))
         if self.plot is not None:
             write_plot(report, self.plot)
+
+    def text_of(self, report: Any) -> str:
+        """The report for people."""
+        return str(report)
+
+
+REGISTRY = tyro.constructors.ConstructorRegistry()
+"""How types are shown in help, where tyro's way is hard to read."""
+
+_asking: list[tyro.constructors.PrimitiveTypeInfo] = []
+
+
+@REGISTRY.primitive_rule
+def _several(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | tyro.constructors.UnsupportedTypeAnnotationError | None:
+    """Several words are `INT ...` and not `[INT [INT ...]]`; all else is as tyro has it."""
+    if info.type_origin is not tuple or _asking:
+        return None
+    _asking.append(info)
+    try:
+        spec = tyro.constructors.ConstructorRegistry.get_primitive_spec(info)
+    finally:
+        _asking.pop()
+    if not isinstance(spec, tyro.constructors.PrimitiveConstructorSpec):
+        return spec
+    return dataclasses.replace(spec, metavar=re.sub(r"\[(.+?) \[(?:\1 )?\.\.\.\]\]", r"\1 ...", spec.metavar))
 
 
 def say(text: object) -> None:
@@ -54,6 +82,18 @@ def say(text: object) -> None:
     except BrokenPipeError:
         # What the interpreter flushes at its end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedOptions(ReportOptions):
+    """A report whose columns are explained on demand."""
+
+    explain: bool = False
+    """Say after the report what each column means."""
+
+    def text_of(self, report: Any) -> str:
+        """The report for people, and what its columns mean, or that this can be asked for."""
+        return f"{report}\n\n{report.explain() if self.explain else '--explain says what each column means.'}"
 
 
 class CommandLineError(HoldfastError):
@@ -72,23 +112,80 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
     stream = io.StringIO()
     try:
         with contextlib.redirect_stderr(stream):
-            parsed = tyro.cli(options, prog=program, args=list(words), default=default)
+            parsed = tyro.cli(options, prog=program, args=list(words), default=default, registry=REGISTRY)
     except SystemExit as stop:
         if not stop.code:
             raise
         box = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()[1:]
-        message = itertools.takewhile(lambda line: "───" not in line, box)
-        text = " ".join(" ".join(line.strip("│ ") for line in message).split())
-        # An optional value fails once for each type it could have; the flag and the word are what helps.
-        text = re.sub(
-            r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
-            r"\1: expected \2, got \3",
-            text,
-        )
-        raise CommandLineError(f"{text.rstrip('.')}. See: {program} --help") from None
+        told = itertools.takewhile(lambda line: "───" not in line, box)
+        text = " ".join(" ".join(line.strip("│ ") for line in told).split())
+        message = _reworded(text, options)
+        raise CommandLineError(f"{message}{'' if message[-1] in '.?' else '.'} See: {program} --help") from None
+    if isinstance(parsed, ExplainedOptions) and parsed.json and parsed.explain:
+        raise ArgumentError("--explain", "a report for people", "--json")
     if isinstance(parsed, ReportOptions) and parsed.plot is not None:
         check_plot(parsed.plot)
     return parsed
+
+
+def refuse_given(options: Any, names: Iterable[str], expected: str, got: str) -> None:
+    """Refuse options that would be ignored.
+
+    Arguments:
+        options: as parsed.
+        names: of those that do not apply; they count as given where their value is not the default.
+        expected: what they apply to.
+        got: what there is instead.
+
+    Errors:
+        ArgumentError: one of them is given.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise ArgumentError(f"--{name.replace('_', '-')}", f"{expected}, which alone has such an option", got)
+
+
+def _reworded(text: str, options: Any) -> str:
+    """An error of tyro's in a few words, with what may have been meant."""
+    if found := re.fullmatch(r"Unrecognized options: (.*)", text):
+        words = found[1].split(", ")
+        flags = [word for word in words if word.startswith("-")]
+        if not flags:
+            return f"too many words: {' '.join(words)}"
+        known_flags = _flags_of(options)
+        return " ".join(f"no option {flag}.{did_you_mean(flag, known_flags)}" for flag in flags)
+    if found := re.fullmatch(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*?),?\)\.?", text):
+        choices = re.findall(r"'(.*?)'", found[3])
+        return f"{found[2]}: expected one of {', '.join(choices)}, got {found[1]}.{did_you_mean(found[1], choices)}"
+    if found := re.fullmatch(r"Missing value for argument '(.*?)'.*", text):
+        return f"a value is missing: {found[1]}"
+    # An optional value fails once for each type it could have; the flag and the word are what helps.
+    return re.sub(
+        r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
+        r"\1: expected \2, got \3",
+        text,
+    )
+
+
+def _flags_of(options: Any) -> list[str]:
+    """The flags that its help tells."""
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--help"])
+    return re.findall(r"(?<![\w-])--[a-z][\w.-]*", stream.getvalue())
+
+
+def known(kind: str, word: str, names: Iterable[str]) -> str:
+    """The word, if it is one of the names.
+
+    Errors:
+        CommandLineError: it is not; says which is meant, where one is close, and which there are.
+    """
+    names = list(names)
+    if word not in names:
+        raise CommandLineError(f"no {kind} named {word!r}.{did_you_mean(word, names)} There are: {', '.join(names)}")
+    return word
 
 
 def choose(group: str, kind: str, title: str, commands: Commands, words: Sequence[str]) -> int:
@@ -108,9 +205,7 @@ def choose(group: str, kind: str, title: str, commands: Commands, words: Sequenc
             print(f"  {name:<{width}} {(options.__doc__ or '').splitlines()[0]}")
         print(f"\nMore: holdfast {group} {kind.upper()} --help")
         return OK
-    if words[0] not in commands:
-        raise CommandLineError(f"no {kind} named {words[0]!r}; there are: {', '.join(commands)}")
-    options, carry_out = commands[words[0]]
+    options, carry_out = commands[known(kind, words[0], commands)]
     return carry_out(parse(options, f"holdfast {group} {words[0]}", words[1:]))
 
 

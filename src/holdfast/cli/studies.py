@@ -12,21 +12,26 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.markup import escape
 
-from holdfast.cli.outcome import compare, conclude, foretell
+from holdfast.cli.outcome import compare, conclude, foretell, tell_costs, tell_skipped
 from holdfast.cli.parsing import FAILED, OK
 from holdfast.cli.reproduce import STORE, Typed
-from holdfast.errors import ArgumentError, HoldfastError
+from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError, did_you_mean, missing_line
 
 if TYPE_CHECKING:
     from holdfast.lab.engines import Engine
-    from holdfast.lab.run import StudyRun
+    from holdfast.lab.run import Job, StudyRun
     from holdfast.lab.store import Store
     from holdfast.lab.study import Study
+
+
+Studies = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[STUDY ...]")]
+
+SCALE_HELP = "How large: quick proves that everything runs, laptop gives honest evidence on small models."
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,11 @@ class List:
 class Run:
     """Run studies: compute what the store lacks, judge the claims, write the report."""
 
-    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    studies: Studies = ()
     """Names of installed studies, or paths of .py files that hold one."""
     all: bool = False
     """Run every installed study."""
-    scale: Literal["quick", "laptop", "gpu", "paper"] = "quick"
-    """How large: quick proves that everything runs, laptop gives honest evidence on small models."""
+    scale: Annotated[Literal["quick", "laptop", "gpu", "paper"], tyro.conf.arg(help=SCALE_HELP)] = "quick"
     seeds: int | None = None
     """Number of seeds, instead of the scale's own."""
     only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
@@ -77,7 +81,7 @@ class Run:
 class Report:
     """Write the report on what a store holds, without computing anything."""
 
-    studies: tyro.conf.Positional[tuple[str, ...]] = ()
+    studies: Studies = ()
     """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
     that were run into the store."""
     store: Path = STORE
@@ -96,21 +100,44 @@ def run_options(words: Sequence[str]) -> type[Run]:
     if len(names) != 1:
         return Run
     study = find_studies(names)[0]
-    config = study.scales.get(_scale(words)) or next(iter(study.scales.values()))
-    settings = dataclasses.field(default=config)
-    options = dataclasses.make_dataclass("Run", [("config", type(config), settings)], bases=(Run,), frozen=True)
+    scales = tuple(study.scales)
+    scale = _scale(words) or (Run.scale if Run.scale in scales else scales[0])
+    if scale not in scales:
+        # The error names the study, and the words after a lone --scale are for the parser to refuse.
+        hint = did_you_mean(scale, scales)
+        expected = f"a scale that {study.name} has ({', '.join(scales)})"
+        raise ArgumentError("--scale", expected, f"{scale}.{hint}".rstrip("."))
+    return options_for(study, scale)
+
+
+def options_for(study: Study[Any], scale: str = "") -> type[Run]:
+    """The options of `run` for one study.
+
+    Arguments:
+        study: whose settings become flags.
+        scale: one of its scales, whose settings are the defaults; its first unless given.
+    """
+    scale = scale or next(iter(study.scales))
+    config = study.scales[scale]
+    # What the study has is offered, and no other scale.
+    scales = Annotated[Literal[tuple(study.scales)], tyro.conf.arg(help=SCALE_HELP)]  # type: ignore[valid-type]
+    fields = [
+        ("config", type(config), dataclasses.field(default=config)),
+        ("scale", scales, dataclasses.field(default=scale)),
+    ]
+    options = dataclasses.make_dataclass("Run", fields, bases=(Run,), frozen=True)
     options.__doc__ = f"{study.question}\n\n{Run.__doc__}"
     return options
 
 
 def _scale(words: Sequence[str]) -> str:
-    """The scale among unparsed words: the defaults of a study's settings depend on it."""
+    """The scale among unparsed words, or an empty text: the defaults of a study's settings depend on it."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--scale":
-            return following
+            return following if not following.startswith("-") else ""
         if word.startswith("--scale="):
             return word.removeprefix("--scale=")
-    return Run.scale
+    return ""
 
 
 def find_studies(names: Sequence[str]) -> list[Study[Any]]:
@@ -123,7 +150,7 @@ def find_studies(names: Sequence[str]) -> list[Study[Any]]:
     return studies
 
 
-def _installed() -> list[Study[Any]]:
+def installed_studies() -> list[Study[Any]]:
     """All studies that load; one that does not is a warning, so that it cannot take the others with it."""
     from holdfast.lab.locate import LocateError, installed, load
 
@@ -137,7 +164,7 @@ def _installed() -> list[Study[Any]]:
 
 
 def list_studies(options: List) -> int:
-    studies = _installed()
+    studies = installed_studies()
     if options.json:
         print(jsonlib.dumps([_describe(study) for study in studies], indent=1, ensure_ascii=False))
         return OK
@@ -202,7 +229,7 @@ def run_studies(options: Run) -> int:
         raise ArgumentError("STUDY", "names of studies, or --all", "both" if options.all else "neither")
     config = getattr(options, "config", None)
     choice = Choice(options.failed, options.fresh, options.retries)
-    studies = _installed() if options.all else find_studies(options.studies)
+    studies = installed_studies() if options.all else find_studies(options.studies)
     typed = _typed(options, studies)
     parts = _parts(options, studies)
     jobs = []
@@ -217,18 +244,47 @@ def run_studies(options: Run) -> int:
         jobs.append(job)
     if not jobs:
         raise ArgumentError("--scale", "a scale that some study has", options.scale)
+    jobs, skipped = _able(jobs, refuse=not options.all)
+    tell_skipped(skipped)
     store = Store(options.store)
     if options.dry_run:
         foretell(forecast(jobs, store, choice), options.json)
         return OK
+    tell_costs(jobs)
     with ProgressBar(sys.stderr, store) as listener:
         runs = run(jobs, store, _engine(options), listener, choice)
         listener.say("drawing the report")
         by_name = {item.job.study.name: item for item in runs}
         shown, unnamed = _known_runs(store, by_name, {})
         page = _write_page(shown, options.store / "report.html", typed)
-    conclude(runs, page, options.json, unnamed, typed)
+    conclude(runs, page, options.json, unnamed, typed, skipped)
     return FAILED if any(item.failed for item in runs) else OK
+
+
+def _able(jobs: Sequence[Job], *, refuse: bool) -> tuple[list[Job], dict[str, dict[str, dict[str, str]]]]:
+    """The jobs of which something can be computed here, and by study and part what the others lack.
+
+    Arguments:
+        jobs: all of them.
+        refuse: a job of which nothing can be computed was asked for by name.
+
+    Errors:
+        MissingExtraError: nothing of a job that was asked for can be computed, or of all jobs.
+    """
+    skipped = {job.study.name: lacking for job in jobs if (lacking := job.lacking())}
+    able = []
+    for job in jobs:
+        lacking = skipped.get(job.study.name, {})
+        wanted = [part for part in job.study.parts if job.only is None or part.name in job.only]
+        if not lacking or any(part.name not in lacking and any(part.labelled_trials(job.config)) for part in wanted):
+            able.append(job)
+        elif refuse or job.only:
+            what = f"part {' and '.join(lacking)} of {job.study.name}" if job.only else job.study.name
+            raise MissingExtraError(f"{what}: {missing_line(*lacking.values())}")
+    if not able:
+        missing = itertools.chain.from_iterable(parts.values() for parts in skipped.values())
+        raise MissingExtraError(f"no study can be run: {missing_line(*missing)}")
+    return able, skipped
 
 
 def _typed(options: Run, studies: Sequence[Study[Any]]) -> Typed:
@@ -261,7 +317,8 @@ def _parts(options: Run, studies: Sequence[Study[Any]]) -> dict[str, list[str]]:
         ]
         if not having:
             known = "; ".join(f"{study.name}: {', '.join(part.name for part in study.parts)}" for study in studies)
-            raise ArgumentError("--only", f"PART or STUDY/PART ({known})", word)
+            hint = did_you_mean(part, [part.name for study in studies for part in study.parts])
+            raise ArgumentError("--only", f"PART or STUDY/PART ({known})", f"{word}.{hint}".rstrip("."))
         for study in having:
             parts[study.name].append(part)
     return parts

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from holdfast.cli.parsing import INTERRUPTED, OK, CommandLineError, parse, say
+from holdfast.cli.parsing import INTERRUPTED, OK, known, parse, say
+from holdfast.errors import require
 
 if TYPE_CHECKING:
     from holdfast.models.training.recipe import Recipe
@@ -28,9 +29,7 @@ def train(words: Sequence[str]) -> int:
             print(f"  {name:<12} {line}")
         print("\nMore: holdfast train KIND --help")
         return OK
-    if words[0] not in KINDS:
-        raise CommandLineError(f"no kind named {words[0]!r}; there are: {', '.join(KINDS)}")
-    return KINDS[words[0]][1](words[1:])
+    return KINDS[known("kind", words[0], KINDS)][1](words[1:])
 
 
 def _language(words: Sequence[str]) -> int:
@@ -43,6 +42,7 @@ def _language(words: Sequence[str]) -> int:
 
 def _action(words: Sequence[str]) -> int:
     """Carry out `holdfast train action`."""
+    require("accelerate", "hf")
     from holdfast.models.action.recipe import ActionRecipe
     from holdfast.models.action.train import train as train_action
     from holdfast.models.action.trajectories import report_on
@@ -61,8 +61,6 @@ def _action(words: Sequence[str]) -> int:
 
 def _rainbow(words: Sequence[str]) -> int:
     """Carry out `holdfast train rainbow`."""
-    from holdfast.errors import require
-
     require("gymnasium", "macros")
     from holdfast.rl.rainbow.recipe import RainbowRecipe
     from holdfast.rl.rainbow.train import train as train_rainbow
@@ -107,6 +105,26 @@ def _carry_out(
     if speaks:
         say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else conclusion(report, asked.out))
     return OK
+
+
+def options_of(kind: str) -> Any:
+    """The options of one of the kinds.
+
+    Errors:
+        MissingExtraError: what loads its recipes is not installed.
+    """
+    if kind == "language":
+        from holdfast.models.language.recipe import LanguageRecipe
+
+        return language_options(LanguageRecipe)
+    if kind == "action":
+        from holdfast.models.action.recipe import ActionRecipe
+
+        return action_options(ActionRecipe)
+    require("gymnasium", "macros")
+    from holdfast.rl.rainbow.recipe import RainbowRecipe
+
+    return rainbow_options(RainbowRecipe)
 
 
 def language_options(recipe: type[Recipe]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.errors import ArgumentError
-from holdfast.lab.verdict import BySeed, Evidence, mean_of
+from holdfast.lab.verdict import Bounds, BySeed, Evidence, mean_of
 
 
 def all_of(links: Sequence[Evidence]) -> Evidence:
@@ -29,7 +29,7 @@ def all_of(links: Sequence[Evidence]) -> Evidence:
     return replace(worst, test=f"{worst.test}; the weakest of {len(links)}") if worst.test else worst
 
 
-def within(values: BySeed, low: float, high: float, name: str) -> Evidence:
+def within(values: BySeed, low: float, high: float, name: str, *, bounds: Bounds | None = None) -> Evidence:
     """Evidence that a mean over seeds lies between two numbers: two one-sided tests.
 
     Arguments:
@@ -37,9 +37,10 @@ def within(values: BySeed, low: float, high: float, name: str) -> Evidence:
         low: lower one.
         high: upper one.
         name: how to call the metric in a reason.
+        bounds: least and greatest value that the metric can have.
     """
-    above = mean_of(values, threshold=low, name=name)
-    below = mean_of(values, threshold=high, alternative="less", name=name)
+    above = mean_of(values, threshold=low, bounds=bounds, name=name)
+    below = mean_of(values, threshold=high, alternative="less", bounds=bounds, name=name)
     outside = [side for side in (above, below) if not side.favours]
     weaker = max(outside or (above, below), key=lambda side: (side.p_value is None, side.p_value or 0.0))
     return replace(weaker, test=f"{weaker.test}, two one-sided tests") if weaker.test else weaker

@@ -35,7 +35,8 @@ def seed_mean(values: Sequence[float], x: float = 0.0, bounds: tuple[float, floa
     Arguments:
         values: one a seed, at least one.
         x: where it stands.
-        bounds: least and greatest value that is possible: the interval goes no further.
+        bounds: least and greatest value that is possible: the interval goes no further. It misses the true mean no more
+            often for it, as that lies within the bounds.
     """
     import numpy as np
     from scipy import stats
@@ -44,7 +45,8 @@ def seed_mean(values: Sequence[float], x: float = 0.0, bounds: tuple[float, floa
     mean, count = float(array.mean()), len(array)
     half = float(stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
     low, high = bounds or (-math.inf, math.inf)
-    return SeedMean(x, mean, max(low, mean - half), min(high, mean + half), count)
+    # Rounding can leave a mean of zeros just below zero: an interval holds its mean all the same.
+    return SeedMean(x, mean, min(mean, max(low, mean - half)), max(mean, min(high, mean + half)), count)
 
 
 def draw_over_seeds(
@@ -103,30 +105,71 @@ def size_axis(axes: Axes, sizes: Sequence[int], label: str) -> None:
 
 
 def legend(axes: Axes, *, columns: int = 0) -> None:
-    """A legend, unless nothing was drawn: the last thing to draw.
+    """A legend, unless nothing was drawn: the last thing to draw. Lines that lie on others are broken first.
 
     Arguments:
         axes: whose lines.
-        columns: put it below the axes in so many columns; 0: inside, if there it covers nothing that was drawn, and
-            otherwise below in two columns.
+        columns: put it below the axes in so many columns, or fewer where these are too wide; 0: inside, if there it
+            covers nothing that was drawn, and otherwise below in two columns.
     """
     if not axes.get_legend_handles_labels()[0]:
         return
+    tell_apart(axes)
     if not columns:
         from matplotlib.transforms import Bbox
 
-        inside = axes.legend(frameon=False, fontsize="small")
+        inside = axes.legend(**LOOK)
         axes.figure.canvas.figure.draw_without_rendering()  # only then it has a place
         box = Bbox(inside.get_window_extent().get_points())
-        covered = any(_meets(artist, box) for artist in (*axes.lines, *axes.collections, *axes.patches))
+        drawn = (*axes.lines, *axes.collections, *axes.patches, *axes.texts)
+        covered = any(_meets(artist, box) for artist in drawn)
         if not covered:
             return
         inside.remove()
-    axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns or BELOW)
+    for number in range(columns or BELOW, 0, -1):
+        below = axes.legend(**LOOK, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=number)
+        if below.get_window_extent().width <= WIDEST * axes.figure.canvas.figure.bbox.width:
+            return
 
+
+LOOK: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 3.0}
+"""Of legends; shorter samples hide behind a marker whether a line is broken."""
 
 BELOW = 2
 """Columns of a legend that found no place inside."""
+WIDEST = 0.9
+"""Share of the figure's width that a legend may take: the layout would make the axes narrow for the sake of more."""
+
+BROKEN = ((0, (5, 4)), (0, (1, 3)))
+"""Dashes of the first and of further lines that lie on another, so that this one shows in the gaps."""
+TOUCHING, MOSTLY = 1.5, 0.6
+"""Lines closer than so many points, at this share of their places, lie on each other."""
+
+
+def tell_apart(axes: Axes) -> None:
+    """Break lines that lie on others drawn before them, unless there are broken lines already, which say something.
+
+    Arguments:
+        axes: with all lines and in their final scales; lines with a label and at least three places count.
+    """
+    import numpy as np
+
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_") and np.size(line.get_xdata()) > 2]
+    lines = [line for line in lines if line.get_linestyle() not in ("None", "", " ")]
+    if any(line.get_linestyle() != "-" for line in lines):
+        return
+    places = [
+        line.get_transform().transform(np.column_stack([line.get_xdata(), line.get_ydata()]).astype(np.float64))
+        for line in lines
+    ]
+    near = TOUCHING * axes.figure.dpi / 72
+    for number, (line, here) in enumerate(zip(lines, places, strict=True)):
+        below = 0
+        for there in places[:number]:
+            if len(here) == len(there) and np.allclose(here[:, 0], there[:, 0]):
+                below += bool((np.abs(here[:, 1] - there[:, 1]) < near).mean() >= MOSTLY)
+        if below:
+            line.set_linestyle(BROKEN[min(below, len(BROKEN)) - 1])
 
 
 def _meets(artist: Artist, box: Bbox) -> bool:
@@ -134,12 +177,13 @@ def _meets(artist: Artist, box: Bbox) -> bool:
     from matplotlib.collections import Collection
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+    from matplotlib.text import Text
 
     if isinstance(artist, Line2D):
         path = artist.get_path().transformed(artist.get_transform())
         ink = artist.get_linestyle() not in ("None", "", " ")
         return bool(ink and path.intersects_bbox(box, filled=False)) or bool(box.count_contains(path.vertices))
-    if isinstance(artist, Patch):
+    if isinstance(artist, Patch | Text):
         return bool(artist.get_window_extent().overlaps(box))
     if isinstance(artist, Collection):
         offsets = artist.get_offset_transform().transform(artist.get_offsets())

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, did_you_mean
 from holdfast.lab.study import Study
 
 GROUP = "holdfast.studies"
@@ -132,10 +132,7 @@ def find(name: str) -> Study[Any]:
         return _find_in_file(Path(name))
     points = installed()
     if name not in points:
-        import difflib
-
-        close = difflib.get_close_matches(name, points, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, points)
         raise LocateError(f"no study named {name!r}.{hint} Installed: {', '.join(points) or 'none'}.")
     return load(points[name])
 

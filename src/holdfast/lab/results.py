@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, missing_line
 from holdfast.lab.trial import PART, Outcome, Record, Scalar, Trial, check_agrees
 
 T = TypeVar("T")
@@ -21,11 +21,22 @@ class LeftOut(HoldfastError):
 
     Arguments:
         parts: the parts that they belong to.
+        lacking: what some of them need that is not installed, and what to give pip for it.
     """
 
-    def __init__(self, parts: Iterable[str]) -> None:
+    def __init__(self, parts: Iterable[str], lacking: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self.parts = tuple(dict.fromkeys(parts))
-        super().__init__(f"needs part{'s' * (len(self.parts) > 1)} {', '.join(self.parts)}, which --only leaves out")
+        lacking = {name: lacking[name] for name in self.parts if name in lacking} if lacking else {}
+        reasons = []
+        if chosen := [name for name in self.parts if name not in lacking]:
+            reasons.append(f"{_parts(chosen)}, which --only leaves out")
+        if lacking:
+            reasons.append(f"{_parts(list(lacking))}: {missing_line(*lacking.values())}")
+        super().__init__(f"needs {', and '.join(reasons)}")
+
+
+def _parts(names: Sequence[str]) -> str:
+    return f"part{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
 class Values(dict[int, float]):
@@ -92,6 +103,7 @@ class Results:
         outcomes: the finished trials with what they measured.
         failures: the trials that did not finish.
         left_out: trials of parts that the run left out, and that have no result.
+        lacking: by part, what it needs and is not installed, where that is why it was left out.
         asked: by its key, whether somebody who asked for rows of a failed trial has also asked for failures.
     """
 
@@ -99,6 +111,7 @@ class Results:
     outcomes: Sequence[tuple[Trial[Any], Outcome]]
     failures: Sequence[Failure] = field(default_factory=tuple)
     left_out: Sequence[Trial[Any]] = field(default_factory=tuple)
+    lacking: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     asked: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def guarded(self) -> Results:
@@ -113,8 +126,8 @@ class Results:
             return replace(self, outcomes=_Watched(self.outcomes, keys, asked), asked=asked)
         return replace(
             self,
-            outcomes=_Guarded(self.outcomes, self.left_out),
-            failures=_Guarded(self.failures, self.left_out),
+            outcomes=_Guarded(self.outcomes, self._refused(self.left_out)),
+            failures=_Guarded(self.failures, self._refused(self.left_out)),
             asked={},
         )
 
@@ -247,9 +260,11 @@ class Results:
         Errors:
             LeftOut: something could.
         """
-        parts = [str(trial.labels.get(PART)) for trial in self.left_out if _could_have(trial, labels)]
-        if parts:
-            raise LeftOut(parts)
+        if trials := [trial for trial in self.left_out if _could_have(trial, labels)]:
+            raise self._refused(trials)
+
+    def _refused(self, trials: Sequence[Trial[Any]]) -> LeftOut:
+        return LeftOut([str(trial.labels.get(PART)) for trial in trials], self.lacking)
 
 
 def _could_have(trial: Trial[Any], labels: Mapping[str, Scalar]) -> bool:
@@ -263,18 +278,15 @@ def _could_have(trial: Trial[Any], labels: Mapping[str, Scalar]) -> bool:
 class _Guarded(Sequence[T]):
     """What is there of a list of which something was left out: looking at it raises."""
 
-    def __init__(self, items: Sequence[T], left_out: Sequence[Trial[Any]]) -> None:
+    def __init__(self, items: Sequence[T], left_out: LeftOut) -> None:
         self.items = items
         self._left_out = left_out
 
-    def _refuse(self) -> LeftOut:
-        return LeftOut(str(trial.labels.get(PART)) for trial in self._left_out)
-
     def __len__(self) -> int:
-        raise self._refuse()
+        raise self._left_out
 
     def __getitem__(self, index: Any) -> Any:
-        raise self._refuse()
+        raise self._left_out
 
 
 class _Watched(Sequence[T]):

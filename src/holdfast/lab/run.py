@@ -110,6 +110,12 @@ class Job:
         check_timeout("timeout", timeout)
         return cls(study, scale, config, None if only is None else tuple(only), timeout)
 
+    def lacking(self) -> dict[str, dict[str, str]]:
+        """The parts that are to be computed and cannot: what each needs that is not installed here."""
+        wanted = [part for part in self.study.parts if self.only is None or part.name in self.only]
+        lacks = {part.name: part.lacks(self.config) for part in wanted if any(part.labelled_trials(self.config))}
+        return {name: missing for name, missing in lacks.items() if missing}
+
     @property
     def overrides(self) -> dict[str, Any]:
         """Settings that differ from those of the scale."""
@@ -173,6 +179,8 @@ class _Item:
     commit: str | None
     timeout: float | None = None
     wanted: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """What is wanted for it and not installed."""
     stored: Stored | None = None
     missing: str = "not computed yet"
     reason: str | None = None
@@ -197,7 +205,7 @@ class _Item:
 
     def decide(self, store: Store, choice: Choice) -> None:
         """Whether to compute the trial, and why, once it was looked up."""
-        if not self.wanted:
+        if not self.wanted or self.lacks:
             return
         if choice.failed:
             last = store.load_failure(self.study, self.document)
@@ -237,7 +245,7 @@ def run(
 
     Returns:
         One entry a job, in order. Trials without a result are in `results.failures`, or in `results.left_out` if
-        their part was left out.
+        their part was left out, because it was not asked for or because something that it needs is not installed.
 
     Errors:
         StoreError: the store cannot be written.
@@ -276,19 +284,27 @@ class Forecast:
         trial: the trial.
         reason: why it would be computed; `None` if it would not.
         stored: whether its result would be taken from the store; with neither it would be left out.
+        lacks: what is not installed and would have to be, if that is why; for each module what to give pip.
     """
 
     study: str
     trial: Trial[Any]
     reason: str | None
     stored: bool = False
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def forecast(jobs: Sequence[Job], store: Store, choice: Choice | None = None) -> list[Forecast]:
     """What `run` would do, without doing it."""
     items = _decided([_plan(job) for job in jobs], store, Files(), choice or Choice())
     return [
-        Forecast(item.study, item.trial, item.reason, item.reason is None and item.stored is not None)
+        Forecast(
+            item.study,
+            item.trial,
+            item.reason,
+            item.reason is None and item.stored is not None,
+            {} if item.stored else item.lacks,
+        )
         for item in items.values()
     ]
 
@@ -309,7 +325,7 @@ def collect(jobs: Sequence[Job], store: Store, *, outdated: bool = False) -> lis
         plan = _plan(job)
         for item in plan:
             item.look_up(store, files, outdated=outdated)
-            if item.stored is None and item.wanted:
+            if item.stored is None and item.wanted and not item.lacks:
                 last = store.load_failure(item.study, item.document)
                 item.fail(*(last or (item.missing, "")), attempted=last is not None)
         runs.append(_conclude(job, plan))
@@ -342,6 +358,7 @@ def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
     commit = git_commit(Path(source).resolve().parent) if source else None
     timeout = part.timeout if job.timeout is None else job.timeout
     wanted = job.only is None or part.name in job.only
+    lacks = part.lacks(job.config) if wanted else {}
     for trial in part.labelled_trials(job.config):
         kind = type(trial.config)
         if has_no_name(kind.__module__) and kind.__module__ != reference.module:
@@ -355,7 +372,7 @@ def _plan_part(study: Study[Any], part: Part[Any], job: Job) -> Iterator[_Item]:
             settings = dataclasses.replace(trial.config, seeds=len(trial.seeds), first_seed=trial.seeds[0])
             trial = dataclasses.replace(trial, config=settings)
         document = identity(study.name, trial, at_home)
-        yield _Item(study.name, trial, document, key_of(document), reference, commit, timeout, wanted)
+        yield _Item(study.name, trial, document, key_of(document), reference, commit, timeout, wanted, lacks)
 
 
 def _decided(plans: Sequence[Sequence[_Item]], store: Store, files: Files, choice: Choice) -> dict[str, _Item]:
@@ -478,7 +495,8 @@ def _conclude(job: Job, items: Sequence[_Item]) -> StudyRun:
     without = [item for item in items if item.stored is None]
     failures = [item.failure for item in without if item.failure is not None]
     left_out = [item.trial for item in without if item.failure is None]
-    results = Results(job.config, outcomes, failures, left_out)
+    lacking = {str(item.trial.labels[PART]): item.lacks for item in without if item.failure is None and item.lacks}
+    results = Results(job.config, outcomes, failures, left_out, lacking)
     evidence = [_evidence(claim, job, results.guarded()) for claim in job.study.claims]
     stored = [item.stored.environment for item in items if item.stored is not None]
     return StudyRun(

@@ -18,10 +18,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, lacking
 from holdfast.lab.results import Results
 from holdfast.lab.trial import MAIN, PART, SCALES, C, Config, Record, RunResult, Trial, check_decorated
 from holdfast.lab.verdict import Claim
@@ -82,6 +82,9 @@ class Part(Generic[C]):
         figures: what is drawn. Figures see the results of all parts, too.
         timeout: seconds after which a trial has failed, if the command line does not say otherwise; `None` lets it
             take as long as it takes.
+        needs: what its trials import beyond the study's own dependencies, and what to give pip for each, such as
+            `{"sklearn": "scikit-learn"}`; or a function of the study's configuration that says so. Where one is not
+            installed, the part is left out, which is said before anything starts.
 
     Errors:
         ArgumentError: the name is malformed, or the timeout is no number of seconds.
@@ -93,10 +96,19 @@ class Part(Generic[C]):
     claims: Sequence[Claim] = ()
     figures: Sequence[Figure] = ()
     timeout: float | None = None
+    needs: Mapping[str, str] | Callable[[C], Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_name("Part.name", self.name)
         check_timeout("Part.timeout", self.timeout)
+
+    def lacks(self, config: C) -> dict[str, str]:
+        """What it needs and is not installed here: for each module what to give pip.
+
+        Arguments:
+            config: the study's configuration.
+        """
+        return lacking(self.needs(config) if callable(self.needs) else self.needs)
 
     def labelled_trials(self, config: C) -> Iterator[Trial[Any]]:
         """The part's trials, each with the part's name among its labels.
@@ -177,8 +189,8 @@ class Study(Generic[C]):
             "paper": paper,
             "cost": cost or {},
         }
-        for field, value in values.items():
-            object.__setattr__(self, field, value)
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
         self._check()
 
     def _check(self) -> None:

@@ -6,10 +6,13 @@ from holdfast.nn.block import Block
 from holdfast.nn.causal_attention import AttentionState, CausalAttention, WindowState
 from holdfast.nn.fit_temperature import FitError, fit_temperature
 from holdfast.nn.layout import Layout
+from holdfast.nn.learned_scale import LearnedScale
 from holdfast.nn.list_comparator import ListComparator, train_list_comparator
+from holdfast.nn.normaliser_documents import document_of, normaliser_of
 from holdfast.nn.normalisers import (
     NORMALISERS,
     Adaptive,
+    ByHead,
     Entmax,
     Hard,
     Llama4,
@@ -54,6 +57,7 @@ __all__ = [
     "BackboneConfig",
     "BackboneState",
     "Block",
+    "ByHead",
     "CausalAttention",
     "CorrectionInactiveWarning",
     "Entmax",
@@ -63,6 +67,7 @@ __all__ = [
     "GatedRNNState",
     "Hard",
     "Layout",
+    "LearnedScale",
     "ListComparator",
     "Llama4",
     "LogN",
@@ -85,10 +90,12 @@ __all__ = [
     "adaptive_softmax",
     "attention_statistics",
     "attention_weights",
+    "document_of",
     "entropy_of",
     "fit_temperature",
     "inactive_share",
     "mlstm",
+    "normaliser_of",
     "rat_attention",
     "train_list_comparator",
     "xlstm_from_nxai",

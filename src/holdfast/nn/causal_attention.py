@@ -14,6 +14,7 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention import AttentionCall
 from holdfast.nn.attention.attention import attend
 from holdfast.nn.layout import Layout, check_input
+from holdfast.nn.learned_scale import learned_scale
 from holdfast.nn.normalisers import Normaliser, Plain, checked_normaliser
 from holdfast.nn.rotary import check_rope, rotated, turns
 from holdfast.nn.state import Slots, State, check_precision, limit_of, of_kind
@@ -104,6 +105,7 @@ class CausalAttention(nn.Module):
         self.rope_theta = rope_theta
         self.window = None if window is None else count_of("window", window, least=1)
         self.normaliser = checked_normaliser(normaliser)
+        self.scale = learned_scale(self.normaliser, heads)
         width = kv_heads * self.head_dim
         self.widths = (width, dim, width, dim) if output_gate else (width, dim, width)
         self.in_proj = nn.Linear(dim, sum(self.widths), bias=False)
@@ -265,7 +267,8 @@ class CausalAttention(nn.Module):
             first: position of the first query; `None`: the first key is the first of its row.
         """
         if type(self.normaliser) is not Plain:
-            call = AttentionCall.of(query, key, value, causal=True, window=self.window, normaliser=self.normaliser)
+            normaliser = self.normaliser if self.scale is None else self.scale()
+            call = AttentionCall.of(query, key, value, causal=True, window=self.window, normaliser=normaliser)
             if first is not None:
                 call = replace(call, first_query=first, first_key=first + call.queries - call.keys)
             return attend(call)

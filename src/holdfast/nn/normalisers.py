@@ -1,6 +1,7 @@
 """The known ways from attention logits to attention weights, under one interface: compare before you choose.
 
     factor of the row       Plain, LogN, SSMax, YaRN, Llama4, Adaptive    softmax(factor x logits)
+    another one a head      ByHead
     affine in the distance  ScaleInvariant                                softmax(a logits + m)
     another normaliser      Hard, Entmax, Sparsemax
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,6 +50,20 @@ class Rows:
 
 class Normaliser(abc.ABC):
     """Turns attention logits into weights that sum to one over the keys."""
+
+    @property
+    def heads(self) -> int | None:
+        """How many heads it is for; `None`: any number."""
+        return None
+
+    def of_heads(self, heads: slice) -> Normaliser:
+        """The same for some of the heads."""
+        return self
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it holds that may have a gradient."""
+        return ()
 
     @abc.abstractmethod
     def weights(
@@ -160,24 +175,109 @@ class SSMax(FactorNormaliser):
     """Scalable softmax: logits times s ln n, n the visible keys.
 
     Arguments:
-        scale: s, one number, or one a head (heads are the third dimension from the end).
+        scale: s, one number, or one a head (heads are the third dimension from the end); or a tensor of one a head,
+            none of them negative, which may have a gradient.
+        learned: whether the layer that it is given to makes a parameter of each head's scale, which begins at `scale`
+            (`LearnedScale`). Without such a layer there is nothing to learn, and it is refused.
 
     Source: arXiv 2501.19399, where s is learned for each head; 0.43 is its opening example.
     """
 
-    scale: float | tuple[float, ...] = 0.43
+    scale: float | tuple[float, ...] | Tensor = 0.43
+    learned: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.scale, Tensor):
+            if self.scale.ndim != 1 or len(self.scale) == 0 or not self.scale.is_floating_point() or self.learned:
+                expected = "a tensor of one float a head, and then not `learned`"
+                raise ArgumentError("scale", expected, f"{self.scale.dtype} of shape {tuple(self.scale.shape)}")
+            return
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not scales or not all(0 <= scale < math.inf for scale in scales):
             raise ArgumentError("scale", "a number of at least 0, or one a head", self.scale)
+        if self.learned and 0 in scales:
+            raise ArgumentError("scale", "above 0 where it is learned, since its logarithm is", self.scale)
+
+    @property
+    def heads(self) -> int | None:
+        """How many scales there are, unless it is one for all."""
+        return len(self.scale) if isinstance(self.scale, tuple | Tensor) else None
+
+    def of_heads(self, heads: slice) -> SSMax:
+        """With the scales of these heads."""
+        return replace(self, scale=self.scale[heads]) if isinstance(self.scale, tuple | Tensor) else self
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The scales, where they are a tensor."""
+        return (self.scale,) if isinstance(self.scale, Tensor) else ()
 
     def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
         """The product s ln n."""
+        if self.learned:
+            expected = "a layer that learns the scale (CausalAttention, RAT, learn_scales), or a tensor as its scale"
+            raise ArgumentError("normaliser", expected, repr(self))
         log_n = visible.clamp(min=1).to(entropy.dtype).log()
+        if isinstance(self.scale, Tensor):
+            return self.scale.to(entropy.dtype)[:, None, None] * log_n
         if isinstance(self.scale, tuple):
             return entropy.new_tensor(self.scale)[:, None, None] * log_n
         return self.scale * log_n
+
+
+@dataclass(frozen=True)
+class ByHead(FactorNormaliser):
+    """Another normaliser for each head, such as a law of its own.
+
+    Arguments:
+        normalisers: one a head (heads are the third dimension from the end), each a factor of the row for one head: a
+            law as `Adaptive(law)`, or `Plain()` for a head that is left as it is.
+    """
+
+    normalisers: tuple[FactorNormaliser, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalisers", tuple(self.normalisers))
+        wrong = [one for one in self.normalisers if not isinstance(one, FactorNormaliser) or one.heads is not None]
+        if not self.normalisers or wrong:
+            expected = "one a head among Plain, Adaptive, LogN, SSMax, YaRN and Llama4"
+            raise ArgumentError("normalisers", expected, repr(wrong[0]) if wrong else "none")
+        if any(isinstance(one, SSMax) and one.learned for one in self.normalisers):
+            raise ArgumentError("normalisers", "no learned scale, which SSMax alone has for all heads", "one")
+        if len({one.detach for one in self.normalisers if one.needs_entropy}) > 1:
+            raise ArgumentError("normalisers", "laws of one kind, all with detach or none", "both kinds")
+
+    # A property would have no setter, which the class attributes of the base ask type checkers for.
+    @property
+    def needs_entropy(self) -> bool:  # type: ignore[override]
+        """Whether any of them does."""
+        return any(one.needs_entropy for one in self.normalisers)
+
+    @property
+    def detach(self) -> bool:  # type: ignore[override]
+        """Whether the factors are constants in the backward pass."""
+        return all(one.detach for one in self.normalisers)
+
+    @property
+    def heads(self) -> int | None:
+        """How many there are."""
+        return len(self.normalisers)
+
+    def of_heads(self, heads: slice) -> ByHead:
+        """Those of these heads."""
+        return ByHead(self.normalisers[heads])
+
+    def factor(self, entropy: Tensor, visible: Tensor, position: Tensor) -> Tensor:
+        """The factor of each head by its own normaliser."""
+        if entropy.ndim < 3 or entropy.shape[-3] != len(self.normalisers):
+            raise ArgumentError("normaliser", f"rows of {len(self.normalisers)} heads", f"{tuple(entropy.shape)}")
+        by_head = []
+        for head, one in enumerate(self.normalisers):
+            of_all = visible.ndim < 3 or visible.shape[-3] == 1
+            sees = visible if of_all else visible[..., head : head + 1, :, :]
+            rows = entropy[..., head : head + 1, :, :]
+            by_head.append(one.factor(rows, sees, position).expand_as(rows))
+        return torch.cat(by_head, -3)
 
 
 @dataclass(frozen=True)

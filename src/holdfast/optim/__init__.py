@@ -54,9 +54,10 @@ from holdfast.optim.second_order import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.optim.rewarming.huggingface import HuggingFaceCallback
-    from holdfast.optim.rewarming.lightning import LightningCallback
+    from holdfast.optim.rewarming.huggingface import HuggingFaceCallback as HuggingFaceCallback
+    from holdfast.optim.rewarming.lightning import LightningCallback as LightningCallback
 
+# Without the callbacks, so that `import *` needs none of the trainers.
 __all__ = [
     "ContinualBackprop",
     "Cusum",
@@ -64,10 +65,8 @@ __all__ = [
     "GradualPruning",
     "Grokfast",
     "HareTortoise",
-    "HuggingFaceCallback",
     "JsonLines",
     "L2Init",
-    "LightningCallback",
     "NonFiniteGradient",
     "NonFiniteParameter",
     "PowerProp",

@@ -12,6 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from holdfast.errors import ArgumentError, require
+from holdfast.hub import offline
+from holdfast.probes.context_length import position_limit, trained_length
 
 STANDARD_LIBRARY = ("argparse", "tarfile", "inspect", "typing", "zipfile", "ast", "statistics", "subprocess")
 """Modules whose source is read where no text is given: it is on every machine that has Python."""
@@ -20,57 +22,108 @@ BYTES_A_TOKEN = 8
 """More than this many bytes of text make a token seldom enough."""
 
 
-def load_model(target: str, text: Path | None, length: int) -> tuple[torch.nn.Module, Int[Tensor, "batch time"], str]:
+def load_model(
+    target: str, text: Path | None, length: int | None, *, usual: int = 1024
+) -> tuple[torch.nn.Module, Int[Tensor, "batch time"], str]:
     """A model of transformers and tokens for it to read.
 
     Arguments:
         target: a folder, or an id on the hub.
         text: a file to read; `None` for random tokens, the same ones each time.
-        length: how many tokens, at most.
+        length: how many tokens, at most; `None`: `usual`, or as many as the model was made for if these are fewer.
+        usual: how many tokens, where that is left open.
 
     Returns:
         The model, the tokens, and a line that says what they are.
 
     Errors:
-        ArgumentError: the model does not load, or the text has fewer than two tokens.
+        ArgumentError: the model does not load or has no positions for so many tokens, or the text has fewer than two.
         MissingExtraError: transformers is not installed.
     """
     model = _model(target, "file.py:name, module:name, or a transformers model")
     config: Any = model.config
     config = config.get_text_config()
-    # A table of positions that ends has nothing for tokens behind it.
-    length = min(length, getattr(config, "max_position_embeddings", None) or length)
+    length, beyond = fitting_length(model, length, usual)
     if text is None:
         generator = torch.Generator().manual_seed(0)
-        return model, torch.randint(config.vocab_size, (1, length), generator=generator), "random tokens"
+        return model, torch.randint(config.vocab_size, (1, length), generator=generator), f"random tokens{beyond}"
     encode, unit = _encoder(target, config.vocab_size)
     tokens = encode(_content(text))
     if len(tokens) < 2:
         raise ArgumentError("--text", "at least two tokens", len(tokens))
-    return model, torch.tensor([tokens[:length]]), f"{unit[0]} of {text.name}{unit[1]}"
+    return model, torch.tensor([tokens[:length]]), f"{unit[0]} of {text.name}{unit[1]}{beyond}"
+
+
+def fitting_length(model: torch.nn.Module, length: int | None, usual: int) -> tuple[int, str]:
+    """How many tokens a model can read.
+
+    Arguments:
+        model: a model of transformers.
+        length: how many it shall; `None`: `usual`, or as many as it was made for if these are fewer.
+        usual: how many tokens, where that is left open.
+
+    Returns:
+        The number, and a clause that says so where it is beyond what the model was made for.
+
+    Errors:
+        ArgumentError: the model has no positions for so many.
+    """
+
+    made_for, limit = trained_length(model), position_limit(model)
+    if length is None:
+        return min(usual, made_for or usual), ""
+    # A table of positions that ends has nothing for tokens behind it.
+    if limit is not None and length > limit:
+        raise ArgumentError("--length", f"at most {limit}, as the model has no more positions", length)
+    beyond = made_for is not None and length > made_for
+    return length, f", beyond the {made_for:,} tokens that the model was made for" if beyond else ""
 
 
 def load_model_and_texts(
-    target: str, text: Path | None, length: int, texts: int
+    target: str, text: Path | None, length: int | None, texts: int, *, usual: int = 1024
 ) -> tuple[torch.nn.Module, Int[Tensor, "texts time"], str]:
     """A causal language model of transformers and several texts for it to predict.
 
     Arguments:
         target: a folder, or an id on the hub.
         text: a file, from which pieces are taken that do not overlap; `None`: pieces of the standard library's source.
-        length: tokens of a piece, at most.
+        length: tokens of a piece, at most; `None`: `usual`, or as many as the model was made for if these are fewer.
         texts: how many pieces, at most.
+        usual: tokens of a piece, where that is left open.
 
     Returns:
         The model, the tokens, and a line that says what they are.
 
     Errors:
-        ArgumentError: the model does not load, or there are fewer than eight tokens.
+        ArgumentError: the model does not load or has no positions for so many, or there are fewer than eight tokens.
         MissingExtraError: transformers is not installed.
     """
     model = _model(target, "a transformers model: a folder or an id on the hub")
+    return model, *texts_for(model, target, text, length, texts, usual=usual)
+
+
+def texts_for(
+    model: torch.nn.Module, place: str | None, text: Path | None, length: int | None, texts: int, *, usual: int = 1024
+) -> tuple[Int[Tensor, "texts time"], str]:
+    """Several texts for a model to read.
+
+    Arguments:
+        model: the model.
+        place: where its tokenizer is, a folder or an id on the hub; `None`: it has none, and reads bytes.
+        text: a file, or `None`, as for `load_model_and_texts`.
+        length: tokens of a piece, likewise.
+        texts: how many pieces, at most.
+        usual: tokens of a piece, where that is left open.
+
+    Returns:
+        The tokens, and a line that says what they are.
+
+    Errors:
+        ArgumentError: the model has no positions for so many, or there are fewer than eight tokens.
+    """
     config: Any = model.config
-    encode, unit = _encoder(target, config.get_text_config().vocab_size)
+    encode, unit = _encoder(place, config.get_text_config().vocab_size)
+    length, beyond = fitting_length(model, length, usual)
     if text is not None:
         tokens, name = encode(_content(text)), text.name
         pieces = max(1, min(texts, len(tokens) // length))
@@ -85,7 +138,7 @@ def load_model_and_texts(
         rows = [row[:length] for row in rows]
     if length < 8:
         raise ArgumentError("--text", "at least eight tokens", length)
-    return model, torch.tensor(rows), f"{unit[0]} of {name}{unit[1]}"
+    return torch.tensor(rows), f"{unit[0]} of {name}{unit[1]}{beyond}"
 
 
 def _standard_library(texts: int, size: int) -> list[bytes]:
@@ -115,8 +168,10 @@ def _model(target: str, expected: str) -> torch.nn.Module:
     if target.startswith((".", "/")) and not Path(target).is_dir():
         raise ArgumentError("TARGET", expected, f"{target}, which is no folder")
     try:
-        config = transformers.AutoConfig.from_pretrained(target)
-        model: torch.nn.Module = _auto_class(transformers, config).from_pretrained(target, config=config).eval()
+        config = transformers.AutoConfig.from_pretrained(target, **offline(target))
+        model: torch.nn.Module = (
+            _auto_class(transformers, config).from_pretrained(target, config=config, **offline(target)).eval()
+        )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArgumentError("TARGET", expected, f"{target} ({first})") from error
@@ -130,11 +185,13 @@ def _content(text: Path) -> bytes:
         raise ArgumentError("--text", "a file", f"{text} ({error.strerror})") from error
 
 
-def _encoder(target: str, vocabulary: int) -> tuple[Callable[[bytes], list[int]], tuple[str, str]]:
+def _encoder(target: str | None, vocabulary: int) -> tuple[Callable[[bytes], list[int]], tuple[str, str]]:
     """What makes tokens of a text, and what they are called: bytes where the model has no tokenizer."""
     transformers = require("transformers", "hf")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+        if target is None:
+            raise ValueError("no place for a tokenizer")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(target))
         if not tokenizer("a")["input_ids"]:
             raise ValueError("a tokenizer without tokens")
     except (OSError, ValueError, KeyError, TypeError):

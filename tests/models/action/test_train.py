@@ -149,6 +149,9 @@ def test_other_settings_or_other_data_do_not_go_on(uninterrupted, tmp_path):
         with pytest.raises(ArgumentError, match=message):
             train(changed, source, out, resume=resume, quiet=True)
     beginning = json.loads((out / "run.json").read_text())
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ArgumentError, match=r"--resume: expected a run of this version .* without its recipe"):
+        train(recipe(), MadeUp(), tmp_path, resume=True, quiet=True)
     beginning["environment"]["threads"] = 99
     (tmp_path / "run.json").write_text(json.dumps(beginning))
     (tmp_path / "training.json").write_bytes((out / "training.json").read_bytes())

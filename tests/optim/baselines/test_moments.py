@@ -45,6 +45,10 @@ def test_only_what_is_named_is_forgotten():
         ArgumentError, match=r"parameters: expected parameters of the optimizer, got one of shape \(2,\)"
     ):
         reset_moments(optimizer, [torch.zeros(2)])
+    reset_moments(optimizer, model[0].bias)
+    assert model[0].bias not in optimizer.state
+    reset_moments(optimizer, model)
+    assert not optimizer.state
 
 
 def test_slices_are_found_by_the_parameter_and_not_by_its_place():

@@ -61,6 +61,22 @@ def test_hidden_layers_become_scale_invariant(norm, kind):
     Projector(model, torch.optim.SGD(model.parameters(), lr=0.1))
 
 
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_norms_without_scales(norm, convolution):
+    if convolution:
+        model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+        inputs, weights = torch.randn(6, 2, 5, 5), {"0.weight", "3.weight", "3.bias"}
+    else:
+        model, inputs, weights = mlp(), torch.randn(6, 4), {"0.weight", "2.weight", "5.weight", "5.bias"}
+    scaled, bare = (
+        normalize_(copy.deepcopy(model), norm=norm),
+        normalize_(copy.deepcopy(model), norm=norm, affine=False),
+    )
+    assert {name for name, _ in bare.named_parameters()} == weights
+    torch.testing.assert_close(bare.eval()(inputs), scaled.eval()(inputs))
+
+
 def test_a_network_without_norms_is_told_before():
     model = mlp()
     with pytest.warns(ProjectionWarning, match="no norms"):

@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from holdfast.errors import ArgumentError
+from holdfast.probes.context_length import position_limit
 from holdfast.probes.rat import ContextLoss, PositionLoss, position_loss
-from holdfast.probes.rat.reading import position_limit
 from tests.probes.rat import models
 
 transformers = pytest.importorskip("transformers")

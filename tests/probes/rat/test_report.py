@@ -179,7 +179,8 @@ def test_the_command_line(tmp_path: Path):
     status, out, err = ask(*words, "--length", "64", "--texts", "2", "--plot", "p.png", "--explain", cwd=tmp_path)
     assert status == 0, err
     assert out.startswith("Attention's cost grows with the text")
-    assert "bytes of the standard library's source, since the model has no tokenizer, 2 x 64 of them" in err
+    assert "bytes of the standard library's source, since the model has no tokenizer, beyond the 32 tokens" in err
+    assert "2 x 64 of them" in err
     assert "\nbest EMA  " in out
     assert (tmp_path / "p.png").stat().st_size > 3000
     status, out, err = ask(

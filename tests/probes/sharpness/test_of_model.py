@@ -163,9 +163,9 @@ def test_the_command_line(tmp_path: Path):
     status, _, err = ask(*words, "--length", "64", "--fail-above", "0.1", cwd=tmp_path)
     assert status == 1
     assert "12 heads have a mean H / ln n above 0.1" in err
-    status, out, err = ask(*words, "--length", "100000", "--json", cwd=tmp_path)
+    status, out, err = ask(*words, "--length", "520", "--json", cwd=tmp_path)
     assert status == 0, err
-    assert json.loads(out)["length"] == 512
+    assert (json.loads(out)["length"], json.loads(out)["made_for"]) == (520, 512)
     status, _, err = ask(*words, "--text", "none.txt", cwd=tmp_path)
     assert status == 2
     assert "--text: expected a file" in err
@@ -303,7 +303,7 @@ def test_a_model_that_looks_ahead_has_no_next_token_loss():
 
 def test_a_failure_under_a_remedy_leaves_the_model_as_it_was():
     model = llama().train()
-    with pytest.raises(ArgumentError, match="one scale, or one for each of 4 heads"):
+    with pytest.raises(ArgumentError, match="one for any number of heads, or for 4"):
         probe_model_sharpness(model, tokens(20), normalisers={"x": SSMax((0.1, 0.2))})
     assert model.training
     assert model.config._attn_implementation == "sdpa"

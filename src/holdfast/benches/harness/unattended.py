@@ -132,7 +132,7 @@ def pieces(benches: Mapping[str, Bench], device: Device, root: Path, *, tests: b
         tests: the GPU tests too, where the checkout has them.
     """
     chosen = [
-        Piece(bench.name, bench.value, bench.limit_s, bench.missing, bench=asdict(bench))
+        Piece(bench.name, bench.value, bench.limit_s, tuple(bench.missing), bench=asdict(bench))
         for bench in benches.values()
         if device in bench.devices
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, OptionalTarget, ReportOptions, function_at, say
+from holdfast.cli.parsing import OK, ExplainedOptions, OptionalTarget, function_at, refuse_given
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LEAST_ROUNDS = 7
 
 
 @dataclass(frozen=True)
-class ControlLatencyProbe(ReportOptions):
+class ControlLatencyProbe(ExplainedOptions):
     """Time one step of control of your own policy against the length of the episode."""
 
     target: OptionalTarget = None
@@ -41,12 +41,10 @@ class ControlLatencyProbe(ReportOptions):
     """Where an action model is to run."""
     compare: bool = True
     """Time a network of about as many parameters too: a transformer with a cache, or an xLSTM if yours is one."""
-    explain: bool = False
-    """Say after the report what each column means."""
 
 
 @dataclass(frozen=True)
-class CopycatProbe(ReportOptions):
+class CopycatProbe(ExplainedOptions):
     """Measure whether your data lead a policy to copy its last action."""
 
     target: OptionalTarget = None
@@ -70,14 +68,11 @@ class CopycatProbe(ReportOptions):
 
 def run_control_latency(options: ControlLatencyProbe) -> int:
     """Probe an action model, or a policy that a function makes, which has a colon in its name."""
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     count_of("--rounds", options.rounds, least=LEAST_ROUNDS)
     target = options.target
     strange = target is not None and ":" in target
-    for flag, value in (("--domain", options.domain), ("--batches", options.batches)):
-        if strange and value is not None:
-            raise ArgumentError(flag, "an action model, which alone has such an option", str(target))
+    if strange:
+        refuse_given(options, ("domain", "batches", "device"), "an action model", str(target))
     policy, observation = _strange_policy(str(target)) if strange else (_model(target, options.device), None)
     from holdfast.probes.action import probe_control_latency
 
@@ -97,8 +92,6 @@ def run_control_latency(options: ControlLatencyProbe) -> int:
         flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
         raise ArgumentError(flag, error.expected, error.got) from error
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     return OK
 
 
@@ -106,6 +99,8 @@ def run_copycat(options: CopycatProbe) -> int:
     """Probe the data, and a policy where there is one."""
     if (options.policy is None) != (options.environment is None):
         raise ArgumentError("--environment", "--policy and --environment, or none of both", "one of them")
+    if options.policy is None:
+        refuse_given(options, ("episodes", "slots"), "a --policy", "none")
     for name, least in (("episodes", 1), ("slots", 1), ("bins", 2), ("history", 1), ("seed", 0)):
         count_of(f"--{name}", getattr(options, name), least=least)
     from holdfast.models.action.trajectories import read_trajectories

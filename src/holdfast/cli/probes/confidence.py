@@ -13,13 +13,11 @@ import tyro
 from holdfast.cli.confidence import (
     Preset,
     observer_of,
-    refuse_json_explained,
     refuse_more_options,
     refuse_same_files,
-    show_report,
     under_flags,
 )
-from holdfast.cli.parsing import FAILED, OK, ReportOptions, say
+from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, say
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ class LocalFlags:
 
 
 @dataclass(frozen=True)
-class ConfidenceProbe(LocalFlags, EndpointFlags, ReportOptions):
+class ConfidenceProbe(LocalFlags, EndpointFlags, ExplainedOptions):
     """Ask whether a language model clings to its own answers, and how much it is swayed by advice."""
 
     target: tyro.conf.Positional[str | None] = None
@@ -112,8 +110,6 @@ class ConfidenceProbe(LocalFlags, EndpointFlags, ReportOptions):
     """Of the choice of latitudes, and of the draws that intervals come from."""
     dry_run: bool = False
     """Only say how many requests it would take and what they would cost."""
-    explain: bool = False
-    """Say below the report what its words mean."""
     fail_on_bias: bool = False
     """Exit with status 1 if any departure from an ideal observer was found."""
 
@@ -152,7 +148,7 @@ def _probe(options: ConfidenceProbe, responder: Responder, plan: Plan, store: St
     from holdfast.probes.confidence import probe_confidence
 
     report = probe_confidence(responder, plan, store, tell=_tell, price=options.price, seed=options.seed)
-    show_report(options, report, options.explain)
+    options.show(report)
     flags = report.analysis.flags if options.fail_on_bias else ()
     if flags:
         _tell(f"departures from an ideal observer: {', '.join(flags)}")
@@ -188,7 +184,6 @@ def _check(options: ConfidenceProbe) -> None:
         raise ArgumentError("--form", "flat, as the systemone protocol takes a text", "chat")
     if options.duplicates and _draws(options):
         raise ArgumentError("--duplicates", "log-probabilities, whose noise is not known", "--backend sampled")
-    refuse_json_explained(options, options.explain)
     if options.target_accuracy is not None and options.questions is not None:
         raise ArgumentError("--target-accuracy", "the latitudes, whose difficulty can be chosen", "--questions")
 

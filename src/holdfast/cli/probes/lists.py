@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from holdfast.cli.parsing import FAILED, OK, ReportOptions, Target, function_at, say
+from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, function_at
 from holdfast.errors import ArgumentError, count_of
 
 
 @dataclass(frozen=True)
-class ListsProbe(ReportOptions):
+class ListsProbe(ExplainedOptions):
     """Measure, without labels, at which lengths a function on lists stops following its rule."""
 
     target: Target
@@ -27,8 +27,6 @@ class ListsProbe(ReportOptions):
     """Of the lists, and of the values that are deleted."""
     fail_above: float | None = None
     """Exit with status 1 if at some length more than this share of the lists break the rule."""
-    explain: bool = False
-    """Say below the table what its columns are."""
 
 
 def run(options: ListsProbe) -> int:
@@ -36,8 +34,6 @@ def run(options: ListsProbe) -> int:
     from holdfast.lists import Oracle
     from holdfast.probes.lists import probe_filter_equivariance
 
-    if options.explain and options.json:
-        raise ArgumentError("--explain", "a table to explain, without --json", "both")
     if options.fail_above is not None and not 0 <= options.fail_above <= 1:
         raise ArgumentError("--fail-above", "a share from 0 to 1", options.fail_above)
     count_of("--values", options.values, least=1)
@@ -49,8 +45,6 @@ def run(options: ListsProbe) -> int:
         values=range(options.values),
     )
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     broken = [] if options.fail_above is None else report.violations(options.fail_above)
     if broken:
         worst = f"worst at length {broken[0].length}: {broken[0].violation:.3f}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from holdfast.cli.parsing import OK, OptionalTarget, ReportOptions, function_at, say
+from holdfast.cli.parsing import OK, ExplainedOptions, OptionalTarget, function_at
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SETTINGS = ("tolerance", "strength", "resamples", "seed")
 
 
 @dataclass(frozen=True)
-class MacrosProbe(ReportOptions):
+class MacrosProbe(ExplainedOptions):
     """Tell from logged Q values how many different actions your own agent has, and whether macros overload it."""
 
     target: OptionalTarget = None
@@ -51,14 +51,10 @@ class MacrosProbe(ReportOptions):
     """Of episodes, or of states where none are named."""
     seed: int = 0
     """Of all draws."""
-    explain: bool = False
-    """Say after the report what each number means."""
 
 
 def run(options: MacrosProbe) -> int:
     """Probe the values."""
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     # What is typed wrong is said before anything is loaded.
     _check_output(options.similarity)
     from holdfast.probes.macros import MacrosSettings, probe_macros, similarity_of
@@ -78,8 +74,6 @@ def run(options: MacrosProbe) -> int:
     with _in_flags(FLAGS):
         report = probe_macros(values, second=second, macros=macros, settings=settings)
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     if options.similarity is not None:
         with _in_flags({"path": "--similarity"}):
             save_similarity(options.similarity, similarity_of(report))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, ReportOptions, Target, function_at, say
+from holdfast.cli.parsing import OK, ExplainedOptions, Target, function_at, refuse_given
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FLAGS |= {name: f"--{name}" for name in ("optimizer", "peak", "current", "loss")
 
 
 @dataclass(frozen=True)
-class PlasticityProbe(ReportOptions):
+class PlasticityProbe(ExplainedOptions):
     """Measure whether your own network can still learn, beside fresh networks of its kind."""
 
     target: Target
@@ -68,14 +68,14 @@ class PlasticityProbe(ReportOptions):
     """Of everything that is drawn."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "cpu"
     """Where the networks are to run."""
-    explain: bool = False
-    """Say after the report what each column means."""
+
+
+OF_ONES_OWN = ("checkpoint", "weights", "data", "peak", "current", "optimizer", "weight_decay", "loss", "device")
+"""Options that the demonstration does not have."""
 
 
 def run(options: PlasticityProbe) -> int:
     """Probe the network."""
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     # What is typed wrong is said before anything is loaded.
     for name, least in (("steps", 25), ("batch", 1), ("examples", 2), ("draws", 1), ("twins", 1), ("seed", 0)):
         count_of(f"--{name}", getattr(options, name), least=least)
@@ -87,15 +87,11 @@ def run(options: PlasticityProbe) -> int:
                 raise ArgumentError(f"--{name}", "given, for a network of your own", "none")
         report = _own(options)
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     return OK
 
 
 def _demonstration(options: PlasticityProbe) -> PlasticityReport:
-    for name in ("checkpoint", "weights", "data", "peak", "current", "loss"):
-        if getattr(options, name) is not None:
-            raise ArgumentError(f"--{name}", "a network of your own, which alone has such an option", DEMONSTRATION)
+    refuse_given(options, OF_ONES_OWN, "a network of your own", DEMONSTRATION)
     from holdfast.probes.plasticity.demonstration import fresh_network, worn_network
 
     model, examples, optimizer = worn_network(options.seed)
@@ -154,6 +150,7 @@ def _optimizer(options: PlasticityProbe) -> Callable[..., Any]:
     from holdfast.probes.plasticity.training import optimizer_named
 
     if ":" in options.optimizer:
+        refuse_given(options, ("weight_decay",), "an optimizer of torch by its name", options.optimizer)
         return function_of("--optimizer", options.optimizer)
     assert options.peak is not None
     with _in_flags():

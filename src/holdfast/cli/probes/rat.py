@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import OK, ReportOptions, Target, say
+from holdfast.cli.parsing import OK, ExplainedOptions, Target, refuse_given
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -23,15 +23,16 @@ PARTS = ("locality", "cache", "chunks", "positions")
 
 
 @dataclass(frozen=True)
-class RATProbe(ReportOptions):
+class RATProbe(ExplainedOptions):
     """Measure what attention costs your language model as texts grow, and what RAT could change."""
 
     target: Target
     """A causal language model of transformers, by path or hub id."""
     text: Path | None = None
     """A text file to predict; by default the standard library's source."""
-    length: int = 1024
-    """Tokens of each text, at most: how far cache, time and positions are measured."""
+    length: int | None = None
+    """Tokens of each text, at most: how far cache, time and positions are measured. 1024 unless given, or as many as
+    the model was made for."""
     texts: int = 8
     """Pieces of text, at most; intervals are over them."""
     parts: tuple[str, ...] = PARTS
@@ -44,21 +45,22 @@ class RATProbe(ReportOptions):
     """Tokens of the chunks that are merged."""
     window: int = 16
     """Last tokens that are never merged."""
-    explain: bool = False
-    """Say after the report what each column means."""
 
 
 def run(options: RATProbe) -> int:
     """Probe the model."""
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     # What is typed wrong is said before a model is loaded.
     for part in options.parts:
         if part not in PARTS:
             raise ArgumentError("--parts", f"some of {', '.join(PARTS)}", part)
     if not options.parts:
         raise ArgumentError("--parts", f"some of {', '.join(PARTS)}", "none")
-    for name, least in (("length", 8), ("texts", 1), ("chunk_size", 1), ("window", 1)):
+    for names, part in ((("chunk_size",), "cache"), (("chunk_sizes", "window"), "chunks")):
+        if part not in options.parts:
+            refuse_given(options, names, f"the part {part}", f"--parts {' '.join(options.parts)}")
+    if options.length is not None:
+        count_of("--length", options.length, least=8)
+    for name, least in (("texts", 1), ("chunk_size", 1), ("window", 1)):
         count_of(f"--{name.replace('_', '-')}", getattr(options, name), least=least)
     for size in options.chunk_sizes:
         count_of("--chunk-sizes", size, least=1)
@@ -84,8 +86,6 @@ def run(options: RATProbe) -> int:
             progress=progress,
         )
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     return OK
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import FAILED, OK, ReportOptions, Target, function_at
+from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, function_at
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SIZES = (16, 64, 256, 1024, 4096)
 
 
 @dataclass(frozen=True)
-class SharpnessProbe(ReportOptions):
+class SharpnessProbe(ExplainedOptions):
     """Measure how attention disperses as inputs grow, on your own model."""
 
     target: Target
@@ -40,8 +40,6 @@ class SharpnessProbe(ReportOptions):
     llama4:8192, scale-invariant:10, entmax:1.5."""
     fail_above: float | None = None
     """Exit with status 1 if the mean H / ln n of some head is above this: of a function at its largest size."""
-    explain: bool = False
-    """Say after the report what each column means."""
 
 
 FOR_MODELS = ("text", "length", "exclude_first_keys")
@@ -56,15 +54,11 @@ def run(options: SharpnessProbe) -> int:
             wanted, got = ("a model", "a function") if function else ("a function", "a model")
             flag = f"--{name.replace('_', '-')}"
             raise ArgumentError(flag, f"{wanted}, which alone has such an option", f"{got}, {options.target}")
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     return _probe_function(options) if function else _probe_model(options)
 
 
 def _show(options: SharpnessProbe, report: SharpnessReport | ModelSharpnessReport) -> None:
     options.show(report)
-    if options.explain:
-        print(f"\n{report.explain()}")
 
 
 def _probe_function(options: SharpnessProbe) -> int:
@@ -96,7 +90,7 @@ def _probe_model(options: SharpnessProbe) -> int:
     normalisers = _normalisers(options.compare)
     if not sys.stderr.isatty():
         require("transformers.utils.logging", "hf").disable_progress_bar()
-    model, tokens, read = load_model(options.target, options.text, LENGTH if options.length is None else options.length)
+    model, tokens, read = load_model(options.target, options.text, options.length, usual=LENGTH)
     print(f"{read}, {tokens.shape[1]} of them", file=sys.stderr)
     report = probe_model_sharpness(
         model, tokens, normalisers=normalisers, exclude_first_keys=options.exclude_first_keys or 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from holdfast.cli.parsing import OK, OptionalTarget, ReportOptions, say
+from holdfast.cli.parsing import OK, ExplainedOptions, OptionalTarget, refuse_given
 from holdfast.cli.probes.plasticity import call_user, check_network, device_named, function_of
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
@@ -33,7 +34,7 @@ FLAGS |= {"sharpness": "--no-sharpness", **{name: f"--{name}" for name in ("init
 
 
 @dataclass(frozen=True)
-class SolutionsProbe(ReportOptions):
+class SolutionsProbe(ExplainedOptions):
     """Tell which solution an optimiser has found: ranks, sparsity, sharpness, what is forgotten and conserved."""
 
     target: OptionalTarget = None
@@ -75,38 +76,42 @@ class SolutionsProbe(ReportOptions):
     """Of what the probe draws."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "cpu"
     """Where the network is to run."""
-    explain: bool = False
-    """Say after the report what each number means."""
+
+
+COMMON = ("plot", "json", "explain")
+"""How any report is shown."""
+
+OF_ONES_OWN = (
+    "checkpoint", "initial", "snapshots", "weights", "data", "tasks", "optimizer", "setting", "loss", "head", "device",
+)  # fmt: skip
+"""Options that the demonstration does not have."""
 
 
 def run(options: SolutionsProbe) -> int:
     """Probe the network, or compare."""
-    if options.json and options.explain:
-        raise ArgumentError("--explain", "a report for people", "--json")
     count_of("--examples", options.examples, least=2)
     count_of("--seed", options.seed)
     if options.compare is not None:
         if options.target is not None:
             raise ArgumentError("TARGET", "nothing beside --compare", options.target)
+        others = {field.name for field in dataclasses.fields(options)} - {"target", "compare", "force"}
+        refuse_given(options, sorted(others - set(COMMON)), "a TARGET", "--compare")
         from holdfast.probes.solutions import compare_solutions, read_fingerprints
 
         first, second = (read_fingerprints(path) for path in options.compare)
         with _in_flags({"first": "--compare", "second": "--compare", "runs": "--compare"}):
             options.show(compare_solutions(first, second, force=options.force))
         return OK
+    refuse_given(options, ("force",), "--compare", "a TARGET" if options.target else "none")
     if options.target is None:
         raise ArgumentError("TARGET", "file.py:name or module:name, demo, or --compare A B", "none")
     report = _demonstration(options) if options.target == DEMONSTRATION else _own(options, options.target)
     options.show(report)
-    if options.explain:
-        say(f"\n{report.explain()}")
     return OK
 
 
 def _demonstration(options: SolutionsProbe) -> Fingerprint:
-    for name in ("checkpoint", "initial", "weights", "data", "tasks", "loss", "head"):
-        if getattr(options, name) is not None:
-            raise ArgumentError(f"--{name}", "a network of your own, which alone has such an option", DEMONSTRATION)
+    refuse_given(options, OF_ONES_OWN, "a network of your own", DEMONSTRATION)
     from holdfast.probes.solutions import probe_solution
     from holdfast.probes.solutions.demonstration import RATE, digit_pairs, forgetful_run
 

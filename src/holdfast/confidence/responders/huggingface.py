@@ -17,6 +17,7 @@ from holdfast.confidence.extraction import OptionReading
 from holdfast.confidence.responders.interface import Answer, Ask, Backend
 from holdfast.confidence.responders.shared_prefix import LastLogits
 from holdfast.errors import ArgumentError, require
+from holdfast.hub import offline
 from holdfast.llm import Message
 
 TOP = 5
@@ -109,7 +110,7 @@ class HuggingFaceResponder:
         """
         transformers = require("transformers", "hf")
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
+            model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=dtype, **offline(str(target)))
         except Exception as error:  # transformers, safetensors and tokenizers have errors of their own for a bad file
             raise ArgumentError(
                 "model", "a causal language model of transformers", f"{target} ({_first(error)})"
@@ -288,7 +289,7 @@ def _tokenizer(transformers: Any, target: str | Path) -> Any:
     """
     reason = "it makes no token of a letter"
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(str(target)))
         if tokenizer("A", add_special_tokens=False)["input_ids"]:
             return tokenizer
     except Exception as error:  # likewise

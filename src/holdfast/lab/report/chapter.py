@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from holdfast.errors import install_line, missing_line
 from holdfast.lab.report import svg, text
 from holdfast.lab.report.failures import FailedTrial, choose
 from holdfast.lab.results import LeftOut, Results
 from holdfast.lab.study import Figure, Study
-from holdfast.lab.trial import SCALES
+from holdfast.lab.trial import PART, SCALES
 from holdfast.lab.verdict import MIN_SEEDS, Claim, Status, Verdict
 
 if TYPE_CHECKING:
@@ -325,6 +326,14 @@ def _common_scales(verdicts: Sequence[Verdict], claims: Mapping[str, Claim]) -> 
     return scales
 
 
+def _command_for(section: Section, row: Row) -> str:
+    """What makes a claim that was not judged judgeable: packages, where some are missing, or another run."""
+    lacking = [] if row.verdict.evidence.needs else [section.results.lacking.get(part, {}) for part in row.needs]
+    if any(lacking):
+        return install_line(wanted for missing in lacking for wanted in missing.values())
+    return section.larger.get(row.verdict.evidence.needs, "")
+
+
 def _beyond(section: Section, anchor: str, rows: Sequence[Row]) -> list[Beyond]:
     groups: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
@@ -336,7 +345,7 @@ def _beyond(section: Section, anchor: str, rows: Sequence[Row]) -> list[Beyond]:
         Beyond(
             f"{anchor}-beyond-{i}",
             words,
-            text.without_folders(section.larger.get(some[0].verdict.evidence.needs, "")),
+            text.without_folders(_command_for(section, some[0])),
             some,
         )
         for i, ((_, words), some) in enumerate(sorted(groups.items(), key=lambda group: group[0]), 1)
@@ -405,10 +414,14 @@ def _warnings(section: Section) -> list[str]:
         reasons = dict.fromkeys(failure.reason for failure in results.failures if not failure.attempted)
         why = text.shorten(text.without_folders("; ".join(list(reasons)[:3])), 300)
         cautions.append(f"{text.count(missing, 'trial')} {verb} not computed: {why}.")
-    if section.results.left_out:
-        trials = text.count(len(section.results.left_out), "trial")
-        verb = "is" if len(section.results.left_out) == 1 else "are"
+    lacking = [results.lacking.get(str(trial.labels.get(PART)), {}) for trial in results.left_out]
+    if chosen := sum(not missing for missing in lacking):
+        verb = "is" if chosen == 1 else "are"
+        trials = text.count(chosen, "trial")
         cautions.append(f"{trials} {verb} left out by --only: a claim that needs them is inconclusive.")
+    if unable := [missing for missing in lacking if missing]:
+        verb = "is" if len(unable) == 1 else "are"
+        cautions.append(f"{text.count(len(unable), 'trial')} {verb} left out: {missing_line(*unable)}")
     for name, versions in _mixed(section.environments):
         cautions.append(f"Trials were computed with different versions of {name}: {', '.join(versions)}.")
     few = [

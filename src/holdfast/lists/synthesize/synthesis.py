@@ -155,6 +155,31 @@ class Synthesis:
             lines.append(f"all that fit agree on all lists up to {QUESTION_LENGTH} elements that were tried")
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as data for JSON: functions by name and as Python, `null` where nothing is."""
+        parts, compared = self.groups
+        return {
+            "best": None if self.best is None else _told(self.best) | {"family": self.best.family},
+            "unique": self.unique,
+            "families": [
+                {
+                    "name": family.name,
+                    "scope": family.scope,
+                    "total": family.total,
+                    "complete": family.complete,
+                    "reason": family.reason,
+                    "hypotheses": [_told(hypothesis) for hypothesis in family.hypotheses],
+                }
+                for family in self.families
+            ],
+            "next_example": self.next_example,
+            "groups": None if self.next_example is None else {"parts": parts, "compared": compared},
+        }
+
     def __str__(self) -> str:
         """The explanation."""
         return self.explain()
+
+
+def _told(hypothesis: Hypothesis) -> dict[str, Any]:
+    return {"name": hypothesis.name, "size": hypothesis.size, "python": hypothesis.code}

@@ -14,7 +14,7 @@ from holdfast.errors import ArgumentError, count_of
 from holdfast.models.action.discretise import Vocabulary
 from holdfast.models.action.domain import ActionSpace, Continuous, Discrete, Domain, Image, Observation, Vector
 from holdfast.models.action.mamba import MambaConfig
-from holdfast.nn import NORMALISERS, BackboneConfig, Normaliser, XLSTMConfig
+from holdfast.nn import BackboneConfig, Normaliser, XLSTMConfig, document_of, normaliser_of
 
 BackboneShape = BackboneConfig | XLSTMConfig | MambaConfig
 """What reads the token stream."""
@@ -148,18 +148,9 @@ def _reason(error: BaseException) -> str:
 
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
-    plain = Converter(forbid_extra_keys=True)
 
-    def named(normaliser: Normaliser) -> dict[str, Any]:
-        names = {kind: name for name, kind in NORMALISERS.items()}
-        return {"name": names[type(normaliser)], **plain.unstructure(normaliser)}
-
-    def normaliser_of(document: dict[str, Any], _: Any) -> Any:
-        arguments = {name: value for name, value in document.items() if name != "name"}
-        return plain.structure(arguments, NORMALISERS[document["name"]])
-
-    converter.register_unstructure_hook_func(_is_normaliser, named)
-    converter.register_structure_hook_func(_is_normaliser, normaliser_of)
+    converter.register_unstructure_hook_func(_is_normaliser, document_of)
+    converter.register_structure_hook_func(_is_normaliser, lambda document, _: normaliser_of(document))
     for union in (ActionSpace, Observation, BackboneShape):
         configure_tagged_union(union, converter, tag_name="kind", tag_generator=lambda kind: kind.__name__)
     return converter

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from holdfast.errors import ArgumentError, count_of
-from holdfast.nn import MIXERS, NORMALISERS, BackboneConfig, Normaliser
+from holdfast.nn import MIXERS, BackboneConfig, normaliser_of
 
 NAMES = {
     "dim": "hidden_size",
@@ -37,7 +36,8 @@ class HoldfastConfig(PreTrainedConfig):
         rope_theta: base of rotary positions; `None`: no layer has positions.
         output_gate: whether attention has an output gate, as RAT and the recurrence do.
         normaliser: what turns logits into weights: a name from `holdfast.nn.NORMALISERS`, or a dict of the name and
-            its arguments, such as `{"name": "log-n", "train_length": 4096}`; `None`: the softmax.
+            its arguments, such as `{"name": "log-n", "train_length": 4096}`, or
+            `{"name": "ssmax", "scale": 0.43, "learned": True}` for a scale that each head learns; `None`: the softmax.
         max_position_embeddings: tokens that the model was trained on at a time; it says so, and limits nothing.
         initializer_range: standard deviation of new weights.
         tie_word_embeddings: whether the head is the embedding.
@@ -112,28 +112,6 @@ class HoldfastConfig(PreTrainedConfig):
             output_gate=self.output_gate,
             normaliser=normaliser_of(self.normaliser),
         )
-
-
-def normaliser_of(value: Any) -> Normaliser | None:
-    """A normaliser from its name, alone or with arguments.
-
-    Errors:
-        ArgumentError: there is none of that name, or it takes other arguments.
-    """
-    if value is None:
-        return None
-    name, arguments = value, {}
-    if isinstance(value, dict):
-        arguments = {argument: number for argument, number in value.items() if argument != "name"}
-        name = value.get("name")
-    if name not in NORMALISERS:
-        raise ArgumentError("normaliser", f"None or one of {', '.join(NORMALISERS)}", repr(value))
-    try:
-        return NORMALISERS[name](**arguments)
-    except TypeError as error:
-        wanted = ", ".join(inspect.signature(NORMALISERS[name]).parameters) or "no arguments"
-        expected = f"a dict of the name {name} and of {wanted}"
-        raise ArgumentError("normaliser", expected, repr(value)) from error
 
 
 AutoConfig.register(HoldfastConfig.model_type, HoldfastConfig)

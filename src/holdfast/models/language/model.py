@@ -23,7 +23,7 @@ from holdfast.errors import ArgumentError
 from holdfast.models.language.cache import HoldfastCache
 from holdfast.models.language.config import HoldfastConfig
 from holdfast.models.language.layouts import layout_of
-from holdfast.nn import MLSTM, RAT, SLSTM, Backbone, GatedRNN
+from holdfast.nn import MLSTM, RAT, SLSTM, Backbone, GatedRNN, LearnedScale
 
 
 class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
@@ -66,6 +66,8 @@ class HoldfastForCausalLM(PreTrainedModel, GenerationMixin):
             memory = module.chunk_size if isinstance(module, RAT) else module.memory
             bias = torch.empty_like(module.gate_bias).uniform_(1.0, max(1.0, memory - 1.0)).log_()
             initialization.copy_(module.gate_bias, bias)  # leaves alone what was loaded
+        if isinstance(module, LearnedScale):
+            initialization.copy_(module.log_scale, module.beginning())
         if isinstance(module, MLSTM | SLSTM):
             fresh = copy.deepcopy(module)
             fresh.reset_parameters()

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from holdfast.errors import ArgumentError
+from holdfast.hub import offline
 from holdfast.models.language.config import HoldfastConfig
 from holdfast.models.language.corpus import Corpus, Windows, read_corpus
 from holdfast.models.language.model import HoldfastForCausalLM
@@ -170,7 +171,7 @@ def _tokenizer(place: str | None) -> Any:
     if place is None:
         return ByteTokenizer()
     try:
-        return AutoTokenizer.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(place, **offline(place))
     except (OSError, ValueError, KeyError) as error:
         first = next(iter(str(error).strip().splitlines()), "")
         raise ArgumentError("--tokenizer", "a tokenizer of transformers", f"{place} ({first})") from error

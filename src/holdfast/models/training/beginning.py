@@ -45,8 +45,11 @@ def check_beginning(beginning: dict[str, Any], now: dict[str, Any], recipe: Reci
         place: where.
 
     Errors:
-        ArgumentError: a setting differs.
+        ArgumentError: a setting differs, or the beginning is none.
     """
+    for part in ("recipe", "environment"):
+        if not isinstance(beginning.get(part), dict):
+            raise ArgumentError("--resume", "a run of this version of Holdfast", f"a run.json without its {part}")
     for name, (value, then) in recipe.differences(type(recipe).from_dict(beginning["recipe"])).items():
         raise ArgumentError(name, f"{then}, which the run was begun with", str(value))
     differ = [

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.masking import hidden_by, masked_bias
-from holdfast.nn.normalisers import Adaptive, Normaliser, Rows, SSMax
+from holdfast.nn.normalisers import Adaptive, Normaliser, Rows
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -248,7 +248,7 @@ class AttentionCall:
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
         tensors = (self.query, self.key, self.value, self.mask, self.sinks)
-        return tuple(tensor for tensor in tensors if tensor is not None)
+        return (*(tensor for tensor in tensors if tensor is not None), *self.normaliser.tensors)
 
     def wide(self) -> AttentionCall:
         """The same with query, key and value in the dtype that is computed in."""
@@ -328,8 +328,8 @@ def _check_tensors(query: Any, key: Any, value: Any, mask: Any, sinks: Any) -> N
 def _normaliser(given: Any, detach: bool, heads: int) -> Normaliser:
     """A normaliser as it is, a law as `Adaptive`, the published law for `None`."""
     if isinstance(given, Normaliser):
-        if isinstance(given, SSMax) and isinstance(given.scale, tuple) and len(given.scale) != heads:
-            raise ArgumentError("normaliser", f"a scale for each of {heads} heads", f"{len(given.scale)} scales")
+        if given.heads not in (None, heads):
+            raise ArgumentError("normaliser", f"one that is for {heads} heads", f"{given} for {given.heads}")
         return given
     if given is not None and not isinstance(given, AdaptiveTemperature):
         raise ArgumentError("normaliser", "an AdaptiveTemperature, a Normaliser or None", repr(given))

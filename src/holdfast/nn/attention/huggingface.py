@@ -30,11 +30,19 @@ from holdfast.errors import ArgumentError, require
 from holdfast.nn.attention import plain
 from holdfast.nn.attention.attention import attend
 from holdfast.nn.attention.call import OFFSETS, AttentionCall, full_precision
-from holdfast.nn.normalisers import Adaptive, Normaliser
+from holdfast.nn.attention.own_normalisers import ENTRY, begin_again, carry_entry, own_normaliser
+from holdfast.nn.learned_scale import LearnedScale
+from holdfast.nn.normalisers import Adaptive, Normaliser, Plain, SSMax
 from holdfast.nn.temperature import PUBLISHED, AdaptiveTemperature
 
 RESERVED = ("eager", "sdpa", "flash", "flex")
 """What `transformers` reads a meaning of its own into, wherever a name has it."""
+
+BY_LAYER = "holdfast_by_layer"
+"""Name of the attention in which every layer has the normaliser that it carries itself."""
+
+ASKING = "a model that calls ALL_ATTENTION_FUNCTIONS.get_interface(...) of transformers for its attention"
+"""What is expected of a model."""
 
 GUARDED = "holdfast_guarded"
 """Attribute of a method of `transformers` that refuses what cannot use a registered attention."""
@@ -77,10 +85,12 @@ def register(
         raise ArgumentError("name", f"letters, digits, _, - and . without any of {', '.join(RESERVED)}", name)
     if normaliser is not None and not isinstance(normaliser, AdaptiveTemperature | Normaliser):
         raise ArgumentError("normaliser", "an AdaptiveTemperature, a Normaliser or None", normaliser)
+    if isinstance(normaliser, SSMax) and (normaliser.learned or normaliser.tensors):
+        raise ArgumentError("normaliser", "scales that are numbers (learn_scales makes them learnable)", normaliser)
     attention = RegisteredAttention(
         normaliser if isinstance(normaliser, Normaliser) else Adaptive(normaliser or PUBLISHED)
     )
-    modeling, masking = _interfaces()
+    modeling, _ = _interfaces()
     present = modeling.ALL_ATTENTION_FUNCTIONS.get(name)
     if present == attention:
         return name
@@ -88,10 +98,31 @@ def register(
         raise ArgumentError("name", "one that no other package has registered", name)
     if present is not None and not replace:
         raise ArgumentError("name", f"another one, or replace=True, since it stands for {present.normaliser}", name)
+    _register(name, attention)
+    return name
+
+
+def register_by_layer() -> str:
+    """Make the attention known to `transformers` in which each layer has the normaliser that it carries.
+
+    `set_normalisers` and `learn_scales` give layers such; the others have the softmax. A model that was saved with them
+    is loaded with `from_pretrained(path, attn_implementation=register_by_layer())`.
+
+    Returns:
+        the name.
+
+    Errors:
+        MissingExtraError: `transformers` is not installed.
+    """
+    _register(BY_LAYER, AttentionByLayer(Plain()))
+    return BY_LAYER
+
+
+def _register(name: str, attention: RegisteredAttention) -> None:
+    modeling, masking = _interfaces()
     modeling.AttentionInterface.register(name, attention)
     masking.AttentionMaskInterface.register(name, mask_with_offsets)
     _guard(modeling)
-    return name
 
 
 def unregister(name: str) -> None:
@@ -116,9 +147,9 @@ def refusal(model_class: type) -> str | None:
     """
     files = _files(model_class)
     shown = ", ".join(sorted({file.__name__.rpartition(".")[2] for file in files})) or model_class.__module__
-    if not files or not all(_source(file) for file in files):
+    if not files or not all(source_of(file) for file in files):
         return f"{model_class.__name__}, whose code ({shown}) cannot be read"
-    table = any(re.search(r"\[[\w.]*\._attn_implementation\]", _source(file)) for file in files)
+    table = any(re.search(r"\[[\w.]*\._attn_implementation\]", source_of(file)) for file in files)
     if table or not model_class._can_set_attn_implementation():  # type: ignore[attr-defined]
         return f"{model_class.__name__}, whose attention ({shown}) is computed without asking"
     others = [sys.modules[layer.__module__] for layer in _layers(files) if layer.__module__ in sys.modules]
@@ -152,12 +183,12 @@ def _computes_itself(layer_class: Any) -> bool:
     """Whether a layer is an attention with a softmax in its own code."""
     if "Attention" not in layer_class.__name__ or layer_class.__module__.partition(".")[0] == "torch":
         return False
-    own = "".join(_source(base) for base in layer_class.__mro__ if base.__module__ == layer_class.__module__)
+    own = "".join(source_of(base) for base in layer_class.__mro__ if base.__module__ == layer_class.__module__)
     return "softmax(" in own and "get_interface(" not in own and "attention_interface" not in own
 
 
 @functools.cache
-def _source(thing: Any) -> str:
+def source_of(thing: Any) -> str:
     """The code of a class or a module; nothing where it has no file."""
     try:
         return inspect.getsource(thing)
@@ -186,6 +217,19 @@ def _layers(files: list[ModuleType]) -> Iterator[type]:
                 yield value
 
 
+def check_asks(model: torch.nn.Module) -> None:
+    """Refuse what is no model of transformers that asks for its attention.
+
+    Errors:
+        ArgumentError: so it is.
+    """
+    shared = require("transformers.modeling_utils", "hf").PreTrainedModel
+    strange = None if isinstance(model, shared) else f"{type(model).__name__}, which is no model of transformers"
+    reason = strange or refusal(type(model)) or refusal_of_parts(model)
+    if reason is not None:
+        raise ArgumentError("model", ASKING, reason)
+
+
 def _check(reason: str | None) -> None:
     """Refuse a model for a reason.
 
@@ -193,8 +237,7 @@ def _check(reason: str | None) -> None:
         ArgumentError: there is one; names the class of the model, and what it would need.
     """
     if reason is not None:
-        expected = "a model that calls ALL_ATTENTION_FUNCTIONS.get_interface(...) of transformers for its attention"
-        raise ArgumentError("attn_implementation", expected, reason)
+        raise ArgumentError("attn_implementation", ASKING, reason)
 
 
 def _guard(modeling: Any) -> None:
@@ -204,12 +247,16 @@ def _guard(modeling: Any) -> None:
         return
     functions = modeling.ALL_ATTENTION_FUNCTIONS
     choose, switch, finish = model.get_correct_attn_implementation, model.set_attn_implementation, model.post_init
+    initialise = model._initialize_weights
 
     def ours(name: Any) -> bool:
         return isinstance(name, str) and isinstance(functions.get(name), RegisteredAttention)
 
     @functools.wraps(choose)
     def guarded_choose(self: Any, requested_attention: str | None, *args: Any, **options: Any) -> Any:
+        if requested_attention is None and getattr(self.config, ENTRY, None) and BY_LAYER in functions:
+            requested_attention = BY_LAYER
+            self.config._attn_implementation = BY_LAYER  # for the parts of the model too
         if ours(requested_attention):
             _check(refusal(type(self)))
         return choose(self, requested_attention, *args, **options)
@@ -218,7 +265,16 @@ def _guard(modeling: Any) -> None:
     def guarded_finish(self: Any) -> Any:
         if ours(self.config._attn_implementation):
             _check(refusal_of_parts(self))
+        entry = getattr(self.config, ENTRY, None)
+        if entry is not None:  # before weights are loaded, and whatever attention the model uses
+            carry_entry(self, entry)
         return finish(self)
+
+    @functools.wraps(initialise)
+    def guarded_initialise(self: Any, module: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(module, LearnedScale) and not getattr(module, "_is_hf_initialized", False):
+            begin_again(module)
+        return initialise(self, module, *args, **options)
 
     @functools.wraps(switch)
     def guarded_switch(self: Any, attn_implementation: Any, *args: Any, **options: Any) -> Any:
@@ -229,7 +285,7 @@ def _guard(modeling: Any) -> None:
                 _check(refusal(type(part)) or refusal_of_parts(part))
         return switch(self, attn_implementation, *args, **options)
 
-    for guarded in (guarded_choose, guarded_finish, guarded_switch):
+    for guarded in (guarded_choose, guarded_finish, guarded_switch, guarded_initialise):
         setattr(guarded, GUARDED, True)
         setattr(model, guarded.__name__, guarded)
 
@@ -272,6 +328,10 @@ class RegisteredAttention:
 
     normaliser: Normaliser
 
+    def normaliser_of(self, module: torch.nn.Module) -> Normaliser:
+        """What turns the logits of a layer into weights."""
+        return self.normaliser
+
     def __call__(
         self,
         module: torch.nn.Module,
@@ -285,7 +345,7 @@ class RegisteredAttention:
     ) -> tuple[Float[Tensor, "batch queries heads value_dim"], Float[Tensor, "batch heads queries keys"] | None]:
         """The output, and the weights where they are asked for."""
         call = AttentionCall.of_transformers(
-            module, query, key, value, attention_mask, normaliser=self.normaliser, **options
+            module, query, key, value, attention_mask, normaliser=self.normaliser_of(module), **options
         )
         if not output_attentions and not (dropout > 0 and module.training):
             return attend(call).transpose(1, 2).contiguous(), None
@@ -297,3 +357,12 @@ class RegisteredAttention:
         if not output_attentions:
             return output.transpose(1, 2).contiguous(), None
         return output.transpose(1, 2).contiguous(), torch.nn.functional.pad(weights, (0, key.shape[2] - call.keys))
+
+
+@dataclass(frozen=True)
+class AttentionByLayer(RegisteredAttention):
+    """The same with the normaliser that each layer carries."""
+
+    def normaliser_of(self, module: torch.nn.Module) -> Normaliser:
+        """What the layer carries, or else the softmax."""
+        return own_normaliser(module)

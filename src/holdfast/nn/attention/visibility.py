@@ -15,7 +15,6 @@ from torch import Tensor
 
 from holdfast.nn.attention.call import AttentionCall
 from holdfast.nn.masking import hidden_by
-from holdfast.nn.normalisers import SSMax
 
 CHUNK = 1 << 22
 """Logits that are worked on at once, 16 MiB in float32: enough rows for a fast product, few enough for the cache."""
@@ -101,9 +100,6 @@ def some_heads(call: AttentionCall, sequences: slice, heads: slice) -> Attention
     """Some query heads of some sequences: all that share a key head, or a single one."""
     groups = call.groups
     of_key = slice(heads.start // groups, -(-heads.stop // groups))
-    normaliser = call.normaliser
-    if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple):
-        normaliser = replace(normaliser, scale=normaliser.scale[heads])
     mask = call.mask
     if mask is not None:  # a dimension of size one stands for all
         mask = mask if mask.shape[0] == 1 else mask[sequences]
@@ -115,7 +111,7 @@ def some_heads(call: AttentionCall, sequences: slice, heads: slice) -> Attention
         value=None if call.value is None else call.value[sequences, of_key],
         mask=mask,
         sinks=None if call.sinks is None else call.sinks[heads],
-        normaliser=normaliser,
+        normaliser=call.normaliser.of_heads(heads),
     )
 
 

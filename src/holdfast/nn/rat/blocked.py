@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from holdfast.nn.attention.call import full_precision
-from holdfast.nn.normalisers import FactorNormaliser, SSMax
+from holdfast.nn.normalisers import FactorNormaliser
 from holdfast.nn.rat import decode, reference
 from holdfast.nn.rat.call import ChunkAnswer, ChunkCall, Past
 from holdfast.nn.rat.windows import STATES, Closed, Gradients, Scratch, Window, windows
@@ -25,7 +25,7 @@ def refusal(call: ChunkCall) -> str | None:
     normaliser = call.normaliser
     if not isinstance(normaliser, FactorNormaliser) or normaliser.needs_entropy:
         return "the normaliser needs whole rows of logits"
-    if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple):
+    if normaliser.heads is not None:
         return "the normaliser has a factor for each head"
     if torch.compiler.is_exporting():
         return "a graph for all lengths has no loop over windows"

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from holdfast.errors import ArgumentError, count_of
 from holdfast.nn.attention.call import full_precision
 from holdfast.nn.layout import Layout, check_input
+from holdfast.nn.learned_scale import learned_scale
 from holdfast.nn.normalisers import Normaliser, checked_normaliser
 from holdfast.nn.rat.call import ChunkCall
 from holdfast.nn.rat.rat_attention import Backend, check_backend, computed
@@ -68,6 +69,7 @@ class RAT(nn.Module):
         self.dim, self.heads, self.groups, self.head_dim = dim, heads, groups, dim // heads
         self.chunk_size, self.rope_theta, self.backend = chunk_size, rope_theta, backend
         self.normaliser = checked_normaliser(normaliser)
+        self.scale = learned_scale(self.normaliser, heads)
         self.in_proj = nn.Linear(dim, 3 * dim + 2 * groups * self.head_dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         self.gate_bias = nn.Parameter(torch.empty(dim))
@@ -188,7 +190,7 @@ class RAT(nn.Module):
             scale=1 / math.sqrt(self.head_dim),
             rope_theta=self.rope_theta,
             past=state.past,
-            normaliser=self.normaliser,
+            normaliser=self.normaliser if self.scale is None else self.scale(),
         )
         answer = computed(call, self.backend)
         output = shifted_back(answer.output, offset, tokens) if shift else answer.output

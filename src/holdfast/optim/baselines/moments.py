@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from holdfast.errors import ArgumentError
 from holdfast.optim.rewarming.hooks import real_optimizer
 
 
-def reset_moments(optimizer: object, parameters: Iterable[Tensor] | None = None) -> None:
+def reset_moments(optimizer: object, parameters: Iterable[Tensor] | nn.Module | None = None) -> None:
     """Forget moments and step counts, so that the next step is as the first one of a new optimiser.
 
     Learning rates and all other settings stay as they are.
 
     Arguments:
         optimizer: any of torch, or a wrapper of one.
-        parameters: whose moments are forgotten; `None` for all.
+        parameters: whose moments are forgotten: some, or those of a module; `None` for all.
 
     Errors:
         ArgumentError: a parameter is not the optimiser's.
@@ -30,6 +30,10 @@ def reset_moments(optimizer: object, parameters: Iterable[Tensor] | None = None)
     """
     inner = real_optimizer(optimizer)
     groups = _groups(inner)
+    if isinstance(parameters, nn.Module):
+        parameters = parameters.parameters()
+    elif isinstance(parameters, Tensor):
+        parameters = [parameters]
     for parameter in list(groups) if parameters is None else parameters:
         if parameter not in groups:
             raise ArgumentError("parameters", "parameters of the optimizer", f"one of shape {tuple(parameter.shape)}")

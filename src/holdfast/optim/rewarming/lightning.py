@@ -14,7 +14,7 @@ from holdfast.optim.rewarming.schedule import Rewarm
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
-    _lightning = require("lightning.pytorch", "plasticity")
+    _lightning = require("lightning.pytorch", "lightning")
     Callback, LightningModule, Trainer = _lightning.Callback, _lightning.LightningModule, _lightning.Trainer
 
 

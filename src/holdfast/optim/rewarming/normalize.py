@@ -45,19 +45,23 @@ class ChannelRMSNorm(nn.Module):
     """Divides by the root mean square over channels and positions; for the output of convolutions.
 
     Arguments:
-        channels: each has a learned scale.
+        channels: of the input.
         eps: added to the mean square.
+        affine: whether each channel has a learned scale.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    weight: nn.Parameter | None
+
+    def __init__(self, channels: int, eps: float = 1e-6, *, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "batch channels *positions"]) -> Float[Tensor, "batch channels *positions"]:
         """The normalised input, of the same shape."""
         square = x.square().mean(tuple(range(1, x.ndim)), keepdim=True)
-        return x * torch.rsqrt(square + self.eps) * self.weight.view(-1, *[1] * (x.ndim - 2))
+        normalised = x * torch.rsqrt(square + self.eps)
+        return normalised if self.weight is None else normalised * self.weight.view(-1, *[1] * (x.ndim - 2))
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class _Source:
     norm: nn.Module | None = None
 
 
-def normalize_(model: nn.Module, *, norm: Norm = "layer") -> nn.Module:
+def normalize_(model: nn.Module, *, norm: Norm = "layer", affine: bool = True) -> nn.Module:
     """Insert a norm before every nonlinearity that has none, in place, and drop the biases that it makes redundant.
 
     A nonlinearity that is a module `act` becomes `nn.Sequential(norm, activation)` in the same place, so that all other
@@ -97,6 +101,8 @@ def normalize_(model: nn.Module, *, norm: Norm = "layer") -> nn.Module:
     Arguments:
         model: not compiled or wrapped yet.
         norm: `"layer"` or `"rms"`.
+        affine: whether the norms have scales (and offsets, for `"layer"`) that are trained. Projection works best
+            without: trained scales grow in the weights' place.
 
     Returns:
         The same model.
@@ -120,7 +126,7 @@ def normalize_(model: nn.Module, *, norm: Norm = "layer") -> nn.Module:
         if source.norm is None:
             parent, _, key = name.rpartition(".")
             activation = model.get_submodule(name)
-            inserted = nn.Sequential(OrderedDict(norm=_norm(norm, source), activation=activation))
+            inserted = nn.Sequential(OrderedDict(norm=_norm(norm, source, affine), activation=activation))
             setattr(model.get_submodule(parent), key, inserted)
         _drop_bias(source)
     return model
@@ -240,13 +246,16 @@ def _after_norm(module: nn.Module, before: _Source | None) -> _Source | None:
     return None
 
 
-def _norm(norm: Norm, source: _Source) -> nn.Module:
+def _norm(norm: Norm, source: _Source, affine: bool) -> nn.Module:
     weight = next(source.like.parameters(), None)
     made: nn.Module
     if source.kind == "linear":
-        made = nn.LayerNorm(source.features) if norm == "layer" else nn.RMSNorm(source.features)
+        kind = nn.LayerNorm if norm == "layer" else nn.RMSNorm
+        made = kind(source.features, elementwise_affine=affine)
+    elif norm == "layer":
+        made = nn.GroupNorm(1, source.features, affine=affine)
     else:
-        made = nn.GroupNorm(1, source.features) if norm == "layer" else ChannelRMSNorm(source.features)
+        made = ChannelRMSNorm(source.features, affine=affine)
     return made if weight is None else made.to(weight.device, weight.dtype)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from holdfast.probes.report import jsonable, percent, shown, table
+from holdfast.probes.report import explained, jsonable, percent, shown, table
 from holdfast.probes.rounds import RESAMPLES, interval
 
 if TYPE_CHECKING:
@@ -25,6 +25,21 @@ SMALL = 0.05
 
 DECIDED = 0.05
 """Nats of loss without the last action below which there is nothing left to explain, and no index."""
+
+
+MEANINGS = {
+    "copycat index": "share of the held-out loss without the last action that knowing it saves, and its 95 % interval",
+    "loss without the last action": "cross-entropy in nats, averaged over the numbers of an action: from what is seen",
+    "loss with it": "the same where the last action is seen too",
+    "loss of guessing": "the same where each choice is as likely",
+    "actions as the one before, in the data": "share in the bin of the one before, of 256, or with the same id",
+    "the same in any order": "what that share would be by chance",
+    "mean move": "mean distance of an action from the one before it, in standard deviations; none for ids",
+    "actions as the one before, the policy's": "that share in the policy's own episodes",
+    "excess": "how much more often the policy repeats itself than the expert, and its 95 % interval",
+    "mean return": "sum of an episode's rewards",
+}
+"""What each row of the table means."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +209,10 @@ class CopycatReport:
         ax.set_ylabel("held-out loss, nats")
         index = "no index" if math.isnan(self.index) else f"copycat index {self.index:.2f}"
         ax.set_title(f"{index} {_interval(self.index_interval)}")
+
+    def explain(self) -> str:
+        """What each row of the table means, a line each."""
+        return explained(MEANINGS)
 
     def __str__(self) -> str:
         """Return the sentence and tables."""

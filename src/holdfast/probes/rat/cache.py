@@ -17,7 +17,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
-from holdfast.probes.rat.reading import Progress, check_tokens, device_of, left_as_found, position_limit, untold, width
+from holdfast.probes.context_length import position_limit
+from holdfast.probes.rat.reading import Progress, check_tokens, device_of, left_as_found, untold, width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

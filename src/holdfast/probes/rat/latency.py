@@ -14,8 +14,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
+from holdfast.probes.context_length import position_limit
 from holdfast.probes.rat.cache import checked_lengths, prefill
-from holdfast.probes.rat.reading import Progress, check_tokens, device_of, left_as_found, position_limit, untold
+from holdfast.probes.rat.reading import Progress, check_tokens, device_of, left_as_found, untold
 from holdfast.probes.rounds import interval, line, medians_drawn
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.plain import weights
 from holdfast.nn.attention.visibility import CHUNK, hidden
 from holdfast.nn.normalisers import Plain
+from holdfast.probes.context_length import text_config
 from holdfast.probes.rat.reading import (
     Progress,
     check_tokens,
@@ -24,7 +25,6 @@ from holdfast.probes.rat.reading import (
     left_as_found,
     no_attention,
     registered_implementation,
-    text_config,
     untold,
     without_cache,
 )

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError, count_of
+from holdfast.probes.context_length import position_limit, trained_length
 from holdfast.probes.rat.reading import (
     PREDICTS,
     Progress,
@@ -17,9 +18,7 @@ from holdfast.probes.rat.reading import (
     check_tokens,
     left_as_found,
     mean_interval,
-    position_limit,
     target_losses,
-    trained_length,
     untold,
 )
 

@@ -9,12 +9,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
+from holdfast.probes.context_length import trained_length
 from holdfast.probes.rat.cache import CHUNK_SIZE, cache_growth
 from holdfast.probes.rat.chunks import CHUNK_SIZES, WINDOW, chunk_compressibility
 from holdfast.probes.rat.latency import decode_latency
 from holdfast.probes.rat.locality import locality_profile
 from holdfast.probes.rat.positions import position_loss
-from holdfast.probes.rat.reading import Progress, check_causal_model, check_tokens, trained_length, untold
+from holdfast.probes.rat.reading import Progress, check_causal_model, check_tokens, untold
 from holdfast.probes.rat.report import RATReport
 
 PARTS = ("locality", "cache", "chunks", "positions")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from holdfast.errors import ArgumentError
 from holdfast.nn.attention.huggingface import refusal_of_parts
+from holdfast.probes.context_length import text_config
 from holdfast.probes.replaced_attention import model_implementation
 from holdfast.probes.report import evaluating, random_state_kept
 
@@ -26,8 +27,6 @@ PREDICTS = 0.1
 LOGITS = 1 << 24
 """Logits of a batch, 64 MiB in float32: texts are read together up to there."""
 
-TABLE_OFFSET = 2
-"""Rows that a table of positions may have beyond the positions (OPT's has two)."""
 
 CAUSAL_CHECK = 16
 """Tokens on which it is seen whether a model looks ahead."""
@@ -44,12 +43,6 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def text_config(model: nn.Module) -> Any:
-    """The configuration of the language model, of one that reads images too as well."""
-    config: Any = model.config
-    return config.get_text_config()
-
-
 def width(model: nn.Module) -> int:
     """Heads times their width: that of keys without groups; the model's width where it has no heads."""
     config = text_config(model)
@@ -57,31 +50,6 @@ def width(model: nn.Module) -> int:
     if not heads:
         return int(config.hidden_size)
     return int(heads) * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-
-
-def trained_length(model: nn.Module) -> int | None:
-    """How many tokens a model was made for, as its configuration says; `None` where that says nothing."""
-    length = getattr(text_config(model), "max_position_embeddings", None)
-    return int(length) if length else None
-
-
-def position_limit(model: nn.Module) -> int | None:
-    """How many tokens a model can read at all: those in its table of positions; `None` without such a table."""
-    known = trained_length(model)
-    if known is None:
-        return None
-    shared: Any = model
-    tokens = {id(shared.get_input_embeddings()), id(shared.get_output_embeddings())}
-    learned = any(
-        isinstance(module, nn.Embedding)
-        and id(module) not in tokens
-        and known <= module.num_embeddings <= known + TABLE_OFFSET
-        for module in model.modules()
-    )
-    stored = any(
-        "position" in name and buffer.ndim == 2 and len(buffer) == known for name, buffer in model.named_buffers()
-    )
-    return known if learned or stored else None
 
 
 def check_causal_model(model: nn.Module) -> None:

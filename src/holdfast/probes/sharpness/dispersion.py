@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from holdfast.errors import ArgumentError
-from holdfast.nn.normalisers import Normaliser, SSMax
+from holdfast.nn.normalisers import Normaliser
 
 
 def mean(values: Tensor) -> float:
@@ -112,5 +112,5 @@ def checked_normalisers(normalisers: Mapping[str, Normaliser] | None) -> dict[st
 
 def check_heads(name: str, normaliser: Normaliser, heads: int) -> None:
     """Refuse a normaliser with one number a head for another number of heads."""
-    if isinstance(normaliser, SSMax) and isinstance(normaliser.scale, tuple) and len(normaliser.scale) != heads:
-        raise ArgumentError(f"normalisers[{name!r}]", f"one scale, or one for each of {heads} heads", normaliser.scale)
+    if normaliser.heads not in (None, heads):
+        raise ArgumentError(f"normalisers[{name!r}]", f"one for any number of heads, or for {heads}", normaliser)

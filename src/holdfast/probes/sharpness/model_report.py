@@ -128,6 +128,7 @@ class ModelSharpnessReport:
         excluded: how many first keys of each sequence the attention is conditional on not being at.
         own: the model as it is.
         remedies: one entry a normaliser of the comparison.
+        made_for: tokens that the model was made for, as its configuration says; `None` where that says nothing.
     """
 
     heads: tuple[ModelHead, ...]
@@ -136,6 +137,7 @@ class ModelSharpnessReport:
     excluded: int
     own: ModelRemedy
     remedies: tuple[ModelRemedy, ...] = ()
+    made_for: int | None = None
 
     def violations(self, limit: float) -> tuple[ModelHead, ...]:
         """Heads whose mean H / ln n exceeds a limit, the most dispersed first; NaN counts as a violation."""
@@ -156,7 +158,8 @@ class ModelSharpnessReport:
     def verdict(self) -> str:
         """One sentence: is attention dispersed, how badly, and what to try."""
         summaries = [HeadSummary(h.entropy_share, h.slope, h.acting, h.above) for h in self.heads]
-        where = f"in this {_kind(self.parts)} at {self.length} tokens{self._condition}"
+        beyond = f", beyond the {self.made_for} it was made for" if self.length > (self.made_for or math.inf) else ""
+        where = f"in this {_kind(self.parts)} at {self.length} tokens{beyond}{self._condition}"
         text = sentence(summaries, where, broken=self.nan_rows, compared=bool(self.remedies))
         known = [remedy for remedy in self.remedies if not math.isnan(remedy.cross_entropy)]
         if not known or math.isnan(self.own.cross_entropy):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.errors import ArgumentError
-from holdfast.probes.report import jsonable, shown, table
+from holdfast.probes.report import explained, jsonable, shown, table
 from holdfast.probes.solutions.report import KIND, SCHEMA, WIDTH
 from holdfast.probes.solutions.retention import LEARNT, PairedDifference, paired_difference
 
@@ -110,6 +110,18 @@ class SolutionComparison:
         ax.invert_yaxis()
         ax.set_xlabel("difference / mean of both")
         ax.set_title(f"{self.first} less {self.second}")
+
+    def explain(self) -> str:
+        """What each column of the table means, a line each."""
+        return explained(
+            {
+                "number": "one of the fingerprint's; the probe of one network explains each",
+                "two names": "mean over the seeds of the first optimiser, and of the second",
+                "difference": "mean over seeds of the first less the second",
+                "95 %": "interval of that mean, from a bootstrap over seeds",
+                "*": "beyond chance, all numbers being one family",
+            }
+        )
 
     def __str__(self) -> str:
         """Return the sentence and a table."""

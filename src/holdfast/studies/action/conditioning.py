@@ -150,4 +150,5 @@ part = Part(
             draw_conditioning,
         ),
     ),
+    needs={"gymnasium": "holdfast[rl]"},
 )

@@ -111,7 +111,7 @@ CLAIMS = (
         paper=f"much better without on continuous domains, for every backbone ({SECOND_HAND})",
         family="copycat",
         headline=True,
-        plain="a policy acts better where it does not see its own past actions",
+        plain="a policy acts better if it does not see its own past actions",
         figure="copycat-score",
         scale="laptop",
     ),
@@ -157,4 +157,5 @@ part = Part(
         ),
         Figure("copycat-loss", "Their cross-entropy on held-out demonstrations.", _draw_loss),
     ),
+    needs={"gymnasium": "holdfast[rl]"},
 )

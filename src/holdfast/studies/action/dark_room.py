@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ArgumentError
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, mean_of, paired_difference, progress
-from holdfast.lab.figures import GREY, draw_over_seeds, legend
+from holdfast.lab.figures import GREY, SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.lab.seeds import rng_for
 from holdfast.studies.action.arms import ARMS, COLOURS, backbone_of
@@ -188,7 +188,7 @@ def _better(results: Results) -> Evidence:
 
 def _near(results: Results) -> Evidence:
     last = results.config.dark_room.episodes
-    return mean_of(_scores(results, "xlstm11", last), threshold=0.5, name="score of the last episode")
+    return mean_of(_scores(results, "xlstm11", last), threshold=0.5, bounds=(0, 1), name="score of the last episode")
 
 
 CLAIMS = (
@@ -216,7 +216,7 @@ CLAIMS = (
         paper=f"xLSTM[7:1] best on goals of the training and on new ones ({SECOND_HAND})",
         family="dark-room",
         headline=True,
-        plain="sLSTM blocks help where a policy must remember",
+        plain="a recurrent policy does better with state-tracking blocks (sLSTM) where it must remember",
         figure="dark-room",
         scale="laptop",
     ),
@@ -239,7 +239,7 @@ def draw_dark_room(results: Results, axes: Axes) -> list[Record]:
     looks: dict[str, dict[str, Any]] = {arm: {"color": COLOURS[arm], "label": ARMS[arm]} for arm in config.arms}
     for arm, look in looks.items():
         values = {episode: list(_scores(results, arm, episode).values()) for episode in episodes}
-        points = draw_over_seeds(axes, values, dots=True, marker="o", markersize=4, **look)
+        points = draw_over_seeds(axes, values, bounds=SHARE, dots=True, marker="o", markersize=4, **look)
         rows += [
             {"arm": arm, "episode": x, "score": mean, "low": low, "high": high, "seeds": seeds}
             for x, mean, low, high, seeds in points

@@ -209,7 +209,7 @@ CLAIMS = (
     ),
     _claim(
         "parity-slstm-longer",
-        "They tell it of strings eight times as long, too (accuracy > .95 at 256 bits).",
+        "Networks with sLSTM tell the parity of strings eight times as long, too (accuracy > .95 at 256 bits).",
         partial(_above, "slstm", 256),
     ),
     _claim(

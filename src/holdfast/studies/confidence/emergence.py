@@ -310,7 +310,7 @@ CLAIMS = (
         paper=OURS,
         family="emergence",
         headline=True,
-        plain="a boost for one's own choice appears in training on unbiased authors",
+        plain="a language model learns to favour its own answer from authors without a bias",
         figure="emergence",
         scale="laptop",
     ),
@@ -382,4 +382,5 @@ part = Part(
             draw_boost,
         ),
     ),
+    needs={"transformers": "holdfast[hf]"},
 )

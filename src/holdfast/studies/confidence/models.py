@@ -64,6 +64,13 @@ def trials(config: ConfidenceStudyConfig) -> Iterator[Trial[ModelsConfig]]:
             yield Trial(config.first_seed, settings, {"model": model, "questions": questions}, cost=100.0, gpu=gpu)
 
 
+def needs(config: ConfidenceStudyConfig) -> dict[str, str]:
+    """What asking the models takes: those behind an endpoint a client, the others transformers."""
+    remote = {"#" in model for model in config.models.models}
+    client = {"aiohttp": "holdfast[llm]", "tenacity": "holdfast[llm]"} if True in remote else {}
+    return client | ({"transformers": "holdfast[hf]"} if False in remote else {})
+
+
 def run(trial: Trial[ModelsConfig]) -> Outcome:
     """Ask a model and analyse.
 
@@ -226,7 +233,7 @@ CLAIMS = (
         "less",
         "13.1 % against 34.0 %, odds ratio 0.29 (journal version, as quoted by others)",
         headline=True,
-        plain="models cling to an answer that they are shown to be their own",
+        plain="a language model that sees its own earlier answer changes its mind less often",
         figure="models-changes",
     ),
     _claim(
@@ -263,7 +270,7 @@ CLAIMS = (
         "greater",
         "two to three times the ideal update (as reported by others)",
         headline=True,
-        plain="advice that contradicts them sways them too much",
+        plain="advice against its answer sways a language model too much",
         figure="models-updates",
     ),
     _claim(
@@ -316,4 +323,5 @@ part = Part(
             partial(draw_updates, {"part": "models"}),
         ),
     ),
+    needs=needs,
 )

@@ -179,7 +179,7 @@ CLAIMS = (
         paper=OURS,
         family="observers",
         headline=True,
-        plain="an unbiased observer is seldom accused of a bias",
+        plain="a simulated model without a bias is seldom accused of one",
         figure="recovered",
         scale="laptop",
     ),
@@ -224,7 +224,9 @@ def draw_recovered(results: Results, axes: Axes) -> list[Record]:
                 [mean.mean for _, mean in points],
                 "os^DvP"[place],
                 linestyle="none",
-                alpha=0.8,
+                fillstyle="none",  # parameters of observers coincide: smaller ones within larger ones show all
+                markersize=15 - 2 * place,
+                markeredgewidth=1.5,
                 label=parameter.replace("_", " "),
             )
     if rows:

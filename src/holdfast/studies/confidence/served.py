@@ -264,4 +264,10 @@ part = Part(
             draw_served,
         ),
     ),
+    needs={
+        "aiohttp": "holdfast[llm]",
+        "starlette": "holdfast[serving]",
+        "tenacity": "holdfast[llm]",
+        "uvicorn": "holdfast[serving]",
+    },
 )

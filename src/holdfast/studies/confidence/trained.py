@@ -284,7 +284,7 @@ CLAIMS = (
         paper=OURS,
         family="trained",
         headline=True,
-        plain="the probe finds a bias that was trained into a model",
+        plain="the probe finds a bias that was trained into a language model",
         figure="trained-recovery",
         scale="laptop",
     ),
@@ -429,4 +429,5 @@ part = Part(
             draw_learning,
         ),
     ),
+    needs={"transformers": "holdfast[hf]"},
 )

@@ -345,7 +345,7 @@ CLAIMS = (
         paper="stated in the paper (abstract)",
         family="exact",
         headline=True,
-        plain="what is put together from filter-equivariant functions is filter equivariant",
+        plain="functions that follow the rule of deletion (delete before or after: same answer) still do when combined",
         figure="classes",
     ),
     Claim(

@@ -268,7 +268,7 @@ CLAIMS = (
         paper=f"{PROVED} (amalgamation)",
         family="exact",
         headline=True,
-        plain="every filter-equivariant function tried extends exactly to longer lists",
+        plain="every function tried that follows the rule of deletion extends exactly to longer lists",
         figure="queries",
     ),
     Claim(
@@ -287,7 +287,7 @@ CLAIMS = (
         paper=NO_EXPERIMENT,
         family="exact",
         headline=True,
-        plain="functions that cannot be extended are refused",
+        plain="a function that breaks the rule of deletion is refused",
     ),
 )
 
@@ -307,7 +307,7 @@ def draw_queries(results: Results, axes: Axes) -> list[Record]:
     lines: tuple[tuple[str, Callable[[int], float], str, str, str], ...] = (
         ("all pairs", lambda n: n * (n - 1) / 2, GREY, "--", ""),
         ("merge of pairs, sort", mean("merge", "sort"), "C0", "-", "o"),
-        ("least for all orders, 2 elements", lambda n: least_queries(n, 2), "C3", ":", ""),
+        ("least for all orders, 2 elements", lambda n: least_queries(n, 2), "C5", ":", ""),
         (f"block merge of {capacity}, sort", mean("block merge", "sort"), "C1", "-", "s"),
         (f"block merge of {capacity}, reverse", mean("block merge", "reverse"), "C2", "-.", "D"),
         (f"least for all orders, {capacity} elements", lambda n: least_queries(n, capacity), "C4", ":", ""),

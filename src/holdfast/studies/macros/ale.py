@@ -1,6 +1,6 @@
 """Part `ale`: that Rainbow with macros runs on the Arcade Learning Environment. Too short to judge anything.
 
-Games need the extra `macros`; without them the part has no trials.
+Games need the extra `macros`; where none is named there are no trials.
 """
 
 from __future__ import annotations
@@ -51,4 +51,5 @@ part = Part(
             draw_curves,
         ),
     ),
+    needs={"ale_py": "holdfast[macros]", "cv2": "holdfast[macros]", "gymnasium": "holdfast[macros]"},
 )

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, paired_difference
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import DIMENSION, PENALTY
@@ -136,18 +136,19 @@ CLAIMS = (
     ),
     Claim(
         "dose-monotone",
-        "From 8 over 16 and 24 to 36 of them its score falls each time.",
+        "From 8 over 16 and 24 to 36 macros that lead nowhere the score of an agent with macros falls each time.",
         _monotone,
         paper=DIMENSION,
         family="dose",
         headline=True,
-        plain="the more macros lead nowhere, the less an agent with macros scores",
+        plain="the more of its macro-actions lead nowhere, the worse an agent does",
         figure="dose",
         scale="laptop",
     ),
     Claim(
         "dose-learned",
-        "At 24 and at 36 of them the penalty with a learned similarity raises its score by more than .12.",
+        "At 24 and at 36 of them the penalty with a learned similarity raises the score of an agent with "
+        "macros by more than .12.",
         _repairs,
         paper=PENALTY,
         family="dose",
@@ -173,7 +174,7 @@ def draw_dose(results: Results, axes: Axes) -> list[Record]:
         look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1.8, "marker": "o", "markersize": 4}
         if arm == "primitives":
             look |= {"linestyle": ":", "marker": ""}
-        points = draw_over_seeds(axes, values, band=True, label=settings.label, **look)
+        points = draw_over_seeds(axes, values, band=True, bounds=SHARE, label=settings.label, **look)
         rows += [
             {"arm": settings.label, "junk macros": int(x), "mean score": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

@@ -1,4 +1,4 @@
-"""Part `minatar`: Rainbow on MinAtar's games. Games need the extra `macros`; without them the part has no trials."""
+"""Part `minatar`: Rainbow on MinAtar's games. They need the extra `macros`; where none is named there are no trials."""
 
 from __future__ import annotations
 
@@ -111,4 +111,5 @@ part = Part(
             draw_curves,
         ),
     ),
+    needs={"gymnasium": "holdfast[macros]", "minatar": "holdfast[macros]"},
 )

@@ -116,13 +116,13 @@ CLAIMS = (
         paper=PENALTY,
         family="network",
         headline=True,
-        plain="with a small network the learned similarity does not help",
+        plain="a learned similarity of actions does not help an agent with a small network in place of a table",
         figure="network",
         scale="laptop",
     ),
     Claim(
         "network-hurts",
-        "It lowers it.",
+        "With a small network the penalty with a learned similarity lowers the score.",
         _hurts,
         paper=PENALTY,
         family="network",
@@ -130,7 +130,7 @@ CLAIMS = (
     ),
     Claim(
         "network-macros",
-        "There macros without a penalty help: their score is above that of primitives alone.",
+        "With a small network macros without a penalty help: their score is above that of primitives alone.",
         _helps,
         paper=HURT,
         family="network",
@@ -138,7 +138,7 @@ CLAIMS = (
     ),
     Claim(
         "network-oracle",
-        "Not even an oracle's similarity raises the score of an agent with macros by .12.",
+        "With a small network not even an oracle's similarity raises the score of an agent with macros by .12.",
         _oracle,
         paper=PENALTY,
         family="network",
@@ -146,7 +146,7 @@ CLAIMS = (
     ),
     Claim(
         "network-wrong",
-        "A shuffled similarity costs more than .15.",
+        "With a small network a shuffled similarity costs more than .15.",
         _wrong,
         paper=OURS,
         family="network",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from holdfast.lab.figures import draw_over_seeds, legend
+from holdfast.lab.figures import SHARE, draw_over_seeds, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Record]], labels: Mapp
         for row in curve:
             values[int(row["step"] or 0)].append(float(row["score"] or 0.0))
         style: dict[str, Any] = {"linestyle": "-" if number < 6 else "--", "linewidth": 1.4, "color": f"C{number % 6}"}
-        points = draw_over_seeds(axes, values, band=True, label=labels[arm], **style)
+        points = draw_over_seeds(axes, values, band=True, bounds=SHARE, label=labels[arm], **style)
         rows += [
             {"arm": arm, "primitive step": x, "score": mean, "low": low, "high": high, "seeds": n}
             for x, mean, low, high, n in points

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast.lab import Claim, Evidence, Figure, Outcome, Part, Results, Trial, all_of, mean_of, paired_difference
-from holdfast.lab.figures import GREY, legend, seed_mean
+from holdfast.lab.figures import GREY, SHARE, legend, seed_mean
 from holdfast.lab.results import Values
 from holdfast.studies.macros.arms import NAIVE, PRIMITIVES, Arm
 from holdfast.studies.macros.paper import LEARNED, OURS, TRANSFER
@@ -191,13 +191,13 @@ CLAIMS = (
         paper=TRANSFER,
         family="transfer",
         headline=True,
-        plain="a similarity that was learned on one map helps on others",
+        plain="a similarity of actions that was learned on one map helps on others",
         figure="transfer",
         scale="laptop",
     ),
     Claim(
         "transfer-single",
-        "So does the similarity of one seed.",
+        "The similarity of one seed, carried over, raises the score by more than .12 on these maps, too.",
         _single,
         paper=TRANSFER,
         family="transfer",
@@ -265,7 +265,7 @@ def draw_transfer(results: Results, axes: Axes) -> list[Record]:
             values = list(_values(results, where, arm).values())
             if not values:
                 continue
-            mean = seed_mean(values)
+            mean = seed_mean(values, bounds=SHARE)
             x = place + 0.12 * (number - 2.5)
             axes.errorbar(
                 x,

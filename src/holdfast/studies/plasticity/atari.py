@@ -242,4 +242,5 @@ part = Part(
             draw_scores,
         ),
     ),
+    needs={"ale_py": "holdfast[rl]"},
 )

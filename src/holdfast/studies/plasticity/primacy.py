@@ -185,7 +185,7 @@ CLAIMS = (
         paper="re-warming closes the gap of a warm start (figure 4)",
         family="primacy",
         headline=True,
-        plain="re-warming the learning rate wins back what wrong first labels cost",
+        plain="raising the learning rate again wins back most of what wrong first labels cost",
         figure="primacy",
         scale="laptop",
     ),
@@ -261,4 +261,5 @@ part = Part(
             draw_primacy,
         ),
     ),
+    needs={"sklearn": "holdfast[plasticity]"},
 )

@@ -298,7 +298,7 @@ def _decay(results: Results) -> Evidence:
 
 
 def _layernorm(results: Results) -> Evidence:
-    return within(_values(results, "layernorm"), 0.35, 0.65, ARMS["layernorm"].label)
+    return within(_values(results, "layernorm"), 0.35, 0.65, ARMS["layernorm"].label, bounds=(0, 1))
 
 
 def _detected(results: Results) -> Evidence:
@@ -371,7 +371,7 @@ CLAIMS = (
         paper=f"plain networks lose their accuracy, projected ones keep it ({NAP})",
         family="shuffling",
         headline=True,
-        plain="plain networks lose the ability to learn, networks with held norms keep it",
+        plain="a plain network loses the ability to learn, one whose weights are held at their length keeps it",
         figure="shuffling",
         scale="laptop",
     ),
@@ -383,7 +383,7 @@ CLAIMS = (
         paper="one continuous decay does worst (figure 5)",
         family="shuffling",
         headline=True,
-        plain="a decayed learning rate alone makes a network lose the ability to learn",
+        plain="a learning rate that decays is enough for a network to lose the ability to learn",
         figure="shuffling",
         scale="laptop",
     ),
@@ -486,4 +486,5 @@ part = Part(
             draw_tasks,
         ),
     ),
+    needs={"sklearn": "holdfast[plasticity]"},
 )

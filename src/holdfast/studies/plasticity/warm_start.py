@@ -215,4 +215,5 @@ part = Part(
             draw_fractions,
         ),
     ),
+    needs={"sklearn": "holdfast[plasticity]"},
 )

@@ -218,7 +218,7 @@ CLAIMS = (
     ),
     Claim(
         "cost-prefill-64",
-        "There attention takes more than 8 times as long as RAT64.",
+        "At the greatest length attention takes more than 8 times as long as RAT64 for a whole sequence.",
         partial(_faster, "prefill", "attention", "rat64", 8.0),
         paper="9.5 at 131,072 tokens, projections included (latency figure)",
         family="cost",
@@ -247,7 +247,7 @@ CLAIMS = (
     ),
     Claim(
         "cost-decode-gqa",
-        "Attention with 8 query heads a key head takes less than 3 times as long as RAT16 for it.",
+        "Attention with 8 query heads a key head takes less than 3 times as long as RAT16 for one more token.",
         _decode_gqa,
         paper=NOT_SHOWN,
         family="cost",
@@ -271,7 +271,7 @@ CLAIMS = (
     ),
     Claim(
         "cost-slope-64",
-        "That of RAT64 grows with a power below 1.3.",
+        "The time of RAT64 grows with a power of length below 1.3 between the two greatest lengths.",
         partial(_flatter, "rat64", 1.3),
         paper="all but linear (latency figure)",
         family="slopes",
@@ -287,7 +287,7 @@ CLAIMS = (
     ),
     Claim(
         "cost-cache-gqa",
-        "It is at most 2 times smaller than that of attention with 8 query heads a key head.",
+        "The cache of RAT16 is at most 2 times smaller than that of attention with 8 query heads a key head.",
         partial(_cache, "gqa8", lambda ratio: ratio <= 2),
         paper=NOT_SHOWN,
         family="exact",

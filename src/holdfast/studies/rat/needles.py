@@ -170,7 +170,7 @@ CLAIMS = (
         paper="16 tokens a chunk about level with attention, 64 much worse on several needles (retrieval table)",
         family="needles",
         headline=True,
-        plain="the larger RAT's chunks, the fewer of many needles it finds",
+        plain="the longer the chunks of RAT, the fewer of many hidden facts it finds",
         figure="needles",
         scale="laptop",
     ),

@@ -153,7 +153,7 @@ CLAIMS = (
         paper=CURVE,
         family="positions",
         headline=True,
-        plain="a RAT hybrid without positions holds up best on longer texts",
+        plain="RAT with local attention and no positions holds up best on texts longer than those trained on",
         figure="positions",
         scale="laptop",
     ),

@@ -134,7 +134,7 @@ CLAIMS = (
     ),
     Claim(
         "throughput-gqa",
-        "It writes less than 3 times as many as attention with 8 query heads a key head.",
+        "RAT16 writes less than 3 times as many tokens a second as attention with 8 query heads a key head.",
         _gqa,
         paper=NOT_SHOWN,
         family="throughput",

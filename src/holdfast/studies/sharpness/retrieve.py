@@ -89,7 +89,7 @@ CLAIMS = (
             paper=f"{plain:.1f} % to {published:.1f} %, +{(published - plain) / 100:.3f} (max-retrieval table)",
             family="published law",
             headline=n == 1024,
-            plain=f"adaptive temperature raises the accuracy of a trained network on {n} items",
+            plain=f"adaptive temperature makes a trained network more accurate on {n} items",
             figure="gain",
         )
         for n, plain, published in (
@@ -111,7 +111,7 @@ CLAIMS = (
             paper="not tried: one polynomial is used for all",
             family="refit law",
             headline=n == 1024,
-            plain=f"a law of temperature that is refitted to the network gains more on {n} items",
+            plain=f"adaptive temperature that is refitted to the network makes it more accurate still on {n} items",
             figure="gain",
         )
         for n in (1024, 4096)
@@ -123,7 +123,7 @@ CLAIMS = (
         paper="zero temperature escapes dispersion but is reported as not viable",
         family="hard attention",
         headline=True,
-        plain="hard attention is no way out: it is less accurate",
+        plain="attention to the one best item alone is less accurate than softmax on 1024 items",
         figure="accuracy",
     ),
     Claim(
@@ -140,7 +140,7 @@ CLAIMS = (
         paper="attention must disperse in the limit (theorem 2.2)",
         family="dispersion",
         headline=True,
-        plain="attention of a trained network disperses as its input grows",
+        plain="the attention of a trained network spreads thin as its input grows",
         figure="entropy",
     ),
 )

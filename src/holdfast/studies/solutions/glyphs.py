@@ -174,7 +174,7 @@ def _hard(results: Results) -> Evidence:
     if not results.config.glyphs.arms:
         return unusable(MISSING)
     values = results.by_seed("accuracy", part="glyphs", stream="linear")
-    return mean_of(values, threshold=0.95, alternative="less", name="the accuracy of a linear network")
+    return mean_of(values, threshold=0.95, alternative="less", bounds=(0, 1), name="the accuracy of a linear network")
 
 
 def _shampoo(results: Results) -> Evidence:
@@ -240,7 +240,7 @@ CLAIMS = (
     ),
     Claim(
         "glyphs-beta",
-        "So does a memory of β₂ = .9.",
+        "A memory of β₂ = .9 costs it at least .05, too.",
         _beta,
         paper=OURS,
         family="glyphs",
@@ -248,7 +248,7 @@ CLAIMS = (
     ),
     Claim(
         "glyphs-biases",
-        "So do biases.",
+        "Biases cost it at least .05, too.",
         _biases,
         paper=OURS,
         family="glyphs",
@@ -264,7 +264,7 @@ CLAIMS = (
     ),
     Claim(
         "glyphs-permuted-adamw",
-        "At least .05 more than AdamW, too.",
+        "There Shampoo's direction keeps at least .05 more than AdamW, too.",
         _permuted_adamw,
         paper=SHAMPOO,
         family="glyphs-permuted",
@@ -302,4 +302,5 @@ part = Part(
             draw_factorial,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]"},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.lab.figures import GREY, seed_mean
+from holdfast.lab.figures import GREY, SHARE, seed_mean
 from holdfast.lab.verdict import BySeed
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def draw_row(axes: Axes, place: int, values: Sequence[float], name: str, colour:
         name: of the mean in what is returned.
         colour: of the mean.
     """
-    mean = seed_mean(values)
-    low, high = max(0.0, mean.low), min(1.0, mean.high)
+    mean = seed_mean(values, bounds=SHARE)
+    low, high = mean.low, mean.high
     axes.plot(values, [place + 0.3] * len(values), ".", color=GREY, markersize=3)
     axes.errorbar(mean.mean, place, xerr=[[mean.mean - low], [high - mean.mean]], fmt="o", color=colour, markersize=5)
     return {name: mean.mean, "low": low, "high": high, "seeds": mean.seeds}

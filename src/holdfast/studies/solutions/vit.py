@@ -147,7 +147,7 @@ CLAIMS = (
     ),
     Claim(
         "vit-adamw",
-        "At least .05 more than with AdamW.",
+        "It keeps at least .05 more with Shampoo's direction than with AdamW, too.",
         _adamw,
         paper=SHAMPOO,
         family="vit",
@@ -199,4 +199,5 @@ part = Part(
             draw_arms,
         ),
     ),
+    needs={"pytorch_optimizer": "holdfast[solutions]"},
 )

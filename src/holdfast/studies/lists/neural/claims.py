@@ -184,7 +184,7 @@ CLAIMS = (
             _exact_match(arm, task, "tenfold", above=0.95),
             family="amalgamated",
             headline=(arm, task) == ("blocks", "reverse"),
-            plain=f"amalgamated, that network does {task} on lists of ten times the length",
+            plain=f"put together from its answers to short lists, {task} is right on lists of ten times the length",
             figure=f"exact-{task.replace('+', '-')}",
         )
         for arm, how in (
@@ -228,7 +228,7 @@ CLAIMS = (
             _probe_gap(task),
             family="violation",
             headline=task == "reverse",
-            plain="breaking the law, which needs no labels to see, tells how often it errs",
+            plain="how often a network breaks the rule of deletion tells how often it errs, without labels",
             figure="violation",
         )
         for task in TASKS

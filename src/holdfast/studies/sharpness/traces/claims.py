@@ -82,7 +82,7 @@ CLAIMS = (
         paper="most of 30 algorithms are better with Gemma 2B on CLRS-Text (figure only)",
         family="language models",
         headline=True,
-        plain="adaptive temperature helps language models on longer inputs",
+        plain="adaptive temperature helps language models on inputs longer than those trained on",
         figure="traces",
         scale="gpu",
     ),
