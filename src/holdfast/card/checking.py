@@ -87,9 +87,12 @@ def load_targets(
         raise ArgumentError("target", f"to load within {settings.budget_s:g} s", "one that takes longer") from None
 
 
-def shipped() -> list[object]:
+def shipped() -> list[Target]:
     """The models that come with the package."""
+    import dataclasses
+
     from holdfast.models.action.checkpoint import SHIPPED as POLICY
     from holdfast.models.language.generate import SHIPPED as LANGUAGE
 
-    return [LANGUAGE, POLICY]
+    named = {"the shipped language model": LANGUAGE, "the shipped policy": POLICY}
+    return [dataclasses.replace(recognise(path), name=name) for name, path in named.items()]
