@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.card import Card, CheckSettings, check
+    from holdfast.card import Card, CheckSettings
+    from holdfast.card.checking import check
 
 __version__ = "0.1.0"
 

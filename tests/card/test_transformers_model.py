@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast.card.target import digest_of
+from holdfast.card.digest import digest_of
 from holdfast.errors import ArgumentError
 
 transformers = pytest.importorskip("transformers")

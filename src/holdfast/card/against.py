@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdfast.card.card import Card
 from holdfast.card.finding import MEASURED, Finding, Measure
 from holdfast.lab.verdict import holm
+
+if TYPE_CHECKING:
+    from holdfast.card.card import Card
 
 LEVEL = 0.05
 

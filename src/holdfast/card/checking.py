@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +78,20 @@ def load_targets(
         raise ArgumentError("target", "given, with checkpoints, factory or model", "none")
     try:
         with within(settings.budget_s):
-            return [
-                one
-                if isinstance(one, Target)
-                else recognise(one, checkpoints=checkpoints, factory=factory, model=model, device=settings.device)
-                for one in (shipped() if target is None else [target])
-            ]
+            if target is None:
+                return [
+                    replace(recognise(place, device=settings.device), name=name) for name, place in shipped().items()
+                ]
+            if isinstance(target, Target):
+                return [target]
+            return [recognise(target, checkpoints=checkpoints, factory=factory, model=model, device=settings.device)]
     except OutOfTime:
         raise ArgumentError("target", f"to load within {settings.budget_s:g} s", "one that takes longer") from None
 
 
-def shipped() -> list[Target]:
-    """The models that come with the package."""
-    import dataclasses
-
+def shipped() -> dict[str, object]:
+    """The models that come with the package, by what to call them."""
     from holdfast.models.action.checkpoint import SHIPPED as POLICY
     from holdfast.models.language.generate import SHIPPED as LANGUAGE
 
-    named = {"the shipped language model": LANGUAGE, "the shipped policy": POLICY}
-    return [dataclasses.replace(recognise(path), name=name) for name, path in named.items()]
+    return {"shipped language model": LANGUAGE, "shipped policy": POLICY}

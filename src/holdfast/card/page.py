@@ -9,14 +9,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from holdfast import __version__
 from holdfast.card.against import Comparison, Difference, compare
-from holdfast.card.card import Card, Subject
 from holdfast.card.finding import MEASURED, Finding, Measure, Outcome
 from holdfast.lab.report import text
+
+if TYPE_CHECKING:
+    from holdfast.card.card import Card, Subject
 
 CLASSES = {
     Outcome.FAILS: "fails",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holdfast.card.digest import digest_of
 from holdfast.errors import ArgumentError, require
 from holdfast.hub import offline
 
@@ -29,8 +30,6 @@ def load(place: str, device: str) -> tuple[nn.Module, str]:
         ArgumentError: configuration or weights are not there, not whole, or more than tensors.
         MissingExtraError: transformers is not installed.
     """
-    from holdfast.card.target import digest_of
-
     transformers = require("transformers", "hf")
     import holdfast.models.language  # noqa: F401  (makes our own models known to transformers)
 

@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from holdfast.card.checks.check import Check, picture
+from holdfast.card.digest import digest_of_files
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
-from holdfast.card.target import Kind, Target, digest_of_files
+from holdfast.card.target import Kind, Target
 
 if TYPE_CHECKING:
     from holdfast.models.action.trajectories import Trajectories
