@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import holdfast
 from tests.source_tree import HOUSE, imports
 
 FLOORS = (
@@ -24,6 +25,9 @@ FLOORS = (
 )
 ENTRANCE = {"__main__": "cli"}
 """Modules at the top that belong to a room of another name."""
+
+OFFERED = "card"
+"""The room whose functions the package itself offers, and loads when they are asked for."""
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "jinja2", "ray", "transformers", "hypothesis")
 
@@ -44,7 +48,7 @@ def violations(house: Path, package: str = "holdfast") -> list[str]:
             continue
         for entry in imports(path, house, package):
             target = entry.target.partition(".")[0]
-            if target == room:
+            if target == room or (room, target) == ("__init__", OFFERED):
                 continue
             if target not in level:
                 against.append(f"{where}:{entry.line}: {target} stands on no floor")
@@ -179,6 +183,13 @@ def test_nn_loads_what_its_users_have_anyway():
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split() == []
+
+
+def test_the_package_offers_the_card_and_loads_it_when_asked():
+    assert "torch" not in loaded("import holdfast; assert {'check', 'Card', 'CheckSettings'} <= set(dir(holdfast))")
+    assert "jinja2" not in loaded("import holdfast; assert callable(holdfast.check)")
+    with pytest.raises(AttributeError, match="chekc"):
+        getattr(holdfast, "chekc")  # noqa: B009
 
 
 def test_lightness_can_be_seen_to_fail():

@@ -1,5 +1,5 @@
-"""The command line: `holdfast list`, `run`, `report`, `probe`, `train`, `serve`, `bench`, `lists`, `generate`,
-`confidence`."""
+"""The command line: `holdfast check`, `list`, `run`, `report`, `probe`, `train`, `serve`, `bench`, `lists`,
+`generate`, `confidence`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TextIO
 
 from holdfast import __version__
 from holdfast.cli.bench import bench
+from holdfast.cli.check import check
 from holdfast.cli.completion import PRINT, SHELLS, WRITE, complete
 from holdfast.cli.confidence import confidence
 from holdfast.cli.generate import generate
@@ -84,6 +85,7 @@ def _report(words: Sequence[str]) -> int:
 
 
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "check": ("Ask all probes at once: what will break when this leaves its conditions?", check),
     "list": ("Show the installed studies: their questions, claims, scales and cost.", _list),
     "run": ("Run studies: compute what the store lacks, judge the claims, write the report.", _run),
     "report": ("Write the report on what a store holds, without computing anything.", _report),

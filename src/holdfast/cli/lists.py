@@ -60,7 +60,7 @@ class _Search(_Asked):
 
 @dataclass(frozen=True)
 class Check(_Search):
-    """Search for a list on which a function breaks a law; exit status 1 if there is one."""
+    """Search for a list on which a function breaks a law; exit status 1 if there is one. For a card: holdfast check."""
 
     law: Law = "filter"
     """filter: deleting a value from the list deletes it from the answer, and no more. map, injective, order: renaming

@@ -99,8 +99,30 @@ def load_model_and_texts(
         MissingExtraError: transformers is not installed.
     """
     model = _model(target, "a transformers model: a folder or an id on the hub")
+    return model, *texts_for(model, target, text, length, texts, usual=usual)
+
+
+def texts_for(
+    model: torch.nn.Module, place: str | None, text: Path | None, length: int | None, texts: int, *, usual: int = 1024
+) -> tuple[Int[Tensor, "texts time"], str]:
+    """Several texts for a model to read.
+
+    Arguments:
+        model: the model.
+        place: where its tokenizer is, a folder or an id on the hub; `None`: it has none, and reads bytes.
+        text: a file, or `None`, as for `load_model_and_texts`.
+        length: tokens of a piece, likewise.
+        texts: how many pieces, at most.
+        usual: tokens of a piece, where that is left open.
+
+    Returns:
+        The tokens, and a line that says what they are.
+
+    Errors:
+        ArgumentError: the model has no positions for so many, or there are fewer than eight tokens.
+    """
     config: Any = model.config
-    encode, unit = _encoder(target, config.get_text_config().vocab_size)
+    encode, unit = _encoder(place, config.get_text_config().vocab_size)
     length, beyond = fitting_length(model, length, usual)
     if text is not None:
         tokens, name = encode(_content(text)), text.name
@@ -116,7 +138,7 @@ def load_model_and_texts(
         rows = [row[:length] for row in rows]
     if length < 8:
         raise ArgumentError("--text", "at least eight tokens", length)
-    return model, torch.tensor(rows), f"{unit[0]} of {name}{unit[1]}{beyond}"
+    return torch.tensor(rows), f"{unit[0]} of {name}{unit[1]}{beyond}"
 
 
 def _standard_library(texts: int, size: int) -> list[bytes]:
@@ -163,12 +185,16 @@ def _content(text: Path) -> bytes:
         raise ArgumentError("--text", "a file", f"{text} ({error.strerror})") from error
 
 
-def _encoder(target: str, vocabulary: int) -> tuple[Callable[[bytes], list[int]], tuple[str, str]]:
+def _encoder(target: str | None, vocabulary: int) -> tuple[Callable[[bytes], list[int]], tuple[str, str]]:
     """What makes tokens of a text, and what they are called: bytes where the model has no tokenizer."""
     transformers = require("transformers", "hf")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(target))
-        if not tokenizer("a")["input_ids"]:
+        if target is None:
+            raise ValueError("no place for a tokenizer")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, trust_remote_code=False, **offline(target))
+        # Where there are no files of one, transformers makes a tokenizer that knows no words.
+        made = tokenizer("import this", add_special_tokens=False)["input_ids"]
+        if not set(made) - {tokenizer.unk_token_id}:
             raise ValueError("a tokenizer without tokens")
     except (OSError, ValueError, KeyError, TypeError):
         return (

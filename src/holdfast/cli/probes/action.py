@@ -103,8 +103,10 @@ def run_copycat(options: CopycatProbe) -> int:
         refuse_given(options, ("episodes", "slots"), "a --policy", "none")
     for name, least in (("episodes", 1), ("slots", 1), ("bins", 2), ("history", 1), ("seed", 0)):
         count_of(f"--{name}", getattr(options, name), least=least)
-    data = _demonstrations(options.seed) if options.target is None else _trajectories(options.target)
+    from holdfast.models.action.trajectories import read_trajectories
     from holdfast.probes.action import probe_copycat
+
+    data = _demonstrations(options.seed) if options.target is None else read_trajectories(options.target, "TARGET")
 
     policy = environments = None
     if options.policy is not None:
@@ -156,20 +158,6 @@ def _strange_policy(target: str) -> tuple[Any, Any]:
     if not isinstance(made, tuple) or len(made) != 2:
         raise ArgumentError("TARGET", expected, f"one that returns {type(made).__name__}")
     return made
-
-
-def _trajectories(target: str) -> Trajectories:
-    """Of whichever kind is there."""
-    from holdfast.models.action.trajectories import read_episode_files, read_lerobot, read_minari
-
-    folder = Path(target)
-    if (folder / "meta" / "info.json").is_file():
-        return read_lerobot(folder)
-    if folder.is_dir():
-        return read_episode_files(folder)
-    if target.startswith((".", "/", "~")):
-        raise ArgumentError("TARGET", "trajectories", f"{target}, which is no folder")
-    return read_minari(target)
 
 
 def _demonstrations(seed: int) -> Trajectories:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 DEMONSTRATION = "demo"
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-
 FLAGS = {"factory": "TARGET", "model": "TARGET", "examples": "--data"}
 FLAGS |= {name: f"--{name}" for name in ("optimizer", "peak", "current", "loss")}
 """What the arguments of the probe are called here."""
@@ -149,25 +147,14 @@ def _probed(
 
 def _optimizer(options: PlasticityProbe) -> Callable[..., Any]:
     """From parameters to an optimiser at the peak rate."""
-    import torch
+    from holdfast.probes.plasticity.training import optimizer_named
 
     if ":" in options.optimizer:
         refuse_given(options, ("weight_decay",), "an optimizer of torch by its name", options.optimizer)
         return function_of("--optimizer", options.optimizer)
-    if options.optimizer not in OPTIMIZERS:
-        raise ArgumentError("--optimizer", f"one of {', '.join(OPTIMIZERS)}, or file.py:name", options.optimizer)
-    makers: dict[str, Callable[..., Any]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "sgd": partial(torch.optim.SGD, momentum=0.9),
-        "rmsprop": torch.optim.RMSprop,
-    }
-    try:
-        make = partial(makers[options.optimizer], lr=options.peak, weight_decay=options.weight_decay)
-        make([torch.zeros(1, requires_grad=True)])
-    except ValueError as error:
-        raise ArgumentError("--peak", "a learning rate, and --weight-decay not negative", str(error)) from error
-    return make
+    assert options.peak is not None
+    with _in_flags():
+        return optimizer_named(options.optimizer, options.peak, weight_decay=options.weight_decay)
 
 
 def _projector(projected: str) -> Project | None:

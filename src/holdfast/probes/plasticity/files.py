@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from holdfast.errors import ArgumentError, require
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 """Where checkpoints keep the weights, beside other things."""
 
+IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+"""What the weights of a checkpoint are called that is a folder; in several parts there is an index of them."""
+
 
 def load_weights(model: nn.Module, path: Path, place: str | None = None) -> None:
     """Load weights into a network.
@@ -23,14 +27,14 @@ def load_weights(model: nn.Module, path: Path, place: str | None = None) -> None
 
     Arguments:
         model: of the same architecture; changed in place.
-        path: what `torch.save` wrote of a state, or of a dict with one in it; or a file of safetensors.
-        place: where the state is in it, with dots; `None`: the file itself, or under one of the usual names.
+        path: see `read_weights`.
+        place: see `read_weights`.
 
     Errors:
         ArgumentError: there is no such file, it has no weights, or those of another network.
         MissingExtraError: safetensors is not installed.
     """
-    state = _state(_read(path), place, path)
+    state = read_weights(path, place)
     names = list(model.state_dict())
     prefixes = {key.removesuffix(names[0]) for key in state if f".{key}".endswith(f".{names[0]}")} if names else set()
     fitting = [prefix for prefix in sorted(prefixes, key=len) if all(prefix + name in state for name in names)]
@@ -41,6 +45,29 @@ def load_weights(model: nn.Module, path: Path, place: str | None = None) -> None
     except RuntimeError as error:
         found = "; ".join(line.strip().rstrip(". ") for line in str(error).splitlines()[1:4])
         raise ArgumentError("--checkpoint", f"weights of {type(model).__name__}", f"{path} ({found})") from error
+
+
+def read_weights(path: Path, place: str | None = None) -> dict[str, Tensor]:
+    """Weights by name, on the CPU. Nothing in the file is executed.
+
+    Arguments:
+        path: what `torch.save` wrote of a state, or of a dict with one in it; a file of safetensors; or a folder that a
+            Trainer of Hugging Face left, with either in one file or several.
+        place: where the state is in it, with dots; `None`: the file itself, or under one of the usual names.
+
+    Errors:
+        ArgumentError: there is no such file, or it has no weights.
+        MissingExtraError: safetensors is not installed.
+    """
+    if not path.is_dir():
+        return _state(_read(path), place, path)
+    for name in IN_FOLDERS:
+        if (path / name).is_file():
+            return read_weights(path / name, place)
+        if (index := path / f"{name}.index.json").is_file():
+            parts = [read_weights(path / part, place) for part in _parts(index)]
+            return {key: tensor for part in parts for key, tensor in part.items()}
+    raise ArgumentError("--checkpoint", f"a folder with {' or '.join(IN_FOLDERS)}", f"{path}, which has neither")
 
 
 def gather(batches: Any, examples: int) -> tuple[Any, Tensor]:
@@ -75,6 +102,17 @@ def gather(batches: Any, examples: int) -> tuple[Any, Tensor]:
         return _joined([inputs for inputs, _ in pairs]), torch.cat([targets for _, targets in pairs])
     except (RuntimeError, KeyError) as error:
         raise ArgumentError("--data", "batches of one shape but for their number of examples", str(error)) from error
+
+
+def _parts(index: Path) -> list[str]:
+    """Files that weights in several parts are in, which lie beside their index."""
+    try:
+        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if all(Path(part).name == part for part in parts):
+            return parts
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise ArgumentError("--checkpoint", "an index with the names of files beside it", str(index))
 
 
 def _read(path: Path) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -23,6 +25,35 @@ PEAKS = ("max_lr", "initial_lr", "lr")
 
 SCHEDULED = ("initial_lr", "max_lr", "min_lr", "initial_momentum", "max_momentum", "base_momentum", "swa_lr")
 """What schedulers add to a group, and a fresh optimiser has no use for."""
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+}
+"""Those that have a name."""
+
+
+def optimizer_named(name: str, peak: float, *, weight_decay: float = 0.0) -> MakeOptimizer:
+    """From parameters to an optimiser at the peak rate.
+
+    Arguments:
+        name: one of `OPTIMIZERS`.
+        peak: learning rate.
+        weight_decay: of the optimiser.
+
+    Errors:
+        ArgumentError: there is none of that name, or it takes no such rate or decay.
+    """
+    if name not in OPTIMIZERS:
+        raise ArgumentError("optimizer", f"one of {', '.join(OPTIMIZERS)}", name)
+    make = partial(OPTIMIZERS[name], lr=peak, weight_decay=weight_decay)
+    try:
+        make([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise ArgumentError("peak", "a learning rate, and a weight decay that is not negative", str(error)) from error
+    return make
 
 
 class Training:

@@ -1,0 +1,185 @@
+"""Two cards side by side: which figures differ by more than chance, all of them in one family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast.card.finding import MEASURED, Finding, Measure
+from holdfast.lab.verdict import holm
+
+if TYPE_CHECKING:
+    from holdfast.card.card import Card
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two cards.
+
+    Arguments:
+        probe: whose figure it is.
+        measure: what it is called.
+        meaning: what it is.
+        here, there: the figure of this card, and of the other.
+        p: of no difference, adjusted by Holm over all figures of both cards.
+        better: which of the two is better: `"here"`, `"there"`, or `"neither"` where that is the user's to say.
+    """
+
+    probe: str
+    measure: str
+    meaning: str
+    here: float
+    there: float
+    p: float
+    better: str
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether chance alone is an unlikely reason for it."""
+        return self.p < LEVEL
+
+    @property
+    def sentence(self) -> str:
+        """What differs, for people."""
+        found = f"{self.probe}: {self.measure} is {_shown(self.here)}, in the other {_shown(self.there)}"
+        if not self.beyond_noise:
+            return f"{found}: no more than chance would make."
+        return found + {"here": ": better here.", "there": ": better there.", "neither": "."}[self.better]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What of two cards differs.
+
+    Arguments:
+        differences: one for each figure that both have, the most certain first.
+        only_here, only_there: probes that measured something in one of the two only.
+    """
+
+    differences: tuple[Difference, ...]
+    only_here: tuple[str, ...]
+    only_there: tuple[str, ...]
+
+    @property
+    def beyond_noise(self) -> tuple[Difference, ...]:
+        """Differences that chance alone would hardly make."""
+        return tuple(difference for difference in self.differences if difference.beyond_noise)
+
+    def __str__(self) -> str:
+        """Return a line for each difference, and one for what is alike."""
+        lines = [difference.sentence for difference in self.beyond_noise]
+        alike = [difference.probe for difference in self.differences if not difference.beyond_noise]
+        if not lines:
+            lines.append("Nothing differs beyond noise.")
+        if alike:
+            lines.append(f"no difference beyond noise: {', '.join(dict.fromkeys(alike))}")
+        if self.only_here:
+            lines.append(f"measured here only: {', '.join(self.only_here)}")
+        if self.only_there:
+            lines.append(f"measured there only: {', '.join(self.only_there)}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers, ready for JSON."""
+        return {
+            "differences": [
+                {**vars(difference), "beyond_noise": difference.beyond_noise} for difference in self.differences
+            ],
+            "only_here": list(self.only_here),
+            "only_there": list(self.only_there),
+        }
+
+
+def compare(here: Card, there: Card) -> Comparison:
+    """Compare two cards, figure by figure, with Holm's adjustment over all of them.
+
+    Figures of the same draws are compared pair by pair, by Student's test of the differences; others by Welch's. A
+    figure without chance in it differs or does not.
+
+    Arguments:
+        here: a card.
+        there: another one.
+    """
+    left, right = _measured(here), _measured(there)
+    pairs = [
+        (finding, measure, other)
+        for probe, finding in left.items()
+        if probe in right
+        for measure, other in _common(finding, right[probe])
+    ]
+    adjusted = holm([chance(measure, other) for _, measure, other in pairs])
+    differences = [
+        Difference(
+            finding.probe,
+            measure.name,
+            measure.meaning,
+            measure.value,
+            other.value,
+            p,
+            _better(measure, other),
+        )
+        for (finding, measure, other), p in zip(pairs, adjusted, strict=True)
+    ]
+    return Comparison(
+        tuple(sorted(differences, key=lambda difference: difference.p)),
+        tuple(probe for probe in left if probe not in right),
+        tuple(probe for probe in right if probe not in left),
+    )
+
+
+def chance(here: Measure, there: Measure) -> float:
+    """How likely a difference at least as large would be if there were none."""
+    from scipy import stats
+
+    if here.units and here.units == there.units and len(here.values) == len(there.values) > 1:
+        apart = np.subtract(here.values, there.values)
+        return _student(float(apart.mean()), float(apart.std(ddof=1)) / math.sqrt(len(apart)), len(apart) - 1)
+    error = math.hypot(here.error, there.error)
+    if error == 0:
+        return 0.0 if here.value != there.value else 1.0
+    shares = [one.error**4 / one.degrees for one in (here, there) if math.isfinite(one.degrees)]
+    degrees = error**4 / sum(shares) if sum(shares) else math.inf
+    if math.isinf(degrees):
+        return float(2 * stats.norm.sf(abs(here.value - there.value) / error))
+    return _student(here.value - there.value, error, degrees)
+
+
+def _student(difference: float, error: float, degrees: float) -> float:
+    from scipy import stats
+
+    if error == 0:
+        return 0.0 if difference else 1.0
+    return float(2 * stats.t.sf(abs(difference) / error, degrees))
+
+
+def _measured(card: Card) -> dict[str, Finding]:
+    """What was measured, by probe; of two subjects the first one that a probe suits."""
+    found: dict[str, Finding] = {}
+    for finding in card.findings:
+        if finding.outcome in MEASURED and finding.measures:
+            found.setdefault(finding.probe, finding)
+    return found
+
+
+def _common(here: Finding, there: Finding) -> Iterator[tuple[Measure, Measure]]:
+    others = {measure.name: measure for measure in there.measures}
+    for measure in here.measures:
+        other = others.get(measure.name)
+        if other is not None and math.isfinite(measure.value) and math.isfinite(other.value):
+            yield measure, other
+
+
+def _better(here: Measure, there: Measure) -> str:
+    if here.better == "neither" or here.value == there.value:
+        return "neither"
+    return "here" if (here.value > there.value) == (here.better == "higher") else "there"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3g}"

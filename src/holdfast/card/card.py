@@ -1,0 +1,261 @@
+"""The card: what every probe found on one target or several."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.card.finding import MEASURED, Finding, Outcome
+from holdfast.errors import ArgumentError
+from holdfast.lab import files
+from holdfast.lab.documents import from_json, to_json
+
+SCHEMA = "holdfast.card/1"
+"""Name and version of the document. Within a version entries may be added; none changes its meaning or goes."""
+
+LINES = 25
+"""The most lines of a summary."""
+
+WIDTH = 100
+
+ORDER = (Outcome.FAILS, Outcome.NOT_TOLD, Outcome.HOLDS, Outcome.NOT_RUN, Outcome.INAPPLICABLE)
+"""What is read first."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that was checked.
+
+    Arguments:
+        name: what it is called.
+        kind: what it is.
+        identity: changes when the thing does.
+        findings: one for each probe there is.
+    """
+
+    name: str
+    kind: str
+    identity: str
+    findings: tuple[Finding, ...]
+
+    def ordered(self) -> list[Finding]:
+        """Failures first, what does not apply last."""
+        return sorted(self.findings, key=lambda finding: ORDER.index(finding.outcome))
+
+    def of(self, outcome: Outcome) -> list[Finding]:
+        """The findings with an outcome."""
+        return [finding for finding in self.findings if finding.outcome is outcome]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What will break when these leave the conditions they were made for.
+
+    Arguments:
+        subjects: what was checked.
+        command: what does it again.
+        settings: budget, seed, device, and what else was given.
+        environment: machine and versions.
+        seconds: that it took, without what was known from an earlier try.
+        schema: of the document.
+    """
+
+    subjects: tuple[Subject, ...]
+    command: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    schema: str = SCHEMA
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those of all subjects."""
+        return tuple(finding for subject in self.subjects for finding in subject.findings)
+
+    def finding(self, probe: str) -> Finding:
+        """The finding of a probe that ran, or of the first subject where it ran for none.
+
+        Errors:
+            ArgumentError: there is no such probe.
+        """
+        named = [finding for finding in self.findings if finding.probe == probe]
+        if not named:
+            raise ArgumentError("probe", f"one of {', '.join(sorted({f.probe for f in self.findings}))}", probe)
+        return next((finding for finding in named if finding.outcome in MEASURED), named[0])
+
+    @property
+    def answer(self) -> str:
+        """One sentence: what fails, and on how many answers that rests."""
+        failing = [finding.probe for finding in self.findings if finding.outcome is Outcome.FAILS]
+        measured = [finding for finding in self.findings if finding.outcome in MEASURED]
+        untold = [finding for finding in measured if finding.outcome is Outcome.NOT_TOLD]
+        if not measured:
+            return "Nothing was measured."
+        of = f"{len(measured)} {'question' if len(measured) == 1 else 'questions'}"
+        open_ = f" {len(untold)} of them not told by what was measured." if untold else ""
+        if failing:
+            return f"{len(failing)} of {of} answered with a failure: {', '.join(failing)}.{open_}"
+        if len(untold) == len(measured):
+            return f"None of {of} could be told."
+        return f"No failure found by {of}.{open_}"
+
+    def summary(self) -> str:
+        """The card for a terminal, at most 25 lines."""
+        for most in (4, 3, 2, 1):  # lines of a sentence: whole where there is room
+            lines = [self.answer, *(line for subject in self.subjects for line in _lines(subject, most))]
+            if len(lines) <= LINES:
+                return "\n".join(lines)
+        return "\n".join([*lines[: LINES - 1], "            … more in the card"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers, ready for JSON, by the versioned schema."""
+        from holdfast.probes.report import jsonable
+
+        document: dict[str, Any] = jsonable(
+            {
+                "schema": self.schema,
+                "answer": self.answer,
+                "command": self.command,
+                "seconds": self.seconds,
+                "settings": dict(self.settings),
+                "environment": dict(self.environment),
+                "subjects": [
+                    {
+                        "name": subject.name,
+                        "kind": str(subject.kind),
+                        "identity": subject.identity,
+                        "findings": [finding_to_dict(finding) for finding in subject.findings],
+                    }
+                    for subject in self.subjects
+                ],
+            }
+        )
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Card:
+        """The card that `to_dict` gave.
+
+        Errors:
+            ArgumentError: it is no card, or one of a newer schema.
+        """
+        schema = document.get("schema") if isinstance(document, Mapping) else None
+        if schema != SCHEMA:
+            raise ArgumentError("card", f"a document of schema {SCHEMA}", f"{schema}")
+        try:
+            subjects = tuple(
+                Subject(
+                    one["name"],
+                    one["kind"],
+                    one["identity"],
+                    tuple(finding_from_dict(finding) for finding in one["findings"]),
+                )
+                for one in document["subjects"]
+            )
+            return cls(
+                subjects,
+                document["command"],
+                document["settings"],
+                document["environment"],
+                document["seconds"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentError("card", f"a document of schema {SCHEMA}", f"one with a fault ({error!r})") from error
+
+    @classmethod
+    def read(cls, path: Path | str) -> Card:
+        """A card from the file `card.json`, or from the folder it lies in.
+
+        Errors:
+            ArgumentError: it is not there, or no card.
+        """
+        path = Path(path)
+        path = path / "card.json" if path.is_dir() else path
+        try:
+            document = files.from_bytes(files.read(path))
+        except (OSError, ValueError) as error:
+            raise ArgumentError("card", "the file card.json of an earlier check", f"{path} ({error})") from error
+        return cls.from_dict(document)
+
+    def to_html(self, *, against: Card | None = None) -> str:
+        """One self-contained page.
+
+        Arguments:
+            against: another card to compare with, drawn beside this one.
+        """
+        from holdfast.card.page import render
+
+        return render(self, against)
+
+    def __str__(self) -> str:
+        """Return the summary."""
+        return self.summary()
+
+
+def finding_to_dict(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON data."""
+    document: dict[str, Any] = to_json(
+        {
+            name: getattr(finding, name)
+            for name in ("probe", "question", "sentence", "certainty", "report", "picture", "seconds")
+        },
+        "finding",
+    )
+    document["outcome"] = str(finding.outcome)
+    document["remedy"] = None if finding.remedy is None else vars(finding.remedy).copy()
+    document["measures"] = [to_json(vars(measure), "measure") for measure in finding.measures]
+    return document
+
+
+def finding_from_dict(document: Mapping[str, Any]) -> Finding:
+    """A finding from its JSON data.
+
+    Errors:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    from holdfast.card.finding import Measure, Remedy
+
+    remedy = document["remedy"]
+    return Finding(
+        probe=document["probe"],
+        question=document["question"],
+        outcome=Outcome(document["outcome"]),
+        sentence=document["sentence"],
+        certainty=document["certainty"],
+        remedy=None if remedy is None else Remedy(**remedy),
+        measures=tuple(
+            Measure(
+                **{
+                    **one,
+                    "value": float(one["value"]),
+                    "error": float(one["error"]),
+                    "degrees": float(one["degrees"]),
+                    "values": from_json(one["values"], tuple[float, ...]),
+                }
+            )
+            for one in document["measures"]
+        ),
+        report=document["report"],
+        picture=document["picture"],
+        seconds=float(document["seconds"]),
+    )
+
+
+def _lines(subject: Subject, most: int) -> list[str]:
+    """A subject for a terminal, its failures first."""
+    lines = [f"{subject.name} ({subject.kind})"]
+    for finding in subject.ordered():
+        if finding.outcome is not Outcome.INAPPLICABLE:
+            lines += _wrapped(f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: ", finding.sentence, most)
+    if left := subject.of(Outcome.INAPPLICABLE):
+        lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
+    return lines
+
+
+def _wrapped(head: str, text: str, most: int) -> list[str]:
+    """A head and a text of at most so many lines."""
+    lines = textwrap.wrap(text, WIDTH - len(head), max_lines=most, placeholder=" …") or [""]
+    return [head + lines[0], *(" " * len(head) + line for line in lines[1:])]

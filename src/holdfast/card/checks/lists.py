@@ -1,0 +1,138 @@
+"""Whether a function on lists keeps the rule by which its answers on short lists settle those on long ones."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from holdfast.card.checks.check import Check, picture
+from holdfast.card.finding import Finding, Measure, Outcome, Remedy
+from holdfast.card.settings import CheckSettings
+from holdfast.card.target import Kind, Target
+from holdfast.errors import ArgumentError
+
+NAME = "lists"
+QUESTION = "Does it go wrong on lists longer than those it was tried on?"
+LENGTHS = (4, 8, 16, 32, 64)
+LISTS = 60
+"""Of each length."""
+EXAMPLES = 500
+"""Short lists drawn at random, after all of up to five elements of three values."""
+QUERIES = 6.0
+"""Calls for a short list: with each of its values deleted."""
+FEWEST = 10
+"""Lists of a length, and short ones, below which nothing is measured."""
+
+
+def unfit(target: Target, settings: CheckSettings) -> str:
+    """Only functions on lists."""
+    return "" if target.kind is Kind.FUNCTION else "it is no function from a list to a list"
+
+
+def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
+    """Search short lists for one that breaks the rule, and measure by length how often it is broken."""
+    from holdfast.lists import Oracle, check_filter_equivariance
+    from holdfast.probes.lists import probe_filter_equivariance
+
+    # Half of the time for the short lists, half for the long ones.
+    calls = seconds / 2 / _seconds_of_a_call(target, seconds)
+    short = int(min(EXAMPLES, calls / QUERIES / 2))
+    lists = int(min(LISTS, calls / 2 / len(LENGTHS)))
+    if min(short, lists) < FEWEST:
+        raise ArgumentError(
+            "budget", f"time for {FEWEST} lists of each length", f"{calls:.0f} calls in {seconds:.0f} s"
+        )
+    oracle = Oracle(target.subject)
+    searched = check_filter_equivariance(
+        oracle, max_examples=short, exhaustive=(3, 5 if short == EXAMPLES else 3), seed=settings.seed
+    )
+    report = probe_filter_equivariance(oracle, lists=_lists(lists, settings.seed), seed=settings.seed)
+    total = sum(entry.lists for entry in report.entries)
+    broken = round(sum(entry.violation * entry.lists for entry in report.entries))
+    fails = broken > 0 or not searched.holds
+    sentence = report.verdict
+    if not broken and searched.counterexample is not None:
+        sentence = (
+            f"The function breaks the rule on {list(searched.counterexample.xs)!r} ({searched.broken}), though on none "
+            f"of {total} longer lists: look at that list, for the rule is exact."
+        )
+    certainty = f"{searched.n_checked} short lists ({searched.scope}), and {lists} of each length up to {LENGTHS[-1]}"
+    if not fails:
+        most = max(entry.interval[1] for entry in report.entries)
+        certainty += f"; none broke it, so at any one length at most {most:.0%} do (95 %)"
+    return Finding(
+        NAME,
+        QUESTION,
+        Outcome.FAILS if fails else Outcome.HOLDS,
+        sentence,
+        certainty,
+        _remedy(target, report) if fails else None,
+        (_measure(broken, total),),
+        {"search": searched.to_dict(), "lengths": report.to_dict()},
+        picture(report, NAME),
+    )
+
+
+def _seconds_of_a_call(target: Target, seconds: float) -> float:
+    """How long a list of middling length takes.
+
+    Errors:
+        ArgumentError: the function does not answer lists of numbers with lists.
+    """
+    from holdfast.lists import BadAnswer, Oracle
+
+    oracle = Oracle(target.subject)
+    started = time.monotonic()
+    tried = [[0], [2, 0, 1], list(range(LENGTHS[2]))]
+    try:
+        for xs in tried:
+            oracle(xs)
+    except BadAnswer as error:
+        expected = "a function that answers a list of whole numbers with a list"
+        raise ArgumentError("target", expected, " ".join(str(error).split())) from error
+    return max((time.monotonic() - started) / len(tried), 1e-6)
+
+
+def _lists(number: int, seed: int) -> list[list[int]]:
+    """As many of each length: half of them without an element twice, half with some."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for length in LENGTHS:
+        drawn += [rng.permutation(2 * length)[:length].tolist() for _ in range(number - number // 2)]
+        drawn += [rng.integers(length, size=length).tolist() for _ in range(number // 2)]
+    return drawn
+
+
+def _measure(broken: int, total: int) -> Measure:
+    # Laplace's share, so that none of so many does not count as none at all.
+    share = (broken + 1) / (total + 2)
+    return Measure(
+        "broken lists",
+        "share of lists on which deleting a value before the function and after it differ",
+        broken / total,
+        math.sqrt(share * (1 - share) / total),
+        better="lower",
+    )
+
+
+def _remedy(target: Target, report: Any) -> Remedy:
+    """Extend it from a length up to which it is right; where there is none, no extension fits."""
+    at = report.breaks_at()
+    kept = [length for length in report.lengths if at is None or length < at]
+    if not kept:
+        text = "keep to the lists it was made for: it breaks the rule at every length, so that no extension from short"
+        return Remedy(f"{text} lists fits it", page="systems/lists")
+    source, _, name = target.name.rpartition(":")
+    made = f"from {source.removesuffix('.py').replace('/', '.')} import {name}\n" if source else ""
+    votes = ", votes=3" if at is None else ""
+    lines = (
+        f"{made}from holdfast.lists import extrapolate\n\nf = extrapolate({name}, capacity={min(kept[-1], 16)}{votes})"
+    )
+    text = "ask it for several short lists and put their answers together"
+    return Remedy(f"{text}{', by majority' if votes else ''}", lines, "systems/lists")
+
+
+CHECK = Check(NAME, QUESTION, 2.0, unfit, probe)
