@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.card import Card, CheckSettings
-    from holdfast.card.check import check
+    from holdfast.card.checking import check
 
 __version__ = "0.1.0"
 

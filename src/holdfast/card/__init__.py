@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from holdfast.card.against import Comparison, Difference, compare
 from holdfast.card.card import SCHEMA, Card, Subject
-from holdfast.card.check import check
+from holdfast.card.checking import check
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
 

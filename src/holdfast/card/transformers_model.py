@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def load(place: str, device: str) -> tuple[nn.Module, str]:
     transformers = require("transformers", "hf")
     import holdfast.models.language  # noqa: F401  (makes our own models known to transformers)
 
+    if not sys.stderr.isatty():
+        require("transformers.utils.logging", "hf").disable_progress_bar()
     folder = Path(place)
     if folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
         raise ArgumentError("target", "a folder with weights (.safetensors or pytorch_model.bin)", place)

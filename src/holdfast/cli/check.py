@@ -108,7 +108,7 @@ def check(words: Sequence[str]) -> int:
 
 def _check(options: Check, command: str) -> int:
     from holdfast.card import CheckSettings, checks
-    from holdfast.card.check import load_targets
+    from holdfast.card.checking import load_targets
     from holdfast.card.fail_on import broken_by, rules_of, without_figure
     from holdfast.card.target import Kind, function_at
 

