@@ -64,7 +64,7 @@ def test_only_the_scales_of_a_study_are_offered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("lsit",), "no command named 'lsit'. Did you mean 'list'? There are: list, run, "),
+        (("lsit",), "no command named 'lsit'. Did you mean 'list'? There are: check, list, run, "),
         (("--verison",), "expected a command, got --verison. Did you mean '--version'? See: holdfast --help"),
         (("run", TOY, "--scal", "quick"), "no option --scal. Did you mean '--scale'? See: holdfast run "),
         (("run", TOY, "--sceds=3"), "no option --sceds=3. Did you mean '--seeds'? See: holdfast run "),
