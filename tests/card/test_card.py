@@ -23,6 +23,7 @@ def test_what_is_read_first():
         ([], "Nothing was measured."),
         ([Outcome.NOT_RUN, Outcome.INAPPLICABLE], "Nothing was measured."),
         ([Outcome.HOLDS], "No failure found by 1 question."),
+        ([Outcome.FAILS], "The one question that could be asked found a failure: p0."),
         ([Outcome.NOT_TOLD] * 2, "None of 2 questions could be told."),
         ([Outcome.FAILS, Outcome.HOLDS], "1 of 2 questions answered with a failure: p0."),
     ],

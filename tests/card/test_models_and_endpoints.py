@@ -10,6 +10,7 @@ from holdfast.card import Card, CheckSettings, Outcome, compare
 from holdfast.card.checks import CHECKS
 from holdfast.card.run import check_targets
 from holdfast.card.target import Kind, recognise
+from holdfast.errors import ArgumentError
 
 transformers = pytest.importorskip("transformers")
 
@@ -94,3 +95,23 @@ def test_observer_behind_an_endpoint(preset: str, outcome: Outcome) -> None:
         card = card_of(address, 0, "confidence")
     assert card.finding("confidence").outcome is outcome, card.finding("confidence").sentence
     assert server.seen.requests < 2500
+
+
+def test_a_sentence_encoder_lies_in_a_folder_below(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    transformers.BertModel(config).save_pretrained(folder / "0_Transformer")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    (folder / "modules.json").write_text("[]")
+    found = recognise(str(folder))
+    assert (found.kind, found.name) == (Kind.MODEL, "encoder")
+    assert type(found.subject) is transformers.BertModel
+
+
+def test_a_file_that_is_not_there_is_no_model_id() -> None:
+    for name in ("values.csv", "policy.safetensors"):
+        with pytest.raises(ArgumentError, match="which is not there"):
+            recognise(name)

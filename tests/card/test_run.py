@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import subprocess
@@ -86,6 +87,24 @@ def test_an_alarm_that_is_swallowed_comes_again():
 
     with pytest.raises(OutOfTime), within(0.1):
         stubborn()
+
+
+def test_what_swallows_every_alarm_is_left(monkeypatch):
+    monkeypatch.setattr("holdfast.card.run.AGAIN_S", 0.01)
+    left = []
+
+    def last():
+        left.append(True)
+
+    def stubborn():
+        while not left:
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+        time.sleep(60)
+
+    with pytest.raises(OutOfTime), within(0.01, last):
+        stubborn()
+    assert left
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ class Card:
             return "Nothing was measured."
         of = f"{len(measured)} {'question' if len(measured) == 1 else 'questions'}"
         open_ = f" {len(untold)} of them not told by what was measured." if untold else ""
+        if failing and len(measured) == 1:
+            return f"The one question that could be asked found a failure: {failing[0]}."
         if failing:
             return f"{len(failing)} of {of} answered with a failure: {', '.join(failing)}.{open_}"
         if len(untold) == len(measured):

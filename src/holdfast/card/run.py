@@ -32,6 +32,9 @@ LEAST_S = 1.0
 AGAIN_S = 1.0
 """An alarm that a target swallowed is repeated after as long."""
 
+MOST_ALARMS = 10
+"""A target that swallows as many does not let itself be stopped."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,6 +71,7 @@ def check_targets(
     fresh: bool = False,
     tell: Callable[[Step], None] = lambda step: None,
     command: str = "",
+    last: Callable[[], None] | None = None,
 ) -> Card:
     """Put every question that applies to each target.
 
@@ -79,6 +83,7 @@ def check_targets(
         fresh: whether to measure anew what is there.
         tell: called for each probe that begins.
         command: what does the same again.
+        last: called where a target does not let itself be stopped; see `within`.
 
     Errors:
         ArgumentError: the store cannot be made.
@@ -104,7 +109,7 @@ def check_targets(
         tell(Step(number, len(waiting), check, finding is not None))
         if finding is None:
             share = left * check.seconds / sum(other.seconds for _, other in waiting[number - 1 :])
-            finding = _ask(check, target, settings, max(share, min(left, LEAST_S)) if left >= LEAST_S else 0.0)
+            finding = _ask(check, target, settings, max(share, min(left, LEAST_S)) if left >= LEAST_S else 0.0, last)
             if path is not None and finding.outcome in MEASURED:
                 _keep(path, finding)
         found[id(target), check.name] = finding
@@ -130,7 +135,9 @@ def check_targets(
     )
 
 
-def _ask(check: Check, target: Target, settings: CheckSettings, seconds: float) -> Finding:
+def _ask(
+    check: Check, target: Target, settings: CheckSettings, seconds: float, last: Callable[[], None] | None
+) -> Finding:
     """The answer of one probe; whatever goes wrong with it is told, and the others go on."""
     started = time.monotonic()
 
@@ -141,7 +148,7 @@ def _ask(check: Check, target: Target, settings: CheckSettings, seconds: float) 
     if seconds <= 0:
         return not_run(f"no time was left of {settings.budget_s:g} s")
     try:
-        with within(seconds):
+        with within(seconds, last):
             finding = check.probe(target, settings, seconds)
     except OutOfTime:
         return not_run(f"not finished within its {seconds:.0f} s: a longer --budget gives it more")
@@ -157,8 +164,12 @@ def _ask(check: Check, target: Target, settings: CheckSettings, seconds: float) 
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float, last: Callable[[], None] | None = None) -> Iterator[None]:
     """Stop what runs inside after some time, where this is the main thread: other threads have no alarm.
+
+    Arguments:
+        seconds: the time.
+        last: called where what runs inside swallows every alarm: it may end the process.
 
     Errors:
         OutOfTime: the time is over.
@@ -167,10 +178,14 @@ def within(seconds: float) -> Iterator[None]:
         yield
         return
 
-    running = True
+    running, alarms = True, 0
 
     def over(number: int, frame: FrameType | None) -> None:
+        nonlocal alarms
         if running:
+            alarms += 1
+            if alarms > MOST_ALARMS and last is not None:
+                last()
             raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, over)

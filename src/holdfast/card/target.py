@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,10 @@ def _of_path(place: str, device: str) -> Target:
     path = Path(place)
     if path.is_dir() and (path / "config.json").is_file():
         return _transformers(place, device)
+    if path.is_dir() and (path / "modules.json").is_file():  # a sentence encoder keeps its model in a folder below
+        inner = [one for one in sorted(path.iterdir()) if (one / "config.json").is_file() and "Pooling" not in one.name]
+        if inner:
+            return replace(_transformers(str(inner[0]), device), name=path.name)
     if path.is_dir():
         steps = checkpoints_in(path)
         if len(steps) < 2:
@@ -207,7 +211,8 @@ def _of_path(place: str, device: str) -> Target:
         return Target(Kind.VALUES, path.name, _values(path), digest_of_files([path]))
     if path.is_file():
         return _file(path, device)
-    if place.startswith((".", "/", "~")) or not ID.fullmatch(place):
+    is_file_name = path.suffix.lower() in (".csv", ".npz", ".pt", ".pth", ".bin", ".safetensors", ".json", ".py")
+    if place.startswith((".", "/", "~")) or is_file_name or not ID.fullmatch(place):
         raise ArgumentError("target", EXPECTED, f"{place}, which is not there")
     return _transformers(place, device)
 

@@ -13,7 +13,7 @@ from holdfast.card.digest import digest_of
 from holdfast.errors import ArgumentError, require
 from holdfast.hub import offline
 
-OPTIONAL = ("pooler", "lm_head", "classifier", "qa_outputs", "cls")
+OPTIONAL = ("pooler",)
 """Parts that a saved model may lack, and that nothing here looks at."""
 
 

@@ -119,7 +119,7 @@ def _check(options: Check, command: str) -> int:
             raise ArgumentError(flag, "a file", f"{path}, which is not there")
     folder = options.output or FOLDER / _slug(options.target or SHIPPED)
     before = _card_in(folder)
-    with contextlib.redirect_stdout(sys.stderr):  # a target may print, and the output is the card's
+    with _own_output():
         settings = CheckSettings(
             budget_s=options.budget,
             seed=options.seed,
@@ -192,8 +192,35 @@ def _measured(targets: list[Target], settings: CheckSettings, options: Check, fo
     store = options.store or folder / FINDINGS
     with _progress() as tell:
         return check_targets(
-            targets, settings, probes=options.probes, store=store, fresh=options.fresh, tell=tell, command=command
+            targets,
+            settings,
+            probes=options.probes,
+            store=store,
+            fresh=options.fresh,
+            tell=tell,
+            command=command,
+            last=_leave,
         )
+
+
+def _leave() -> None:
+    """End the process: the target swallows whatever would stop it. What is finished is on the disk."""
+    print("holdfast: the target does not let itself be stopped; finished probes are kept", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _own_output() -> Iterator[None]:
+    """A target may print, from C too, and the output is the card's: what it writes goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextlib.contextmanager

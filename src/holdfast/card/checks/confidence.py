@@ -118,7 +118,9 @@ def _has_chat(place: str) -> bool:
     from holdfast.hub import offline
 
     try:
-        tokenizer = require("transformers", "hf").AutoTokenizer.from_pretrained(place, **offline(place))
+        tokenizer = require("transformers", "hf").AutoTokenizer.from_pretrained(
+            place, trust_remote_code=False, **offline(place)
+        )
     except Exception:  # a tokenizer that does not load has no template
         return False
     return bool(getattr(tokenizer, "chat_template", None))

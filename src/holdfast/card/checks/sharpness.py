@@ -18,8 +18,6 @@ NAME = "sharpness"
 QUESTION = "Does its attention spread too thin as inputs grow?"
 ROWS = 6
 LENGTH = 256
-DISPERSED = 0.8
-"""Of ln n: a head whose mean entropy is above spreads almost evenly."""
 SHARE = 1 / 3
 """Of the heads, from which on attention counts as dispersed: some heads are meant to average."""
 
@@ -43,6 +41,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     """Measure every head on some inputs together, and on each alone for the noise."""
     from holdfast.card.transformers_model import inputs_for
     from holdfast.probes.sharpness import probe_model_sharpness
+    from holdfast.probes.sharpness.verdict import DISPERSED, GROWING
 
     model = target.subject
     inputs, read = inputs_for(model, target.parts.get("place"), settings.text, ROWS, LENGTH)
@@ -54,7 +53,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     ]
     known = [head for head in report.heads if not math.isnan(head.entropy_share)]
     spread = [head for head in known if head.entropy_share > DISPERSED]
-    growing = [head for head in known if head.slope > DISPERSED]
+    growing = [head for head in known if head.slope > GROWING]
     outcome = Outcome.NOT_TOLD
     if known and len(spread) >= SHARE * len(known):
         outcome = Outcome.FAILS
@@ -68,7 +67,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         error,
         max(len(alone) - 1, 1),
         better="lower",
-        units=f"{read}, seed {settings.seed}",
+        units=read,
         values=tuple(alone),
     )
     return Finding(
@@ -90,13 +89,13 @@ def _mean(report: ModelSharpnessReport) -> float:
 
 
 def _remedy(target: Target) -> Remedy:
-    place = target.parts.get("place", "your/model")
+    place, kind = target.parts.get("place", "your/model"), type(target.subject).__name__
     code = f"""\
-from transformers import AutoModel
+from transformers import {kind}
 
 from holdfast.nn.huggingface import register
 
-model = AutoModel.from_pretrained({place!r}, attn_implementation=register())  # compare its loss with and without"""
+model = {kind}.from_pretrained({place!r}, attn_implementation=register())  # compare its loss with and without"""
     return Remedy("let attention sharpen itself as its input grows, without training", code, "systems/sharpness")
 
 
