@@ -727,7 +727,8 @@ def test_the_first_screen_says_in_plain_words_what_was_asked_and_found(html: str
     first = _plain(html[html.index('id="answers"') : html.index('<section class="study"')])
     assert sharpness().study.question in first
     assert "Holds: adaptive temperature helps on longer inputs." in first
-    assert "not judged at this scale: it holds for large models, too (needs scale gpu)." in first
+    assert "Not judged at this scale: 1 question that needs scale gpu" in first
+    assert "it holds for large models, too." in first
     assert "Not clear yet: On CLRS-Text the gain is positive" in first
 
 

@@ -104,6 +104,8 @@ def render(sections: Sequence[Section], against: str = "") -> str:
     digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
     return environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8")).render(
         chapters=chapters,
+        # Who reads the first screen wants answers: studies that have none at their scale come last.
+        answered=sorted(chapters, key=lambda chapter: not chapter.found()),
         tally_of_all=[(name, groups.count(name), firsts[name]) for name in GROUPS if name in firsts],
         against=against,
         narrow=NARROW,
