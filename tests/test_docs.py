@@ -248,7 +248,7 @@ def test_few_blocks_are_not_run() -> None:
     marked = [
         f"{name(page)}:{block.line}: {block.not_run}" for page in PAGES for block in blocks(page) if block.not_run
     ]
-    assert len(marked) <= 12 + 3 * len(installed()), "\n".join(marked)
+    assert len(marked) <= 18 + 3 * len(installed()), "\n".join(marked)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -328,7 +328,7 @@ def test_gradient_through_the_temperature_is_exact():
         (lambda q, k, v: ((q, k, v), {"window": 2.5}), "window: expected a whole number"),
         (lambda q, k, v: ((q, k, v), {"scale": "1"}), "scale: expected a number, got '1'"),
         (lambda q, k, v: ((q, k, v), {"normaliser": 2.0}), "normaliser: expected an AdaptiveTemperature"),
-        (lambda q, k, v: ((q, k, v), {"normaliser": SSMax((0.1, 0.2))}), "scale for each of 4 heads, got 2"),
+        (lambda q, k, v: ((q, k, v), {"normaliser": SSMax((0.1, 0.2))}), "one that is for 4 heads, got"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, argument):
