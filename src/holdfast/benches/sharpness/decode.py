@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from holdfast.benches.harness.report import Report
@@ -38,7 +39,9 @@ class Options:
 
 
 TOY = Options(
-    kernels="triton", lengths=(96,), batch=2, heads=2, kv_heads=1, head_dims=(16,), dtypes=("float32",), rounds=2
+    kernels="triton"
+    if find_spec("triton")
+    else "reference",  # without Triton only the formula runs lengths=(96,), batch=2, heads=2, kv_heads=1, head_dims=(16,), dtypes=("float32",), rounds=2
 )
 
 

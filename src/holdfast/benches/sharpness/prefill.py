@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from holdfast.benches.harness.report import Report
@@ -40,7 +41,7 @@ class Options:
 
 
 TOY = Options(
-    kernels="triton",
+    kernels="triton" if find_spec("triton") else "reference",  # without Triton only the formula runs
     lengths=(64,),
     attend=("causal",),
     heads=2,
