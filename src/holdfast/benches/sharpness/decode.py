@@ -39,9 +39,14 @@ class Options:
 
 
 TOY = Options(
-    kernels="triton"
-    if find_spec("triton")
-    else "reference",  # without Triton only the formula runs lengths=(96,), batch=2, heads=2, kv_heads=1, head_dims=(16,), dtypes=("float32",), rounds=2
+    kernels="triton" if find_spec("triton") else "reference",
+    lengths=(96,),
+    batch=2,
+    heads=2,
+    kv_heads=1,
+    head_dims=(16,),
+    dtypes=("float32",),
+    rounds=2,
 )
 
 
