@@ -729,7 +729,7 @@ def test_the_first_screen_says_in_plain_words_what_was_asked_and_found(html: str
     assert "Holds: adaptive temperature helps on longer inputs." in first
     assert "Not judged at this scale: 1 question that needs scale gpu" in first
     assert "it holds for large models, too." in first
-    assert "Not clear yet: On CLRS-Text the gain is positive" in first
+    assert "Not clear yet whether On CLRS-Text the gain is positive" in first
 
 
 def test_what_a_scale_cannot_judge_is_one_line_with_the_command_that_can(html: str) -> None:
