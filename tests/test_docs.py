@@ -40,7 +40,7 @@ from holdfast.cli.serve import ServeAction
 from holdfast.cli.studies import run_options
 from holdfast.cli.train import action_options, language_options, rainbow_options
 from holdfast.errors import HoldfastError
-from holdfast.lab.locate import find, installed
+from holdfast.lab.locate import find, installed, load_file
 from holdfast.models.action.recipe import ActionRecipe
 from holdfast.models.language.recipe import LanguageRecipe
 from holdfast.rl.rainbow.recipe import RainbowRecipe
@@ -350,6 +350,13 @@ def test_the_architecture_names_every_room() -> None:
     assert [room for room in top if not any(place.split("/")[0] == room for place in rooms)] == []
     places = [house, *(house / room for room in rooms if room.endswith("/"))]
     assert [room for room in rooms if not any((place / room).exists() for place in places)] == []
+
+
+def test_the_table_of_all_papers_is_that_of_the_published_results() -> None:
+    script = load_file(ROOT / "docs" / "verdicts_table.py")
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert page == script.filled(page), "renew it with  python docs/verdicts_table.py"
+    assert page.count("**supported**") > 8
 
 
 def test_the_citation_file_names_the_eight_papers() -> None:
