@@ -40,7 +40,7 @@ def _section(name: str) -> str:
     counts = [f"{n} {status}" for status in ORDER if (n := sum(v["status"] == status for v in verdicts.values()))]
     address = f" ([{study.paper.arxiv}]({study.paper.url}))" if study.paper and study.paper.url else ""
     lines = [
-        f"## [{name.capitalize()}](../systems/{name}.md#the-study)",
+        f"## [{'RAT' if name == 'rat' else name.capitalize()}](../systems/{name}.md#the-study)",
         "",
         f"{study.question}{address} Of {len(verdicts)} claims {', '.join(counts)}.",
         "",
