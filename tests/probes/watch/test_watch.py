@@ -177,3 +177,31 @@ def test_star_imports_need_no_trainer() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+class Scaled(nn.Module):
+    """Is called with one argument by its place and one by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return self.layers(scale * x)
+
+
+def test_arguments_by_place_and_by_name_go_together() -> None:
+    torch.manual_seed(0)
+    model = Scaled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
+        watch = Watch(model, optimizer, every=1, rows=5)
+    x = torch.randn(5, 4)
+    watch.before_step(0)
+    model(x, scale=2.0).sum().backward()
+    optimizer.step()
+    numbers = watch.after_step(1)
+    watch.remove()
+    expected = watch_once(model, {"x": x, "scale": 2.0}, attention=False)
+    assert expected
+    assert {name: numbers[name] for name in expected} == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -179,8 +180,8 @@ class Watch:
             fits = isinstance(value, Tensor) and value.ndim and len(value) == count
             return value.detach()[chosen.to(value.device)] if fits else value
 
-        if args and options:
-            raise ArgumentError("model", "calls with positional arguments or with names, not both", "both")
+        if args and options:  # what comes by its place has a name in the signature
+            options = {**inspect.signature(self.model.forward).bind_partial(*args).arguments, **options}
         return {name: some(value) for name, value in options.items()} if options else tuple(map(some, args))
 
     def remove(self) -> None:
