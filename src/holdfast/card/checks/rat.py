@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Kind, Target
+
+if TYPE_CHECKING:
+    from holdfast.probes.rat import CacheGrowth
 
 NAME = "rat"
 QUESTION = "Does each token cost more as texts get longer?"
@@ -42,7 +46,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         NAME,
         QUESTION,
         Outcome.FAILS if fails else Outcome.HOLDS,
-        report.verdict,
+        _sentence(cache),
         f"bytes of the cache, counted at {len(cache.lengths)} lengths up to {cache.lengths[-1]} tokens; a failure is a "
         f"cache that outweighs the model within {AT:,} tokens; times are medians on this machine",
         _remedy(cache.saving) if fails else None,
@@ -56,6 +60,21 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         ),
         report.to_dict(),
         picture(report, NAME),
+    )
+
+
+def _sentence(cache: CacheGrowth) -> str:
+    from holdfast.probes.rat.report import rounded
+    from holdfast.probes.report import size
+
+    if not cache.growing:
+        return "What it remembers of a text stops growing: a long one takes no more memory than a short one."
+    each = size(cache.per_token)
+    if math.isinf(cache.outweighs):
+        return f"Each further token takes {each} of memory, which never comes to as much as the model itself."
+    return (
+        f"Each further token takes {each} of memory: computed from that, a text of {rounded(cache.outweighs)} tokens "
+        "takes as much as the model itself."
     )
 
 
