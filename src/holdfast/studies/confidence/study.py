@@ -74,8 +74,8 @@ SCALES = {
 
 study = Study(
     name="confidence",
-    question="How stubborn is a language model and how easily swayed, and does the probe that tells find what is "
-    "there?",
+    question="Is a language model stubborn or easily swayed, can that be measured, and does it help to weigh advice "
+    "outside of it?",
     scales=SCALES,
     parts=[
         models.part,

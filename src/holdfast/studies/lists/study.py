@@ -100,8 +100,8 @@ SCALES = {
 
 study = Study(
     name="lists",
-    question="Does a filter-equivariant list function extend exactly to any length, and does amalgamation make a "
-    "network trained on short lists hold on long ones?",
+    question="Can a function that is right on short lists be extended exactly to lists of any length, also a network "
+    "that was trained on short ones?",
     scales=SCALES,
     parts=[classes.part, exact.part, robust.part, neural.part],
     paper=PAPER,
