@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import re
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from holdfast.card.digest import digest_of, digest_of_files
 from holdfast.errors import ArgumentError, HoldfastError
-from holdfast.lab.locate import load_file
+from holdfast.lab.locate import function_at
 
 EXPECTED = (
     "a transformers model (a folder or an id), module:function or file.py:function, the file of a policy, "
@@ -93,27 +92,6 @@ def recognise(
     if model is not None and found.kind is not Kind.ENDPOINT:
         raise ArgumentError("model", "an endpoint, which alone has such an option", found.name)
     return found
-
-
-def function_at(place: str, argument: str = "target") -> Callable[..., Any]:
-    """A function named as `file.py:name` or `module:name`.
-
-    Errors:
-        ArgumentError: it is not there, or its module does not load.
-    """
-    source, _, name = place.rpartition(":")
-    if not source or not name.isidentifier():
-        raise ArgumentError(argument, "file.py:name or module:name", place)
-    if source.endswith(".py") and not Path(source).is_file():
-        raise ArgumentError(argument, "the path of a file", f"{source}, which is not there")
-    try:
-        module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-    except (Exception, SystemExit) as error:
-        raise ArgumentError(argument, f"{source} to load", f"{type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ArgumentError(argument, f"a function {name} in {source}", "none")
-    return function  # type: ignore[no-any-return]
 
 
 def _of_object(target: object, factory: Callable[[], Any] | None, model: str | None) -> Target:

@@ -110,7 +110,8 @@ def _check(options: Check, command: str) -> int:
     from holdfast.card import CheckSettings, checks
     from holdfast.card.checking import load_targets
     from holdfast.card.fail_on import broken_by, rules_of, without_figure
-    from holdfast.card.target import Kind, function_at
+    from holdfast.card.target import Kind
+    from holdfast.lab.locate import function_at
 
     names = tuple(one.name for one in checks.CHECKS)
     rules = [] if options.fail_on is None else rules_of(options.fail_on, names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import itertools
 import json as jsonlib
@@ -211,21 +210,9 @@ def choose(group: str, kind: str, title: str, commands: Commands, words: Sequenc
 
 def function_at(place: str) -> Callable[..., Any]:
     """A function named as `file.py:name` or `module:name`."""
-    from holdfast.lab.locate import load_file
+    from holdfast.lab.locate import function_at
 
-    source, _, name = place.rpartition(":")
-    if not source or not name.isidentifier():
-        raise ArgumentError("TARGET", "file.py:name or module:name", place)
-    if source.endswith(".py") and not Path(source).is_file():
-        raise ArgumentError("TARGET", "the path of a file", f"{source}, which is not there")
-    try:
-        module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-    except Exception as error:
-        raise ArgumentError("TARGET", f"{source} to load", f"{type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ArgumentError("TARGET", f"a function {name} in {source}", "none")
-    return function  # type: ignore[no-any-return]
+    return function_at(place, "TARGET")
 
 
 def check_plot(path: Path) -> None:

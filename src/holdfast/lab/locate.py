@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from holdfast.errors import HoldfastError, did_you_mean
+from holdfast.errors import ArgumentError, HoldfastError, did_you_mean
 from holdfast.lab.study import Study
 
 GROUP = "holdfast.studies"
@@ -174,3 +174,24 @@ def _find_in_file(path: Path) -> Study[Any]:
 
 def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def function_at(place: str, argument: str = "target") -> Callable[..., Any]:
+    """A function named as `file.py:name` or `module:name`.
+
+    Errors:
+        ArgumentError: it is not there, or its module does not load.
+    """
+    source, _, name = place.rpartition(":")
+    if not source or not name.isidentifier():
+        raise ArgumentError(argument, "file.py:name or module:name", place)
+    if source.endswith(".py") and not Path(source).is_file():
+        raise ArgumentError(argument, "the path of a file", f"{source}, which is not there")
+    try:
+        module = load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+    except (Exception, SystemExit) as error:
+        raise ArgumentError(argument, f"{source} to load", f"{type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ArgumentError(argument, f"a function {name} in {source}", "none")
+    return function  # type: ignore[no-any-return]
