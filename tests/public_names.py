@@ -1,4 +1,4 @@
-"""The public names of Holdfast, read from the source: what the API reference shows, and `__all__` of its packages.
+"""The public names of Holdfast, read from the source: what the API reference shows, and `__all__` of its packages and of the top.
 
 `python -m tests.public_names` writes them to `public_names.txt`, which the test beside it compares.
 """
@@ -47,7 +47,7 @@ def public_names(reference: Path, modules: Mapping[str, Path]) -> list[str]:
         reference: the folder of the API reference.
         modules: every module's file by its dotted name below the package.
     """
-    names = set()
+    names = set(declared(modules[""]) or []) if "" in modules else set()
     for name in shown(reference):
         package, _, last = name.rpartition(".")
         listed = declared(modules[package]) or [] if package in modules else []

@@ -77,3 +77,9 @@ def test_a_module_of_which_only_the_docstring_is_shown_has_no_public_names(
 def test_a_name_that_leaves_the_reference_is_seen(tmp_path: Path, modules: dict[str, Path]) -> None:
     (tmp_path / "page.md").write_text("::: holdfast.b.Three\n")
     assert public_names(tmp_path, modules) == ["holdfast.b.Three"]
+
+
+def test_what_the_package_itself_offers_is_public(tmp_path: Path, modules: dict[str, Path]) -> None:
+    top = tmp_path / "top.py"
+    top.write_text("__all__ = ['check']")
+    assert public_names(tmp_path, {**modules, "": top}) == ["holdfast.check"]

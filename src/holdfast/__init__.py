@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from holdfast.card import Card, CheckSettings
     from holdfast.card.checking import check
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = ["Card", "CheckSettings", "__version__", "check"]
 
