@@ -1,4 +1,4 @@
-"""The public names of Holdfast, read from the source: what the API reference shows, and `__all__` of packages."""
+"""The public names of Holdfast, read from the source: what the API reference shows, and `__all__` of packages.
 
 `python -m tests.public_names` writes them to `public_names.txt`, which the test beside it compares.
 """
