@@ -126,6 +126,23 @@ def test_what_no_longer_fits_is_said(tmp_path, monkeypatch, capsys):
     assert "no time left of 1 s" in capsys.readouterr().out
 
 
+def test_time_is_shared_out_in_proportion():
+    first, second, third = Piece("a", 3, 60.0), Piece("b", 2, 30.0), Piece("c", 1, 30.0)
+    assert unattended.share(first, [second, third], 60.0) == 30.0
+    assert unattended.share(second, [third], 50.0) == 25.0, "what the first left over goes to both"
+    assert unattended.share(second, [Piece("d", 1, 30.0, missing=("x",))], 50.0) == 50.0
+
+
+def test_a_bench_that_is_stopped_keeps_its_rows_and_leaves_time_for_the_next(toys, tmp_path, monkeypatch):
+    no_machine(monkeypatch)
+    chosen = pieces({name: toys[name] for name in ("hangs", "fine")}, "cpu", ROOT, tests=False)
+    path = tmp_path / "gpu.jsonl"
+    assert run_unattended(Run("cpu", True, 20.0, path, tmp_path), chosen) == 1
+    endings = {line["piece"]: line for line in lines_of(path) if line["kind"] == "piece"}
+    assert endings["hangs"]["says"].endswith("1 rows kept")
+    assert endings["fine"]["status"] == "ok"
+
+
 def test_a_signal_ends_the_run_in_good_order(toys, tmp_path, monkeypatch, capfd):
     no_machine(monkeypatch)
     path = tmp_path / "gpu.jsonl"

@@ -39,7 +39,7 @@ class Bench:
         module: where its file is.
         value: unattended runs take benches of a high value first.
         devices: where it can run.
-        limit_s: seconds after which an unattended run stops it.
+        limit_s: seconds that it asks for: an unattended run shares out its own in proportion.
         needs: modules that it imports beyond torch and numpy, and what to give pip for each.
     """
 
@@ -81,7 +81,7 @@ BENCHES = {
             "holdfast.benches.sharpness.prefill",
             value=100,
             devices=("cuda", "cpu"),
-            limit_s=120.0,
+            limit_s=55.0,
         ),
         Bench(
             "sharpness-decode",
@@ -89,7 +89,7 @@ BENCHES = {
             "holdfast.benches.sharpness.decode",
             value=95,
             devices=("cuda", "cpu"),
-            limit_s=80.0,
+            limit_s=25.0,
         ),
         Bench(
             "sharpness-cost",
@@ -97,6 +97,7 @@ BENCHES = {
             "holdfast.benches.sharpness.cost",
             value=90,
             devices=("cuda", "cpu"),
+            limit_s=30.0,
         ),
         Bench(
             "rat-core",
@@ -104,7 +105,7 @@ BENCHES = {
             "holdfast.benches.rat.core",
             value=98,
             devices=("cuda", "cpu"),
-            limit_s=120.0,
+            limit_s=70.0,
         ),
         Bench(
             "rat-layer",
@@ -112,7 +113,7 @@ BENCHES = {
             "holdfast.benches.rat.layer",
             value=93,
             devices=("cuda", "cpu"),
-            limit_s=80.0,
+            limit_s=30.0,
         ),
         Bench(
             "action-serve",
@@ -128,7 +129,7 @@ BENCHES = {
             "holdfast.benches.action.step",
             value=97,
             devices=("cuda", "cpu"),
-            limit_s=150.0,
+            limit_s=60.0,
         ),
         Bench(
             "action-windows",
@@ -136,7 +137,7 @@ BENCHES = {
             "holdfast.benches.action.windows",
             value=92,
             devices=("cuda", "cpu"),
-            limit_s=80.0,
+            limit_s=30.0,
         ),
         Bench(
             "plasticity",
@@ -144,7 +145,7 @@ BENCHES = {
             "holdfast.benches.plasticity.step",
             value=88,
             devices=("cuda", "cpu"),
-            limit_s=90.0,
+            limit_s=30.0,
         ),
         Bench(
             "solutions",
@@ -152,7 +153,7 @@ BENCHES = {
             "holdfast.benches.solutions.step",
             value=70,
             devices=("cuda", "cpu"),
-            limit_s=90.0,
+            limit_s=30.0,
         ),
         Bench(
             "macros",
@@ -160,7 +161,7 @@ BENCHES = {
             "holdfast.benches.macros.rainbow",
             value=68,
             devices=("cuda", "cpu"),
-            limit_s=180.0,
+            limit_s=30.0,
         ),
         Bench(
             "confidence-prefix",

@@ -33,7 +33,7 @@ Status = Literal["ok", "failed", "timeout", "killed", "interrupted", "skipped"]
 DESCRIBE_LIMIT_S = 120.0
 """For the first import of torch, from a cold disk."""
 
-TESTS_LIMIT_S = 120.0
+TESTS_LIMIT_S = 130.0
 TESTS_VALUE = 110
 """Among the values of benches, which are worth nothing where the tests fail."""
 
@@ -55,7 +55,7 @@ class Piece:
     Arguments:
         name: in the table.
         value: pieces of a high value go first.
-        limit_s: seconds after which it is stopped.
+        limit_s: seconds that it asks for; once it runs, those after which it is stopped.
         missing: modules that it needs and that are not installed.
         bench: the bench, by its fields.
         tests: files of tests.
@@ -170,8 +170,8 @@ def run_unattended(run: Run, chosen: Sequence[Piece]) -> int:
                     run.say(machine.tail)
                 return CANNOT_START
             run.say(_heading(run, machine.report))
-            for piece in chosen:
-                endings.append(_within(run, piece, started, Path(folder)))
+            for place, piece in enumerate(chosen):
+                endings.append(_within(run, piece, chosen[place + 1 :], started, Path(folder)))
                 _tell(run, endings[-1])
         except Interrupted:
             interrupted = True
@@ -193,14 +193,28 @@ def run_unattended(run: Run, chosen: Sequence[Piece]) -> int:
     return INTERRUPTED if interrupted else FAILED if wrong else OK
 
 
-def _within(run: Run, piece: Piece, started: float, folder: Path) -> Ending:
+def share(piece: Piece, later: Sequence[Piece], left_s: float) -> float:
+    """Seconds that a piece may take: of what is left, as large a part as it has of all that is still asked for.
+
+    What one leaves over goes to all after it.
+
+    Arguments:
+        piece: the next one.
+        later: what is to be run after it.
+        left_s: seconds that are left for all of them.
+    """
+    asked = piece.limit_s + sum(other.limit_s for other in later if not other.missing)
+    return left_s * piece.limit_s / asked
+
+
+def _within(run: Run, piece: Piece, later: Sequence[Piece], started: float, folder: Path) -> Ending:
     """Run a piece if it can be run and there is time."""
     if piece.missing:
         return Ending(piece.name, "skipped", says=f"needs {', '.join(piece.missing)}, not installed here")
     left = run.budget_s - (time.monotonic() - started)
     if left < min(LEAST_S, piece.limit_s):
         return Ending(piece.name, "skipped", says=f"no time left of {run.budget_s:g} s")
-    limit = min(piece.limit_s, left)
+    limit = share(piece, later, left)
     run.say(f"[{time.monotonic() - started:4.0f} s] {piece.name}, at most {limit:.0f} s")
     return _do(run, replace(piece, limit_s=limit), folder)
 
@@ -238,7 +252,8 @@ def _do(run: Run, piece: Piece, folder: Path) -> Ending:
         tail = log.read().decode(errors="replace")[-TAIL:]
     ending = Ending(piece.name, "ok", round(seconds, 2))
     if status is None:
-        return replace(ending, status="timeout", says=f"stopped after {piece.limit_s:.0f} s", tail=tail)
+        says = f"stopped after {piece.limit_s:.0f} s, {_rows(run, piece)} rows kept"
+        return replace(ending, status="timeout", says=says, tail=tail)
     if status < 0:
         name = signal.Signals(-status).name
         hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
@@ -260,6 +275,16 @@ def _do(run: Run, piece: Piece, folder: Path) -> Ending:
         report=document,
         tail=tail if failures else "",
     )
+
+
+def _rows(run: Run, piece: Piece) -> int:
+    """Rows of a piece in the run's file."""
+    try:
+        lines = run.lines.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0
+    mark = f'"kind": "row", "run": "{run.name}", "piece": {json.dumps(piece.name)}'
+    return sum(mark in line for line in lines)
 
 
 def _environment(device: Device) -> dict[str, str]:
