@@ -137,7 +137,7 @@ def test_a_bench_that_is_stopped_keeps_its_rows_and_leaves_time_for_the_next(toy
     no_machine(monkeypatch)
     chosen = pieces({name: toys[name] for name in ("hangs", "fine")}, "cpu", ROOT, tests=False)
     path = tmp_path / "gpu.jsonl"
-    assert run_unattended(Run("cpu", True, 20.0, path, tmp_path), chosen) == 1
+    assert run_unattended(Run("cpu", False, 20.0, path, tmp_path), chosen) == 1
     endings = {line["piece"]: line for line in lines_of(path) if line["kind"] == "piece"}
     assert endings["hangs"]["says"].endswith("1 rows kept")
     assert endings["fine"]["status"] == "ok"

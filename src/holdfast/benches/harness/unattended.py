@@ -214,7 +214,7 @@ def _within(run: Run, piece: Piece, later: Sequence[Piece], started: float, fold
     left = run.budget_s - (time.monotonic() - started)
     if left < min(LEAST_S, piece.limit_s):
         return Ending(piece.name, "skipped", says=f"no time left of {run.budget_s:g} s")
-    limit = share(piece, later, left)
+    limit = min(piece.limit_s, left) if run.toy else share(piece, later, left)
     run.say(f"[{time.monotonic() - started:4.0f} s] {piece.name}, at most {limit:.0f} s")
     return _do(run, replace(piece, limit_s=limit), folder)
 
