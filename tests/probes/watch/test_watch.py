@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from holdfast.probes.watch import Watch, watch_once
-from holdfast.probes.watch.measures import WatchWarning
+from holdfast.probes.watch.watching import WatchWarning
 
 needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
 needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs lightning")
