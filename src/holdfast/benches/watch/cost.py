@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.benches.harness.report import Report, Row
@@ -38,8 +39,6 @@ TOY = Options(every=(1, 2), batch=2, width=16, rounds=1)
 AIM = 0.05
 """What the callback may take of a training with its default settings."""
 
-WITHOUT = "without"
-
 
 def run(options: Options, tell: Tell) -> Report:
     """Time trainings of as many steps as the largest number, all from the same weights, in turn.
@@ -49,8 +48,8 @@ def run(options: Options, tell: Tell) -> Report:
         tell: called with each row.
 
     Returns:
-        The report; the time of a training is that from the beginning of its first step to the end of its last one. A
-        training that ends with other weights than the one without a callback is a failure.
+        The report; its ratio is that of the largest number. A training that ends with other weights than the one
+        without a callback is a failure.
 
     Errors:
         ArgumentError: a number is not positive, or no step is asked for.
@@ -72,27 +71,27 @@ def run(options: Options, tell: Tell) -> Report:
     failures: list[str] = []
     try:
         for subject, train in (("Trainer", huggingface), ("Lightning", lightning)):
-            made: dict[str, list[Training]] = {}
+            made: dict[int, list[Training]] = {every: [] for every in (0, *options.every)}
 
-            def arm(every: int | None, name: str) -> Arm:
-                def call() -> None:
-                    made.setdefault(name, []).append(  # noqa: B023
-                        train(steps, every, batch=options.batch, width=options.width)  # noqa: B023
-                    )
+            def call(every: int) -> None:
+                made[every].append(train(steps, every or None, batch=options.batch, width=options.width))  # noqa: B023
 
-                return Arm(call)
-
-            arms = {WITHOUT: arm(None, WITHOUT)}
-            arms |= {f"every {every}": arm(every, f"every {every}") for every in options.every}
-            interleaved(arms, _called, rounds=options.rounds, warmup=1, budget_s=options.budget_s, shuffled=True)
-            for row in rows_of(subject, steps, {name: trainings[1:] for name, trainings in made.items()}):
+            interleaved(
+                {str(every): Arm(partial(call, every)) for every in made},
+                _called,
+                rounds=options.rounds,
+                warmup=1,
+                budget_s=options.budget_s,
+                shuffled=True,
+            )
+            for row in rows_of(subject, {every: trainings[1:] for every, trainings in made.items()}):
                 rows.append(row)
                 tell(row)
-            reference = made[WITHOUT][0].weights
+            reference = made[0][0].weights
             failures += [
-                f"{subject}, {name}: the training ends with other weights"
-                for name, trainings in made.items()
-                if not all(training.weights == reference for training in trainings)
+                f"{subject}, every {every}: the training ends with other weights"
+                for every, trainings in made.items()
+                if any(training.weights != reference for training in trainings)
             ]
     finally:
         torch.set_num_threads(threads)
@@ -106,28 +105,52 @@ def _called(call: Callable[[], object]) -> float:
     return 0.0
 
 
-def rows_of(subject: str, steps: int, trainings: Mapping[str, Sequence[Training]]) -> list[Row]:
-    """A row for each arm, with ratios taken within a round."""
+def rows_of(subject: str, trainings: Mapping[int, Sequence[Training]]) -> list[Row]:
+    """A row for each arm, with ratios taken within a round.
+
+    Arguments:
+        subject: the trainer.
+        trainings: of each arm by its number, 0 without the callback.
+    """
     from holdfast.benches.harness.timing import ratio
 
-    times = {name: [training.ms for training in of_arm] for name, of_arm in trainings.items()}
+    typical = {every: [step_ms(training.ms, every) for training in made] for every, made in trainings.items()}
+    totals = {every: [sum(training.ms) for training in made] for every, made in trainings.items()}
     rows: list[Row] = []
-    for name, of_arm in trainings.items():
-        to_without = ratio(times[name], times[WITHOUT])
-        told = [cost for training in of_arm for cost in training.told]
+    for every, made in trainings.items():
+        to_without = ratio(typical[every], typical[0])
+        told = [cost for training in made for cost in training.told]
         rows.append(
             {
                 "subject": subject,
-                "arm": name,
-                "ms_per_step": statistics.median(times[name]) / steps,
+                "arm": f"every {every}" if every else "without",
+                "ms_per_step": statistics.median(typical[every]),
                 "to_without": to_without.median,
                 "low": to_without.low,
                 "high": to_without.high,
+                "of_totals": ratio(totals[every], totals[0]).median,
                 "told": statistics.median(told) if told else None,
-                "rounds": len(of_arm),
+                "rounds": len(made),
             }
         )
     return rows
+
+
+def step_ms(times: Sequence[float], every: int) -> float:
+    """What a step takes on average, where those that are measured at, and the others, each take their median.
+
+    A sum would be that of what else the machine did.
+
+    Arguments:
+        times: of all steps from the first one on.
+        every: the number of which the steps are that are measured at; 0: none is.
+    """
+    if not every:
+        return statistics.median(times)
+    measured = times[every - 1 :: every]
+    others = [ms for place, ms in enumerate(times, 1) if place % every]
+    share = 1 / every
+    return share * statistics.median(measured) + ((1 - share) * statistics.median(others) if others else 0.0)
 
 
 def summary(rows: Sequence[Row], options: Options) -> tuple[str, float | None]:

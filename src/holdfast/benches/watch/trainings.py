@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,12 +24,12 @@ class Training:
     """One that is over.
 
     Arguments:
-        ms: processor time from the beginning of its first step to the end of its last one.
+        ms: processor time of each step, from the end of the one before; of the first from its beginning.
         weights: a digest of those that it ended with.
         told: what the callback said that it costs, at each measurement.
     """
 
-    ms: float
+    ms: tuple[float, ...]
     weights: str
     told: tuple[float, ...]
 
@@ -37,20 +38,18 @@ class _Clock:
     """Processor time of the steps."""
 
     def __init__(self) -> None:
-        self.began: float | None = None
-        self.ended = 0.0
+        self.times: list[float] = []
 
     def begin(self) -> None:
-        if self.began is None:
-            self.began = time.process_time()
+        if not self.times:
+            self.times.append(time.process_time())
 
     def end(self) -> None:
-        self.ended = time.process_time()
+        self.times.append(time.process_time())
 
     @property
-    def ms(self) -> float:
-        assert self.began is not None
-        return (self.ended - self.began) * 1e3
+    def ms(self) -> tuple[float, ...]:
+        return tuple((end - start) * 1e3 for start, end in pairwise(self.times))
 
 
 def huggingface(steps: int, every: int | None, *, batch: int, width: int) -> Training:
