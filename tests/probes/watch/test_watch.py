@@ -126,6 +126,7 @@ def test_the_trainer_of_hugging_face_does_not_notice(tmp_path: Path) -> None:
     assert of(resumed, "holdfast/elr/global") == of(trainer, "holdfast/elr/global")
     half = huggingface(tmp_path / "half", watched=True, bf16=True)
     assert len(of(half, "holdfast/cost")) == 3
+    assert all(rank > 0 for _, rank in of(half, "holdfast/weight_rank/model.layers.0.mlp.up_proj"))
 
 
 @needs_lightning
@@ -168,6 +169,57 @@ def test_lightning_does_not_notice(tmp_path: Path) -> None:
     assert [row["step"] for row in metrics] == ["2", "4"]
     names = ("holdfast/rank/1", "holdfast/dormant/1", "holdfast/elr/0", "holdfast/cost")
     assert all(float(row[name]) >= 0 for row in metrics for name in names)
+
+
+@needs_lightning
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_with_two_optimisers_by_hand(tmp_path: Path) -> None:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    from holdfast.probes.watch.lightning import HoldfastCallback
+
+    class Module(pl.LightningModule):
+        automatic_optimization = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+            self.two = nn.Linear(2, 6)
+
+        def forward(self, batch: Any) -> Any:
+            return self.two(self.one(batch))
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.manual_backward((self(batch) - batch).square().mean())
+            for optimizer in self.optimizers()[batch_idx % 2 :]:
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.Adam(part.parameters(), lr=0.01) for part in (self.one, self.two)]
+
+    def train(callbacks: list[Any], **settings: Any) -> Any:
+        torch.manual_seed(3)
+        module = Module()
+        trainer = pl.Trainer(
+            max_epochs=1, logger=CSVLogger(tmp_path), callbacks=callbacks, accelerator="cpu", devices=1,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **settings,
+        )  # fmt: skip
+        trainer.fit(module, torch.utils.data.DataLoader(torch.randn(24, 6), batch_size=4))
+        with open(trainer.logger.experiment.metrics_file_path, encoding="utf-8") as file:
+            return module, list(csv.DictReader(file))
+
+    plain, _ = train([])
+    module, rows = train([HoldfastCallback(every=3, rows=3)], strategy="ddp")
+    for one, other in zip(plain.parameters(), module.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert len(rows) == 2  # the third and the sixth batch
+    assert rows[0]["holdfast/elr/Adam/one.0"]
+    assert rows[0]["holdfast/elr/Adam-1/two"]
+    assert not rows[1]["holdfast/elr/Adam/one.0"]  # whose optimiser makes no step in the sixth
+    assert rows[1]["holdfast/elr/Adam-1/two"]
+    assert all(0 < float(row["holdfast/rank/one.1"]) <= 3 for row in rows)
 
 
 def test_star_imports_need_no_trainer() -> None:

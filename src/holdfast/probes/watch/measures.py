@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -45,8 +46,9 @@ def watch_once(
     numbers: dict[str, float] = {}
     plain = unwrapped(model)
     with ExitStack() as stack:
-        stack.enter_context(_buffers_kept(plain))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code cannot be listened to
+        stack.enter_context(buffers_kept(plain))
+        if "torch._dynamo" in sys.modules:  # which takes seconds to import; without it nothing is compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code cannot be listened to
         if attention:
             stack.enter_context(_entropies(plain, inputs, numbers))
         stack.enter_context(running())
@@ -83,7 +85,7 @@ def _entropies(model: nn.Module, inputs: Any, into: dict[str, float]) -> Iterato
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Put back the buffers that a forward has changed or replaced, which some do in evaluation mode too."""
     before = [
         (module, name, buffer, buffer.clone(), buffer._version)

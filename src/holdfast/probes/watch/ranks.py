@@ -137,15 +137,13 @@ def _stable(values: Tensor) -> float:
 
 
 def _largest(wide: Float[Tensor, "rows columns"]) -> float:
-    """The largest singular value, by Lanczos' method with a basis that is made orthogonal at every step."""
+    """The largest singular value, by Lanczos' method with a basis that is kept orthogonal."""
     start = torch.randn(len(wide), generator=torch.Generator().manual_seed(0)).to(wide)
     basis = (start / start.norm())[None]
-    images = [basis[-1] @ wide]
     for _ in range(LANCZOS - 1):
-        new = wide @ images[-1]
-        for _ in range(2):  # once leaves what rounding has left of the others
-            new = new - (basis @ new) @ basis
+        new = wide @ (basis[-1] @ wide)
+        new = new - (basis @ new) @ basis
         basis = torch.cat([basis, (new / new.norm().clamp(min=torch.finfo(new.dtype).tiny))[None]])
-        images.append(basis[-1] @ wide)
-    seen = torch.stack(images).double()
+    # Where the matrix has fewer values than there are steps, the last vectors are rounding, and orthogonal to nothing.
+    seen = (torch.linalg.qr(basis.mT).Q.mT @ wide).double()
     return math.sqrt(float(torch.linalg.eigvalsh(seen @ seen.mT)[-1]))
