@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -55,9 +54,7 @@ def train(watched: bool, change: Callable[[Net], Any] | None = None, *, autocast
     scaler = torch.amp.GradScaler("cpu", enabled=autocast)
     running = (lambda: torch.autocast("cpu", torch.bfloat16)) if autocast else nullcontext
     told = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", WatchWarning)
-        watch = Watch(model, optimizer, every=2, rows=5, running=running) if watched else None
+    watch = Watch(model, optimizer, every=2, rows=5, running=running) if watched else None
     data = torch.randn(STEPS, parts, 9, 6, generator=torch.Generator().manual_seed(1))
     for step in range(STEPS):
         if watch:
@@ -141,7 +138,6 @@ def test_a_training_ends_as_it_would(case: str, process_group: None) -> None:
         assert numbers["cost"] > 0
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.probes.watch.watching.WatchWarning")
 def test_what_is_watched_is_the_batch_as_it_was_given() -> None:
     torch.manual_seed(0)
     model = Net()
@@ -192,8 +188,7 @@ def test_a_model_that_does_not_take_some_rows_trains_on() -> None:
 
     model = Picky()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
-        watch = Watch(model, optimizer, every=1, rows=5)
+    watch = Watch(model, optimizer, every=1, rows=5)
     for step in range(2):
         watch.before_step(step)
         model(torch.ones(9, 3)).sum().backward()
@@ -204,7 +199,6 @@ def test_a_model_that_does_not_take_some_rows_trains_on() -> None:
     watch.remove()
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.probes.watch.watching.WatchWarning")
 def test_optimisers_by_name() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

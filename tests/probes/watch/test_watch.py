@@ -60,8 +60,7 @@ def test_a_model_without_attention_and_with_gradients_summed_up() -> None:
         model[0].weight[:2] = 0
         model[0].bias[:2] = -1
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
-        watch = Watch(model, optimizer, every=1, rows=5)
+    watch = Watch(model, optimizer, every=1, rows=5)
     x = torch.randn(5, 6)
     watch.before_step(7)
     model(x).square().sum().backward()
@@ -207,19 +206,25 @@ def test_lightning_with_two_optimisers_by_hand(tmp_path: Path) -> None:
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **settings,
         )  # fmt: skip
         trainer.fit(module, torch.utils.data.DataLoader(torch.randn(24, 6), batch_size=4))
-        with open(trainer.logger.experiment.metrics_file_path, encoding="utf-8") as file:
-            return module, list(csv.DictReader(file))
+        return module, Path(trainer.logger.experiment.metrics_file_path)
 
-    plain, _ = train([])
-    module, rows = train([HoldfastCallback(every=3, rows=3)], strategy="ddp")
+    plain, _ = train([], strategy="ddp")
+    module, told = train([HoldfastCallback(every=3, rows=3)], strategy="ddp")
     for one, other in zip(plain.parameters(), module.parameters(), strict=True):
         assert torch.equal(one, other)
+    rows = list(csv.DictReader(told.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 2  # the third and the sixth batch
     assert rows[0]["holdfast/elr/Adam/one.0"]
     assert rows[0]["holdfast/elr/Adam-1/two"]
     assert not rows[1]["holdfast/elr/Adam/one.0"]  # whose optimiser makes no step in the sixth
     assert rows[1]["holdfast/elr/Adam-1/two"]
     assert all(0 < float(row["holdfast/rank/one.1"]) <= 3 for row in rows)
+
+
+def test_attention_that_cannot_be_listened_to_is_named() -> None:
+    model = nn.TransformerEncoderLayer(8, 2)
+    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
+        Watch(model, torch.optim.SGD(model.parameters(), lr=0.1)).remove()
 
 
 def test_star_imports_need_no_trainer() -> None:
@@ -246,8 +251,7 @@ def test_arguments_by_place_and_by_name_go_together() -> None:
     torch.manual_seed(0)
     model = Scaled()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
-        watch = Watch(model, optimizer, every=1, rows=5)
+    watch = Watch(model, optimizer, every=1, rows=5)
     x = torch.randn(5, 4)
     watch.before_step(0)
     model(x, scale=2.0).sum().backward()

@@ -74,7 +74,7 @@ class Watch:
             reason = "an encoder with a decoder" if getattr(config, "is_encoder_decoder", False) else None
         except (ArgumentError, MissingExtraError) as error:
             reason = str(error)
-        if reason is not None:
+        if reason is not None and any("attention" in type(module).__name__.lower() for module in self._plain.modules()):
             _warn(f"entropies of attention are left out: {reason}")
         return reason is None
 
