@@ -25,6 +25,7 @@ SAYS = {
     "reconsider.py": "advice weighed outside",
     "rewarm.py": "accuracy after the first and the second task",
     "study.py": "smaller-error: supported",
+    "watch_training.py": "first layer, at a learning rate that stays as it is",
 }
 
 
@@ -141,3 +142,11 @@ def test_the_trained_head_is_a_target_of_the_command_line(tmp_path: Path) -> Non
         assert answer["accuracy"]["plain"] == pytest.approx(1 - answer["error"])
         assert answer["accuracy"]["hard"] <= 1 - answer["ordering_error"]
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_watched_layers_turn_less_as_their_norms_grow() -> None:
+    first, second = load_file(EXAMPLES / "watch_training.py").train(steps=400)
+    assert second["norm"] > 1.1 * first["norm"]
+    assert second["elr/0"] < first["elr/0"]
+    # Adam's steps are as long as before where noise rules the gradient; one batch in two hundred is looked at.
+    assert second["elr/0"] * second["norm"] == pytest.approx(first["elr/0"] * first["norm"], rel=0.2)

@@ -148,6 +148,14 @@ BENCHES = {
             limit_s=30.0,
         ),
         Bench(
+            "watch-cost",
+            "training with the callback that watches it, beside the same training without",
+            "holdfast.benches.watch.cost",
+            value=42,
+            limit_s=240.0,
+            needs={"transformers": "holdfast[hf]", "accelerate": "holdfast[hf]", "lightning": "holdfast[lightning]"},
+        ),
+        Bench(
             "solutions",
             "power-propagation beside its inner optimiser, and second-order steps beside AdamW's",
             "holdfast.benches.solutions.step",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from holdfast.probes.watch import Watch, watch_once
-from holdfast.probes.watch.measures import WatchWarning
+from holdfast.probes.watch.watching import WatchWarning
 
 needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
 needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs lightning")
@@ -60,8 +60,7 @@ def test_a_model_without_attention_and_with_gradients_summed_up() -> None:
         model[0].weight[:2] = 0
         model[0].bias[:2] = -1
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
-        watch = Watch(model, optimizer, every=1, rows=5)
+    watch = Watch(model, optimizer, every=1, rows=5)
     x = torch.randn(5, 6)
     watch.before_step(7)
     model(x).square().sum().backward()
@@ -126,6 +125,7 @@ def test_the_trainer_of_hugging_face_does_not_notice(tmp_path: Path) -> None:
     assert of(resumed, "holdfast/elr/global") == of(trainer, "holdfast/elr/global")
     half = huggingface(tmp_path / "half", watched=True, bf16=True)
     assert len(of(half, "holdfast/cost")) == 3
+    assert all(rank > 0 for _, rank in of(half, "holdfast/weight_rank/model.layers.0.mlp.up_proj"))
 
 
 @needs_lightning
@@ -170,6 +170,63 @@ def test_lightning_does_not_notice(tmp_path: Path) -> None:
     assert all(float(row[name]) >= 0 for row in metrics for name in names)
 
 
+@needs_lightning
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_with_two_optimisers_by_hand(tmp_path: Path) -> None:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    from holdfast.probes.watch.lightning import HoldfastCallback
+
+    class Module(pl.LightningModule):
+        automatic_optimization = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+            self.two = nn.Linear(2, 6)
+
+        def forward(self, batch: Any) -> Any:
+            return self.two(self.one(batch))
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.manual_backward((self(batch) - batch).square().mean())
+            for optimizer in self.optimizers()[batch_idx % 2 :]:
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.Adam(part.parameters(), lr=0.01) for part in (self.one, self.two)]
+
+    def train(callbacks: list[Any], **settings: Any) -> Any:
+        torch.manual_seed(3)
+        module = Module()
+        trainer = pl.Trainer(
+            max_epochs=1, logger=CSVLogger(tmp_path), callbacks=callbacks, accelerator="cpu", devices=1,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **settings,
+        )  # fmt: skip
+        trainer.fit(module, torch.utils.data.DataLoader(torch.randn(24, 6), batch_size=4))
+        return module, Path(trainer.logger.experiment.metrics_file_path)
+
+    plain, _ = train([], strategy="ddp")
+    module, told = train([HoldfastCallback(every=3, rows=3)], strategy="ddp")
+    for one, other in zip(plain.parameters(), module.parameters(), strict=True):
+        assert torch.equal(one, other)
+    rows = list(csv.DictReader(told.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 2  # the third and the sixth batch
+    assert rows[0]["holdfast/elr/Adam/one.0"]
+    assert rows[0]["holdfast/elr/Adam-1/two"]
+    assert not rows[1]["holdfast/elr/Adam/one.0"]  # whose optimiser makes no step in the sixth
+    assert rows[1]["holdfast/elr/Adam-1/two"]
+    assert all(0 < float(row["holdfast/rank/one.1"]) <= 3 for row in rows)
+
+
+def test_attention_that_cannot_be_listened_to_is_named() -> None:
+    model = nn.TransformerEncoderLayer(8, 2)
+    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
+        Watch(model, torch.optim.SGD(model.parameters(), lr=0.1)).remove()
+
+
 def test_star_imports_need_no_trainer() -> None:
     code = (
         "import sys\nsys.modules['lightning'] = None\nsys.modules['transformers'] = None\n"
@@ -194,8 +251,7 @@ def test_arguments_by_place_and_by_name_go_together() -> None:
     torch.manual_seed(0)
     model = Scaled()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(WatchWarning, match="entropies of attention are left out"):
-        watch = Watch(model, optimizer, every=1, rows=5)
+    watch = Watch(model, optimizer, every=1, rows=5)
     x = torch.randn(5, 4)
     watch.before_step(0)
     model(x, scale=2.0).sum().backward()

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from holdfast.probes.watch.measures import Watch, watch_once
+from holdfast.probes.watch.measures import watch_once
+from holdfast.probes.watch.watching import Watch
 
 if TYPE_CHECKING:
     from holdfast.probes.watch.huggingface import HoldfastCallback as HoldfastCallback

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import count_of, require
-from holdfast.probes.watch.measures import Watch
+from holdfast.optim.rewarming.layers import unwrapped
+from holdfast.probes.watch.watching import Watch
 
 if TYPE_CHECKING:
     from transformers.trainer import Trainer
@@ -31,6 +32,8 @@ class HoldfastCallback(TrainerCallback):
         every: N.
         rows: of a batch that are measured.
 
+    What logging takes counts in the next `cost`.
+
     Errors:
         ArgumentError: a number is below 1; when the training begins: the optimiser holds no layer of the model.
     """
@@ -46,7 +49,10 @@ class HoldfastCallback(TrainerCallback):
         """Begin to watch."""
         if self.watch is not None:  # of a training that an error ended
             self.watch.remove()
-        self.watch = Watch(kwargs["model"], kwargs["optimizer"], every=self.every, rows=self.rows)
+        model, wrapped = kwargs["model"], self.trainer.model_wrapped
+        if unwrapped(wrapped) is unwrapped(model):  # a hook inside of compiled code would see nothing
+            model = wrapped
+        self.watch = Watch(model, kwargs["optimizer"], every=self.every, rows=self.rows)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -61,7 +67,8 @@ class HoldfastCallback(TrainerCallback):
         numbers = self.watch.after_step(state.global_step)
         if numbers:
             wanted = control.should_log
-            self.trainer.log({f"holdfast/{name}": number for name, number in numbers.items()})
+            with self.watch.counting():
+                self.trainer.log({f"holdfast/{name}": number for name, number in numbers.items()})
             control.should_log = wanted  # a log ends the wish for one, and that was for the loss
 
     def on_train_end(

@@ -1,0 +1,1 @@
+"""Benches of the callback that watches a training."""
