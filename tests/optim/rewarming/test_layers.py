@@ -229,3 +229,28 @@ def test_scale_decay_is_on_the_scales_of_norms_alone():
         scale_decay_groups(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, elementwise_affine=False)), 1.0)
     with pytest.raises(ArgumentError, match="decay: expected a number of at least 0"):
         scale_decay_groups(model, -1.0)
+
+
+class Counting(nn.Module):
+    """Changes a buffer and draws numbers in its forward, whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("noise", torch.zeros(3))
+
+    def forward(self, x):
+        self.calls += 1
+        self.noise = torch.randn(3)
+        return self.layer(x) + self.noise
+
+
+def test_looking_for_layers_changes_neither_buffers_nor_random_states():
+    model = Counting()
+    calls, noise, random = model.calls, model.noise, torch.get_rng_state()
+    select(model)
+    assert model.calls is calls
+    assert model.noise is noise
+    assert calls == 0
+    assert torch.equal(torch.get_rng_state(), random)

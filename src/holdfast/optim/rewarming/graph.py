@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import torch
 from torch import fx, nn
 
 _LAYER_OR_NORM = re.compile("Linear|Conv|Embedding|Norm")
@@ -37,8 +40,8 @@ def call_graph(model: nn.Module) -> CallGraph:
     """Trace a network with `torch.fx`; where its forward cannot be traced, fall back to its definition.
 
     Then the order is that in which modules are registered, and one module is said to read another's output only where
-    both follow each other in an `nn.Sequential`. The model is left as it was, attributes that its forward sets
-    included.
+    both follow each other in an `nn.Sequential`. The model is left as it was, buffers and attributes that its
+    forward sets included, and so are random states.
 
     Arguments:
         model: not wrapped for several processes, nor compiled.
@@ -94,7 +97,10 @@ def trace(model: nn.Module) -> fx.Graph | None:
     """The graph of a forward, or `None` where it cannot be traced (it decides by the values that it computes)."""
     before = {module: dict(module.__dict__) for module in model.modules()}
     try:
-        return _Tracer().trace(model)
+        # A trace runs what does not depend on the input.
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices), buffers_kept(model):
+            return _Tracer().trace(model)
     except Exception:  # whatever code of others raises when it is given symbols for tensors
         return None
     finally:
@@ -102,6 +108,26 @@ def trace(model: nn.Module) -> fx.Graph | None:
             for name in set(module.__dict__) - set(attributes):
                 del module.__dict__[name]
             module.__dict__.update(attributes)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put back the buffers that a forward has changed or replaced, which some do in evaluation mode too."""
+    before = [
+        (module, name, buffer, buffer.clone(), buffer._version)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, values, version in before:
+                if buffer._version != version:
+                    buffer.copy_(values)
+                if module._buffers.get(name) is not buffer:
+                    module._buffers[name] = buffer
 
 
 class _Tracer(fx.Tracer):

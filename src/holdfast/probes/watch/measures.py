@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from holdfast.nn.attention.call import AttentionCall, full_precision
 from holdfast.nn.attention.statistics import row_statistics
+from holdfast.optim.rewarming.graph import buffers_kept
 from holdfast.optim.rewarming.layers import unwrapped
 from holdfast.probes.plasticity.activations import record
 from holdfast.probes.plasticity.metrics import dormant_ratio
@@ -82,26 +83,6 @@ def _entropies(model: nn.Module, inputs: Any, into: dict[str, float]) -> Iterato
 
     with attention_replaced(model, attend, implementation):
         yield
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put back the buffers that a forward has changed or replaced, which some do in evaluation mode too."""
-    before = [
-        (module, name, buffer, buffer.clone(), buffer._version)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, name, buffer, values, version in before:
-                if buffer._version != version:
-                    buffer.copy_(values)
-                if module._buffers.get(name) is not buffer:
-                    module._buffers[name] = buffer
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from holdfast.errors import ArgumentError, MissingExtraError, count_of
 from holdfast.optim.rewarming.effective_lr import EffectiveLR, UnknownOptimizerWarning
 from holdfast.optim.rewarming.layers import layers_of, unwrapped
 from holdfast.probes.replaced_attention import model_implementation
-from holdfast.probes.report import random_state_kept
-from holdfast.probes.watch.measures import buffers_kept, watch_once
+from holdfast.probes.watch.measures import watch_once
 from holdfast.probes.watch.ranks import WeightRanks
 from holdfast.probes.watch.rows import sampled
 
@@ -55,9 +54,7 @@ class Watch:
         self.model, self._running = model, running
         self._plain = unwrapped(model)
         self._features, self._attention = True, self._has_attention()
-        # Layers are found by a trace, which runs what does not depend on the input.
-        with random_state_kept(), buffers_kept(self._plain):
-            self._rates = self._rates_of(optimizer)
+        self._rates = self._rates_of(optimizer)
         trained = {id(parameter) for rates in self._rates.values() for parameter in _held(rates)}
         self._weights = WeightRanks(layer for layer in layers_of(model) if id(layer.parameter) in trained)
         self._forward = getattr(model, "forward", None)
