@@ -23,6 +23,8 @@ DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "gallery.md"
 IMAGES = DOCS / "images"
 EXTRAS = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+ALSO = {("sharpness", "laws"): "needle", ("sharpness", "remedies"): "retrieve", ("action", "conditioning"): "control"}
+"""Other parts that a figure shows beside its own."""
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
@@ -45,7 +47,8 @@ def section(name: str) -> str:
         for figure in drawn:
             link = f"[{_title(page)}](systems/{name}.md#the-study), part `{part.name}`"
             draw = f".venv/bin/python docs/images/make.py {name} --figure {figure.name}"
-            commands = [*_needed(part, study.scales[scale]), _run(study, part, scale), draw]
+            run = " ".join([_run(study, part, scale), *filter(None, [ALSO.get((name, figure.name))])])
+            commands = [*_needed(part, study.scales[scale]), run, draw]
             items.append(_item(f"{name}-{figure.name}", figure.caption, link, *commands))
         others = [f"`{figure.name}`" for figure in part.figures if figure not in drawn]
         if others:

@@ -71,8 +71,9 @@ def _runs(words: tuple[str, ...], store: Path) -> Part[Any]:
     assert words[:2] == ("holdfast", "run")
     options = parse(run_options(words[2:]), "holdfast run", words[2:])
     assert options.store == store
-    [name], [[only]] = options.studies, options.only
+    [name], [[only, *others]] = options.studies, options.only
     [part] = [part for part in find(name).parts if part.name == only]
+    assert set(others) <= {declared.name for declared in find(name).parts} - {only}
     config = find(name).scales[options.scale]
     assert any(part.trials(config)) or part.lacks(config)
     return part
