@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,11 +191,17 @@ def draw_some(run: StudyRun, names: Sequence[str], folder: Path) -> None:
         folder: for the pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for figure in run.job.study.figures:
-        if figure.name in names:
+    also, left_out = load_file(DOCS / "gallery.py").ALSO, {trial.labels["part"] for trial in run.results.left_out}
+    # A figure may ask for rows by other words than their part: what it does not show cannot be missing from it.
+    results = replace(run.results, left_out=())
+    for part in run.job.study.parts:
+        for figure in part.figures:
+            if figure.name not in names:
+                continue
+            shown = {part.name, also.get((run.job.study.name, figure.name), part.name)}
             path = folder / f"{run.job.study.name}-{figure.name}.svg"
-            if not draw(figure, run.results, path):
-                raise SystemExit(f"nothing to draw in {figure.name}: run the part that it belongs to first")
+            if shown & left_out or not draw(figure, results, path):
+                raise SystemExit(f"{figure.name} needs results of {' and '.join(sorted(shown))}: run these parts first")
             print(path)
 
 
