@@ -246,7 +246,11 @@ def test_what_a_page_shows_is_true(page: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_few_blocks_are_not_run() -> None:
     marked = [
-        f"{name(page)}:{block.line}: {block.not_run}" for page in PAGES for block in blocks(page) if block.not_run
+        f"{name(page)}:{block.line}: {block.not_run}"
+        for page in PAGES
+        if page.stem != "gallery"  # tests/test_gallery.py
+        for block in blocks(page)
+        if block.not_run
     ]
     assert len(marked) <= 18 + 3 * len(installed()), "\n".join(marked)
 

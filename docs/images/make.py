@@ -8,7 +8,13 @@ writes, from the latest run of the study in the store and without computing anyt
 - `docs/images/STUDY-FIGURE.svg`, one picture a figure,
 - the parts of `docs/systems/STUDY.md` between `<!-- results -->` and `<!-- /results -->`, and between
   `<!-- table: FIGURE -->` and `<!-- /table -->`,
-- the part of `docs/gallery.md` between `<!-- figures: STUDY -->` and `<!-- /figures -->`.
+- the part of `docs/gallery.md` between `<!-- figures: STUDY -->` and `<!-- /figures -->`, as `docs/gallery.py` does.
+
+    holdfast run sharpness --scale quick --only retrieve --store results
+    python docs/images/make.py sharpness --figure accuracy gain --store results --to pictures
+
+draws single figures and leaves the pages as they are; their part is enough for it. What the scale `quick` gives is no
+evidence, and goes elsewhere than `docs/images`.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +31,7 @@ from cycler import cycler
 from matplotlib.figure import Figure as Canvas
 
 from holdfast.cli.reproduce import command_of
-from holdfast.lab.locate import find
+from holdfast.lab.locate import find, load_file
 from holdfast.lab.report import text
 from holdfast.lab.report.svg import INK, PALETTE, STYLE, SURFACE
 from holdfast.lab.run import Job, StudyRun, collect
@@ -35,12 +42,14 @@ if TYPE_CHECKING:
     from holdfast.lab.trial import Record, Scalar
 
 DOCS = Path(__file__).resolve().parent.parent
+IMAGES = DOCS / "images"
 
 
 def latest_run(study: str, store: Store) -> StudyRun:
     """The latest run of a study in a store."""
     record = store.runs()[study]
-    return collect([Job.of(find(study), record.scale, changes=record.overrides)], store)[0]
+    job = Job.of(find(study), record.scale, changes=record.overrides, only=record.only)
+    return collect([job], store)[0]
 
 
 def draw(figure: Figure, results: Results, path: Path) -> Sequence[Record]:
@@ -112,15 +121,6 @@ def _row(verdict: Verdict, plain: str | None) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def gallery_section(study: str, figures: Sequence[Figure], empty: Sequence[Figure]) -> str:
-    """All pictures with their captions, and the names of those that the run has no results for."""
-    parts = [f"![{item.caption}](images/{study}-{item.name}.svg)\n\n*{item.caption}*" for item in figures]
-    if empty:
-        names = ", ".join(f"`{item.name}`" for item in empty)
-        parts.append(f"Without results at this scale, and not drawn: {names}.")
-    return "\n\n".join(parts)
-
-
 def numbers_table(rows: Sequence[Record]) -> str:
     """The numbers behind a figure; columns without any are left out."""
     columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
@@ -144,30 +144,84 @@ def fill(page: Path, begin: str, end: str, content: str) -> None:
     page.write_text(new, encoding="utf-8")
 
 
-def main() -> None:
-    """Read the command line, draw and fill in."""
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Arguments:
+        words: of the command line, if not those that this process was started with.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="name of an installed study")
     parser.add_argument("--store", type=Path, default=Path("results"), help="folder with its results")
-    options = parser.parse_args()
-    run = latest_run(options.study, Store(options.store))
+    parser.add_argument("--figure", nargs="+", help="draw these alone, and leave the pages as they are")
+    parser.add_argument("--to", type=Path, default=IMAGES, help="folder for the pictures of --figure")
+    chosen = parser.parse_args(words)
+    figures = [figure.name for figure in find(chosen.study).figures]
+    for name in chosen.figure or ():
+        if name not in figures:
+            parser.error(f"--figure: {chosen.study} has {', '.join(figures)}, got {name}")
+    if chosen.to != IMAGES and not chosen.figure:
+        parser.error("--to: expected --figure with it, since the pages show what is in docs/images")
+    return chosen
+
+
+def main() -> None:
+    """Draw and fill in."""
+    chosen = options()
+    run = latest_run(chosen.study, Store(chosen.store))
     if run.results.failures:
         first = run.results.failures[0].reason
         raise SystemExit(f"{len(run.results.failures)} trials have no result ({first}); run the study first")
-    if run.job.scale == "quick":
-        raise SystemExit("the latest run is of the scale quick, which is no evidence; run a larger one first")
-    page = DOCS / "systems" / f"{options.study}.md"
-    shown, empty = [], []
-    for item in run.job.study.figures:
-        rows = draw(item, run.results, DOCS / "images" / f"{options.study}-{item.name}.svg")
-        if not rows:
-            empty.append(item)
-            continue
-        shown.append(item)
-        if f"<!-- table: {item.name} -->" in page.read_text(encoding="utf-8"):
-            fill(page, f"table: {item.name}", "/table", numbers_table(rows))
+    if run.job.scale == "quick" and chosen.to == IMAGES:
+        raise SystemExit(
+            "the latest run is of the scale quick, which is no evidence: run a larger one, or draw --to DIR"
+        )
+    if chosen.figure:
+        draw_some(run, chosen.figure, chosen.to)
+    else:
+        fill_pages(run)
+
+
+def draw_some(run: StudyRun, names: Sequence[str], folder: Path) -> None:
+    """Draw some figures of a run, and say where.
+
+    Arguments:
+        run: with the results of their parts.
+        names: of the figures.
+        folder: for the pictures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    also, left_out = load_file(DOCS / "gallery.py").ALSO, {trial.labels["part"] for trial in run.results.left_out}
+    # A figure may ask for rows by other words than their part: what it does not show cannot be missing from it.
+    results = replace(run.results, left_out=())
+    for part in run.job.study.parts:
+        for figure in part.figures:
+            if figure.name not in names:
+                continue
+            shown = {part.name, also.get((run.job.study.name, figure.name), part.name)}
+            path = folder / f"{run.job.study.name}-{figure.name}.svg"
+            if shown & left_out or not draw(figure, results, path):
+                raise SystemExit(f"{figure.name} needs results of {' and '.join(sorted(shown))}: run these parts first")
+            print(path)
+
+
+def fill_pages(run: StudyRun) -> None:
+    """Draw all figures that a run has results for, and fill in its page and the gallery.
+
+    Arguments:
+        run: with the results of all parts.
+    """
+    study = run.job.study
+    if run.job.only:
+        raise SystemExit(f"the latest run is of {', '.join(run.job.only)} alone: run all parts, or draw --figure NAME")
+    page = DOCS / "systems" / f"{study.name}.md"
+    for figure in study.figures:
+        rows = draw(figure, run.results, IMAGES / f"{study.name}-{figure.name}.svg")
+        if rows and f"<!-- table: {figure.name} -->" in page.read_text(encoding="utf-8"):
+            fill(page, f"table: {figure.name}", "/table", numbers_table(rows))
     fill(page, "results", "/results", results_section(run))
-    fill(DOCS / "gallery.md", f"figures: {options.study}", "/figures", gallery_section(options.study, shown, empty))
+    gallery = load_file(DOCS / "gallery.py")
+    gallery.PAGE.write_text(gallery.filled(gallery.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from holdfast.lab import Results
 from holdfast.lists.functions import FUNCTIONS
@@ -63,6 +64,16 @@ def test_queries_are_counted_beside_the_least_number(results: Results) -> None:
     assert (
         rows["sort", "block merge", 64]["queries"] < exact.least_queries(64, 2) < rows["sort", "merge", 64]["queries"]
     )
+
+
+def test_a_bound_shows_beside_the_line_that_all_but_reaches_it(results: Results) -> None:
+    axes = Figure().subplots()
+    exact.draw_queries(results, axes)
+    bounds = [line for line in axes.lines if line.get_label().startswith("least ")]
+    others = [line for line in axes.lines if line not in bounds]
+    assert (len(bounds), len(others)) == (2, 4)
+    assert min(line.get_linewidth() for line in bounds) > max(line.get_linewidth() for line in others)
+    assert min(line.get_zorder() for line in bounds) > max(line.get_zorder() for line in others)
 
 
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

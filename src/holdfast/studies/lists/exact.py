@@ -314,7 +314,9 @@ def draw_queries(results: Results, axes: Axes) -> list[Record]:
     )
     for label, queries, colour, style, marker in lines if lengths else ():
         values = [queries(n) for n in lengths]
-        axes.plot(lengths, values, color=colour, linestyle=style, marker=marker, markersize=4, label=label)
+        # A bound that a method all but reaches lies on its line: heavier dots, on top of a lighter line, show both.
+        look: dict[str, Any] = {"linewidth": 2.6, "zorder": 3} if style == ":" else {"linewidth": 1.4}
+        axes.plot(lengths, values, color=colour, linestyle=style, marker=marker, markersize=4, label=label, **look)
         rows += [{"line": label, "n": n, "queries": value} for n, value in zip(lengths, values, strict=True)]
     axes.set_yscale("log")
     size_axis(axes, lengths, "length n")
