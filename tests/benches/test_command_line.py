@@ -91,7 +91,7 @@ def test_table_and_list(ask):
         ),
         (("sharpness-prefill", "--rounds", "many"), "--rounds"),
         (("sharpness-prefill", *TOY, "--output", "gone/x.json"), "--output: expected a file to write"),
-        (("lists-glue", "--tokens", "0"), "tokens: expected a whole number of at least 1, got 0"),
+        (("lists-glue", "--lengths", "0"), "--lengths: expected a whole number of at least 1, got 0"),
         (("lab-overhead", "--trials", "0"), "trials: expected a whole number of at least 1, got 0"),
     ],
 )

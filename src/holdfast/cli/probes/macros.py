@@ -42,7 +42,7 @@ class MacrosProbe(ExplainedOptions):
     macros: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The list of actions, JSON with primitives and macros, as Macros.to_json writes it."""
     similarity: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the fitted matrix there (.npz), for load_similarity."""
+    """File to write the fitted matrix to (.npz), for load_similarity."""
     tolerance: float = 0.05
     """What groups may lose: of the differences between actions, and of the best one's lead."""
     strength: float = 10.0

@@ -29,7 +29,7 @@ class RATProbe(ExplainedOptions):
     target: Target
     """A causal language model of transformers, by path or hub id."""
     text: Path | None = None
-    """A text file to predict; by default the standard library's source."""
+    """File with a text for the model to read; the source of Python's standard library unless given."""
     length: int | None = None
     """Tokens of each text, at most: how far cache, time and positions are measured. 1024 unless given, or as many as
     the model was made for."""

@@ -18,7 +18,7 @@ class OptimisationRecipe:
     """AdamW with betas 0.9 and 0.95, a linear warm-up and a cosine to zero."""
 
     steps: int | None = None
-    """Steps of the optimiser; by default 4000, or what --minutes gives."""
+    """Steps of the optimiser; unless given, 4000, or what --minutes gives."""
     minutes: float | None = None
     """Train for about so many minutes: how many steps that is, is measured once, before the first, and then fixed."""
     batch: int = 8
