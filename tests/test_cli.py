@@ -219,7 +219,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run",), "STUDY: expected names of studies, or --all"),
         (("run", "--all", "sharpness"), "STUDY"),
         (("run", "sharpnes"), "no study named 'sharpnes'. Did you mean 'sharpness'?"),
-        (("run", "missing.py"), "missing.py: no such file"),
+        (("run", "missing.py"), "STUDY: expected a .py file or the name of a study, got missing.py"),
         (("run", "empty.py"), "expected one Study at the top level, found 0"),
         (("run", "syntax.py"), "syntax.py does not load: SyntaxError"),
         (("run", "nested.py"), "a function at the top level of a module"),

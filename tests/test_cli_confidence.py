@@ -164,7 +164,7 @@ def test_a_device_that_is_not_there_and_a_form_that_cannot_be_asked_are_said_bef
     pytest.importorskip("transformers")
     saved(folder / "tiny", answers=True, chat=False)
     for words, said in (
-        (("--device", "nowhere"), "--device: expected a device that this machine has room on"),
+        (("--device", "nowhere"), "--device: expected a device of PyTorch, such as cpu or cuda, or auto, got nowhere"),
         (("--form", "chat"), "--form: expected flat, as the model has no chat template"),
     ):
         status, out, err = ask("probe", "confidence", "tiny", *SMALL, *words, cwd=folder)

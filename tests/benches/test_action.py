@@ -176,5 +176,5 @@ def test_settings_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ArgumentError, match=message):
             step.run(replace(step.TOY, device="cpu", **change), lambda row: None)
-    with pytest.raises(ArgumentError, match="tokens: expected a whole number of at least 1"):
-        windows.run(replace(windows.TOY, device="cpu", tokens=(0,)), lambda row: None)
+    with pytest.raises(ArgumentError, match="lengths: expected a whole number of at least 1"):
+        windows.run(replace(windows.TOY, device="cpu", lengths=(0,)), lambda row: None)

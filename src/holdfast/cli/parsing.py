@@ -134,6 +134,12 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
     return parsed
 
 
+def check_text(path: Path | None) -> None:
+    """Refuse a text that is not there, before a model is loaded for it."""
+    if path is not None and not path.is_file():
+        raise ArgumentError("--text", "a text file", f"{path}, which is {'no file' if path.exists() else 'not there'}")
+
+
 @contextlib.contextmanager
 def as_typed(options: Any, others: Mapping[str, str] | None = None) -> Iterator[None]:
     """Errors name what the user typed: an option as its flag, a word without a flag in capitals.
@@ -192,6 +198,10 @@ def _reworded(text: str, options: Any) -> str:
         return f"{found[2]}: expected one of {', '.join(choices)}, got {found[1]}.{did_you_mean(found[1], choices)}"
     if found := re.fullmatch(r"Missing value for argument '(.*?)'.*", text):
         return f"a value is missing: {found[1]}"
+    text = re.sub(
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1: expected INT, got \2", text
+    )
+    text = re.sub(r"Error parsing (\S+): could not convert string to float: (.*)", r"\1: expected FLOAT, got \2", text)
     # An optional value fails once for each type it could have; the flag and the word are what helps.
     return re.sub(
         r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
@@ -263,7 +273,7 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ArgumentError("--device", "auto or a device of PyTorch, such as cpu or cuda", name) from error
+        raise ArgumentError("--device", "a device of PyTorch, such as cpu or cuda, or auto", name) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("--device", "cpu, since this machine has no CUDA device", name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -117,6 +117,8 @@ def _stepper(options: ServeAction) -> PolicyStepper:
     from holdfast.serving.stepper import PolicyStepper
 
     torch.set_num_threads(count_of("threads", options.threads, least=1))
+    if options.model is not None and not options.model.is_file():
+        raise ArgumentError("MODEL", "the file of an action model", f"{options.model}, which is no file")
     model: ActionModel = load_model(options.model or SHIPPED)
     return PolicyStepper(model.to(device_named(options.device)))
 

@@ -143,6 +143,9 @@ def _scale(words: Sequence[str]) -> str:
 def find_studies(names: Sequence[str]) -> list[Study[Any]]:
     from holdfast.lab.locate import find
 
+    for name in names:
+        if name.endswith(".py") and not Path(name).is_file():
+            raise ArgumentError("STUDY", "a .py file or the name of a study", f"{name}, which is not there")
     studies = [find(name) for name in dict.fromkeys(names)]
     known = [study.name for study in studies]
     if len(set(known)) < len(known):

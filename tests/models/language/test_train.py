@@ -455,7 +455,7 @@ def test_fsdp_on_a_cpu_is_refused(text: Path, tmp_path: Path, monkeypatch: pytes
         (("--dim", "30"), "--dim: expected a multiple of the 4 heads, got 30"),
         (("--steps", "5", "--minutes", "1"), "--steps: expected either this or --minutes, got both"),
         (("--lr", "-1"), "--lr: expected a positive number, got -1.0"),
-        (("--lr", "quick"), "Error parsing --lr: could not convert string to float: 'quick'"),
+        (("--lr", "quick"), "--lr: expected FLOAT, got 'quick'"),
         (("--tokenizer", "./nowhere"), "--tokenizer: expected a tokenizer of transformers, got ./nowhere"),
         (("--context", "32", "--report-to", "nobody"), "--report-to: "),
         (("--output", "full"), "--output: expected a new or an empty folder, got full, which holds something else"),

@@ -38,7 +38,7 @@ TOY = Options(sizes=("toy",), batches=(2,), lengths=(12,), dtype="float32", roun
 
 DEFAULTS = {
     "sizes": (("0.4M",), ("16M", "206M")),
-    "tokens": ((150, 1536), (150, 1536)),
+    "lengths": ((150, 1536), (150, 1536)),
     "batches": ((8,), (32,)),
     "dtype": ("float32", "bfloat16"),
 }

@@ -42,7 +42,7 @@ class Options:
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Of the inputs; unless given, float32 on a CPU and bfloat16 on a GPU."""
     bytes_s: float | None = None
-    """Bytes a second that the GPU copies, for the floors; measured by default."""
+    """Bytes a second that the GPU copies, for the floors; measured unless given."""
     flops: float | None = None
     """Operations a second of the GPU's products in half precision, likewise."""
     rounds: int = 30

@@ -43,7 +43,7 @@ class Options:
     official: Path | None = None
     """A checkout of github.com/CLAIRE-Labo/RAT, whose layer, which needs a GPU, is timed too."""
     bytes_s: float | None = None
-    """Bytes a second that the GPU copies, for the floors; measured by default."""
+    """Bytes a second that the GPU copies, for the floors; measured unless given."""
     flops: float | None = None
     """Operations a second of the GPU's products in half precision, likewise."""
     rounds: int = 20

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import OK, ExplainedOptions, Target, refuse_given
+from holdfast.cli.parsing import OK, ExplainedOptions, Target, check_text, refuse_given
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def run(options: RATProbe) -> int:
         count_of("--chunk-sizes", size, least=1)
     if options.trained is not None:
         count_of("--trained", options.trained, least=8)
+    check_text(options.text)
     from holdfast.errors import require
     from holdfast.probes.load_model import load_model_and_texts
     from holdfast.probes.rat import probe_rat

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, as_typed, function_at
+from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, as_typed, check_text, function_at
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _probe_model(options: SharpnessProbe) -> int:
     from holdfast.probes.load_model import load_model
     from holdfast.probes.sharpness import probe_model_sharpness
 
+    check_text(options.text)
     normalisers = _normalisers(options.compare)
     if not sys.stderr.isatty():
         require("transformers.utils.logging", "hf").disable_progress_bar()

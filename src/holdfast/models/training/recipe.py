@@ -38,7 +38,7 @@ class OptimisationRecipe:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What products are computed in; weights are float32. auto: bfloat16 on a GPU that has it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Where to run: cpu, cuda, or auto, which is cuda where there is one."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
