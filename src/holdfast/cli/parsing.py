@@ -198,10 +198,11 @@ def _reworded(text: str, options: Any) -> str:
         return f"{found[2]}: expected one of {', '.join(choices)}, got {found[1]}.{did_you_mean(found[1], choices)}"
     if found := re.fullmatch(r"Missing value for argument '(.*?)'.*", text):
         return f"a value is missing: {found[1]}"
-    text = re.sub(
-        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1: expected INT, got \2", text
-    )
-    text = re.sub(r"Error parsing (\S+): could not convert string to float: (.*)", r"\1: expected FLOAT, got \2", text)
+    # What a dataclass of settings refuses names its option already.
+    text = re.sub(r"Error parsing [\w.]+: (?=--)", "", text)
+    kinds = {"INT": r"invalid literal for int\(\) with base 10", "FLOAT": "could not convert string to float"}
+    for kind, refused in kinds.items():
+        text = re.sub(rf"Error parsing (\S+): {refused}: (.*)", rf"\1: expected {kind}, got \2", text)
     # An optional value fails once for each type it could have; the flag and the word are what helps.
     return re.sub(
         r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
