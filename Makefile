@@ -36,7 +36,7 @@ docs: $(READY)
 
 # Every bench that a CPU serves, in twenty minutes at most.
 bench: $(READY)
-	$(BIN)/python -m holdfast.benches --device cpu --no-tests --budget-s 1200
+	$(BIN)/python -m holdfast.benches --device cpu --no-tests --budget 1200
 
 # Sdist and wheel in dist/, their metadata checked, and the wheel tried in an environment that has it alone, no extras.
 dist:

@@ -1,6 +1,6 @@
 """Put a finished training run into the package, as the small model that comes with it.
 
-    holdfast train language --out small
+    holdfast train language --output small
     python benchmarks/pretrained.py small
 
 rounds the weights to bfloat16, measures their loss again on the validation text of the run, and writes the model with

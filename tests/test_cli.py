@@ -219,7 +219,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run",), "STUDY: expected names of studies, or --all"),
         (("run", "--all", "sharpness"), "STUDY"),
         (("run", "sharpnes"), "no study named 'sharpnes'. Did you mean 'sharpness'?"),
-        (("run", "missing.py"), "missing.py: no such file"),
+        (("run", "missing.py"), "STUDY: expected a .py file or the name of a study, got missing.py"),
         (("run", "empty.py"), "expected one Study at the top level, found 0"),
         (("run", "syntax.py"), "syntax.py does not load: SyntaxError"),
         (("run", "nested.py"), "a function at the top level of a module"),
@@ -247,7 +247,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("probe", "sharpness", "model.py:gone"), "expected a function gone in model.py"),
         (("probe", "sharpness", "model.py:number"), "expected a function number in model.py"),
         (("probe", "sharpness", "model.py:broken"), "ValueError: no such size"),
-        (("probe", "sharpness", "model.py:logits_of", "--sizes", "0"), "sizes"),
+        (("probe", "sharpness", "model.py:logits_of", "--lengths", "0"), "--lengths"),
         (("probe", "sharpness", "model.py:logits_of", "--plot", "x.nonsense"), "--plot"),
         (
             ("probe", "sharpness", "model.py:logits_of", "--compare", "no"),
@@ -342,7 +342,7 @@ def test_a_study_of_another_package_is_listed_and_runs(tmp_path: Path) -> None:
 
 def test_probe_sharpness_gives_table_json_and_picture(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
-    words = ("probe", "sharpness", "model.py:logits_of", "--sizes", "16", "64", "256")
+    words = ("probe", "sharpness", "model.py:logits_of", "--lengths", "16", "64", "256")
     status, out, err = ask(*words, "--plot", "out.png", cwd=tmp_path)
     assert status == 0, err
     assert "256" in out
@@ -355,7 +355,7 @@ def test_probe_sharpness_gives_table_json_and_picture(tmp_path: Path) -> None:
 
 def test_probe_sharpness_compares_normalisers_and_splits_errors(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
-    words = ("probe", "sharpness", "model.py:scored", "--sizes", "16", "64")
+    words = ("probe", "sharpness", "model.py:scored", "--lengths", "16", "64")
     compared = ("plain", "adaptive", "log-n:16", "log-n:8", "ssmax:0.43", "ssmax", "yarn:4", "llama4:8", "hard")
     status, out, err = ask(*words, "--compare", *compared, "--json", "--plot", "out.svg", cwd=tmp_path)
     assert status == 0, err
@@ -377,7 +377,7 @@ def test_probe_sharpness_compares_normalisers_and_splits_errors(tmp_path: Path) 
 
 def test_probe_sharpness_guards_a_function(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL, encoding="utf-8")
-    words = ("probe", "sharpness", "model.py:logits_of", "--sizes", "4", "256")
+    words = ("probe", "sharpness", "model.py:logits_of", "--lengths", "4", "256")
     share = json.loads(ask(*words, "--json", cwd=tmp_path)[1])["entries"][-1]["entropy_share"]
     assert ask(*words, "--fail-above", str(share + 0.01), cwd=tmp_path)[0] == 0
     status, out, err = ask(*words, "--fail-above", str(share - 0.01), cwd=tmp_path)

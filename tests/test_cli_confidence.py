@@ -150,7 +150,7 @@ def test_a_model_without_a_tokenizer_is_one_line(folder: Path, make: str) -> Non
     getattr(tiny, make)().save_pretrained(folder / "bare")
     for words, flag in (
         (("probe", "confidence", "bare", *SMALL), "TARGET"),
-        (("generate", "--model", "bare", "--prompt", "x"), "--model"),
+        (("generate", "bare", "--prompt", "x"), "MODEL"),
     ):
         status, _, err = ask(*words, cwd=folder)
         assert status == 2
@@ -164,7 +164,7 @@ def test_a_device_that_is_not_there_and_a_form_that_cannot_be_asked_are_said_bef
     pytest.importorskip("transformers")
     saved(folder / "tiny", answers=True, chat=False)
     for words, said in (
-        (("--device", "nowhere"), "--device: expected a device that this machine has room on"),
+        (("--device", "nowhere"), "--device: expected a device of PyTorch, such as cpu or cuda, or auto, got nowhere"),
         (("--form", "chat"), "--form: expected flat, as the model has no chat template"),
     ):
         status, out, err = ask("probe", "confidence", "tiny", *SMALL, *words, cwd=folder)
@@ -345,7 +345,7 @@ def test_requests_are_exported_and_no_file_is_replaced_unless_that_is_wanted(fol
 
 
 def test_simulate_says_what_analyze_says_of_the_same_trials(folder: Path) -> None:
-    words = ("confidence", "simulate", "stubborn", "--set", "noise=0.1", "bias=2", "--questions", "40")
+    words = ("confidence", "simulate", "stubborn", "--set", "noise=0.1", "bias=2", "--count", "40")
     status, out, _ = ask(*words, "--output", "trials.jsonl", "--json", cwd=folder)
     assert status == 0
     told = json.loads(out)
@@ -428,7 +428,7 @@ def test_the_help_of_fuse_names_its_numbers(tmp_path: Path) -> None:
             "--trials: expected another file than that of --export",
         ),
         ("confidence simulate both --seed -1", "--seed: expected a whole number of at least 0"),
-        ("confidence simulate both --questions 0", "--questions: expected a whole number of at least 1"),
+        ("confidence simulate both --count 0", "--count: expected a whole number of at least 1"),
         ("confidence simulate both --accuracies 70", "--accuracies: expected shares above 0"),
         ("confidence simulate both --output cards.jsonl", "--output: expected a new file, or one with trials"),
         ("confidence fuse 0.6 same 0.7 --temperature 0", "--temperature: expected a positive number"),

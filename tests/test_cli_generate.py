@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_text_is_continued(folder: Path) -> None:
-    words = ("generate", "--model", folder, "--prompt", "def f(", "--tokens", 12)
+    words = ("generate", folder, "--prompt", "def f(", "--tokens", 12)
     status, out, err = ask(*words, cwd=folder)
     assert (status, err) == (0, "")
     assert out.startswith("def f(")
@@ -51,22 +51,22 @@ def test_a_text_is_continued(folder: Path) -> None:
 
 def test_a_prompt_comes_from_standard_input_or_from_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("import"))
-    assert ask("generate", "--model", folder, "--prompt", "-", "--tokens", 3, cwd=folder)[1].startswith("import")
-    assert ask("generate", "--model", folder, "--tokens", 3, cwd=folder)[0] == 0
+    assert ask("generate", folder, "--prompt", "-", "--tokens", 3, cwd=folder)[1].startswith("import")
+    assert ask("generate", folder, "--tokens", 3, cwd=folder)[0] == 0
 
 
 def test_mistakes_are_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     monkeypatch.setattr(generation, "SHIPPED", tmp_path / "none")
     mistakes = {
-        (): "--model: expected a folder with a model, since none comes with this installation, got none",
-        ("--model", tmp_path / "other"): "--model: expected a folder with a model, as save_pretrained writes it",
-        ("--model", tmp_path): "--model: expected a folder with a language model and its tokenizer",
-        ("--model", folder, "--tokens", 0): "--tokens: expected a whole number of at least 1, got 0",
-        ("--model", folder, "--tokens", "few"): "--tokens",
-        ("--model", folder, "--top-p", 2): "--top-p: expected a share in (0, 1], got 2.0",
-        ("--model", folder, "--temperature", -1): "--temperature: expected a number of at least 0, got -1.0",
-        ("--model", folder, "--beams", 0): "--beams: expected a whole number of at least 1, got 0",
+        (): "MODEL: expected a folder with a model, since none comes with this installation, got none",
+        (tmp_path / "other",): "MODEL: expected a folder with a model, as save_pretrained writes it",
+        (tmp_path,): "MODEL: expected a folder with a language model and its tokenizer",
+        (folder, "--tokens", 0): "--tokens: expected a whole number of at least 1, got 0",
+        (folder, "--tokens", "few"): "--tokens",
+        (folder, "--top-p", 2): "--top-p: expected a share in (0, 1], got 2.0",
+        (folder, "--temperature", -1): "--temperature: expected a number of at least 0, got -1.0",
+        (folder, "--beams", 0): "--beams: expected a whole number of at least 1, got 0",
     }
     for words, message in mistakes.items():
         status, out, err = ask("generate", *words, cwd=tmp_path)

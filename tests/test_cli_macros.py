@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_csv_file_gives_table_picture_and_a_matrix_that_loads(folder: Path) -> None:
-    words = ("--macros", "macros.json", "--similarity", "fitted.npz", "--plot", "out.png", "--explain")
+    words = ("--macros", "macros.json", "--output", "fitted.npz", "--plot", "out.png", "--explain")
     status, out, err = ask(*PROBE, "log.csv", *words, cwd=folder)
     assert status == 0, err
     assert out.startswith("Macros are overloading this learner")
@@ -102,8 +102,8 @@ def test_without_a_target_there_is_a_demonstration(tmp_path: Path) -> None:
         (("log.csv", "--macros", "none.json"), "--macros: expected a file of JSON that can be read"),
         (("first.npz", "--second", "first.npz"), "--second: expected another agent's values"),
         (("first.npz", "--second", "none.npz"), "--second: expected a file of numpy that can be read"),
-        (("log.csv", "--similarity", "fitted.txt"), "--similarity: expected a path that ends in .npz"),
-        (("log.csv", "--similarity", "no/fitted.npz"), "--similarity: expected a path that ends in .npz"),
+        (("log.csv", "--output", "fitted.txt"), "--output: expected a path that ends in .npz"),
+        (("log.csv", "--output", "no/fitted.npz"), "--output: expected a path that ends in .npz"),
         (("log.csv", "--tolerance", "0.7"), "--tolerance: expected a share above 0 and below 0.5"),
         (("log.csv", "--resamples", "3"), "--resamples: expected a whole number of at least 20"),
         (("log.csv", "--json", "--explain"), "--explain: expected a report for people"),

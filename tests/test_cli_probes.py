@@ -46,7 +46,7 @@ def test_a_report_says_how_to_have_its_columns_explained(tmp_path: Path):
         ("solutions demo --force", "--force", "--compare"),
         ("solutions --compare a.json b.json --device cuda", "--device", "a TARGET"),
         ("sharpness f.py:z --length 8", "--length", "a model"),
-        ("sharpness model --sizes 8", "--sizes", "a function"),
+        ("sharpness model --lengths 8", "--lengths", "a function"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(words: str, flag: str, expected: str, tmp_path: Path):

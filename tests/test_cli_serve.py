@@ -50,7 +50,7 @@ def test_mistakes_are_one_line(policy: Path, tmp_path: Path) -> None:
     with listening("127.0.0.1", 0) as (listener, _):
         taken = listener.getsockname()[1]
         mistakes: list[tuple[tuple[Any, ...], str]] = [
-            ((tmp_path / "none", "--port", 0), "none: cannot be read (No such file or directory)"),
+            ((tmp_path / "none", "--port", 0), "none, which is no file"),
             ((tmp_path / "short", "--port", 0), "short: file truncated at"),
             (
                 (policy, "--host", "0.0.0.0"),
@@ -67,7 +67,10 @@ def test_mistakes_are_one_line(policy: Path, tmp_path: Path) -> None:
             ((policy, "--port", 0, "--fallback", "1"), "--fallback: expected 2 numbers from"),
             ((tmp_path / "both", "--port", 0, "--fallback", "0,0"), "as domain maze has, got 0,0"),
             ((policy, "--port", 0, "--threads", 0), "--threads: expected a whole number of at least 1, got 0"),
-            ((policy, "--port", 0, "--device", "abacus"), "--device: expected one that torch has here, got abacus"),
+            (
+                (policy, "--port", 0, "--device", "abacus"),
+                "--device: expected a device of PyTorch, such as cpu or cuda, or auto, got abacus",
+            ),
         ]
         for words, message in mistakes:
             env = {"SHORT": "secret", "GOOD": TOKEN, "HOLDFAST_TOKEN": ""}

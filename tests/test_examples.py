@@ -66,7 +66,7 @@ def test_the_study_runs_on_the_command_line(tmp_path: Path) -> None:
 
 def test_the_probe_runs_on_the_command_line(tmp_path: Path) -> None:
     place = f"{EXAMPLES / 'probe.py'}:logits_of"
-    status, out, err = ask("probe", "sharpness", place, "--sizes", 16, 32, cwd=tmp_path)
+    status, out, err = ask("probe", "sharpness", place, "--lengths", 16, 32, cwd=tmp_path)
     assert status == 0, err
     assert "dH/d ln n" in out
 
@@ -133,8 +133,8 @@ def test_a_trained_head_spreads_as_the_theory_says() -> None:
 
 def test_the_trained_head_is_a_target_of_the_command_line(tmp_path: Path) -> None:
     place = f"{EXAMPLES / 'max_retrieval.py'}:head"
-    words = ("probe", "sharpness", place, "--sizes", 16, 128, "--compare", "plain", "hard", "--plot", "x.png", "--json")
-    status, out, err = ask(*words, cwd=tmp_path)
+    words = ("--lengths", 16, 128, "--compare", "plain", "hard", "--plot", "x.png", "--json")
+    status, out, err = ask("probe", "sharpness", place, *words, cwd=tmp_path)
     assert status == 0, err
     report = json.loads(out)
     assert [remedy["normaliser"] for remedy in report["remedies"]] == ["plain", "hard"] * 2

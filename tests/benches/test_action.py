@@ -171,10 +171,10 @@ def test_settings_that_do_not_fit_are_refused():
     for change, message in (
         ({"sizes": ("7B",)}, "sizes: expected some of toy, 0.4M"),
         ({"batches": (0,)}, "batches: expected a whole number of at least 1"),
-        ({"timesteps": (0, 3)}, "timesteps: expected a whole number of at least 1"),
+        ({"lengths": (0, 3)}, "lengths: expected a whole number of at least 1"),
         ({"rounds": 0}, "rounds: expected a whole number of at least 1"),
     ):
         with pytest.raises(ArgumentError, match=message):
             step.run(replace(step.TOY, device="cpu", **change), lambda row: None)
-    with pytest.raises(ArgumentError, match="tokens: expected a whole number of at least 1"):
-        windows.run(replace(windows.TOY, device="cpu", tokens=(0,)), lambda row: None)
+    with pytest.raises(ArgumentError, match="lengths: expected a whole number of at least 1"):
+        windows.run(replace(windows.TOY, device="cpu", lengths=(0,)), lambda row: None)

@@ -76,7 +76,7 @@ def test_table_and_list(ask):
     assert all(name in out and bench.line in out for name, bench in BENCHES.items())
     status, out, _ = ask("lists-glue", "--help")
     assert status == 0
-    assert "--tokens" in out
+    assert "--lengths" in out
     assert "--output" in out
 
 
@@ -87,11 +87,11 @@ def test_table_and_list(ask):
         (("sharpness-prefill", "--heads", "0"), "heads: expected at least 1, got 0"),
         (
             ("sharpness-decode", "--heads", "4", "--kv-heads", "3"),
-            "kv_heads: expected a number that divides heads = 4",
+            "--kv-heads: expected a number that divides heads = 4",
         ),
         (("sharpness-prefill", "--rounds", "many"), "--rounds"),
         (("sharpness-prefill", *TOY, "--output", "gone/x.json"), "--output: expected a file to write"),
-        (("lists-glue", "--tokens", "0"), "tokens: expected a whole number of at least 1, got 0"),
+        (("lists-glue", "--lengths", "0"), "--lengths: expected a whole number of at least 1, got 0"),
         (("lab-overhead", "--trials", "0"), "trials: expected a whole number of at least 1, got 0"),
     ],
 )

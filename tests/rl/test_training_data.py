@@ -86,7 +86,7 @@ def test_a_policy_is_trained_resumed_and_acts(tmp_path):
     assert status == 0, err
     assert "nats a dimension of an action on validation data (cart-pole " in out
     assert "2 domains with" in err
-    status, _, err = ask("train", "action", "--resume", "--json", "--out", "action-model", cwd=tmp_path)
+    status, _, err = ask("train", "action", "--resume", "--json", "--output", "action-model", cwd=tmp_path)
     assert status == 0, err
     model = load_model(tmp_path / "action-model" / "policy.safetensors")
     import gymnasium
@@ -112,7 +112,7 @@ def test_a_policy_is_trained_resumed_and_acts(tmp_path):
         ),
         (("--control", "cart-pole", "--held-out", "0"), "--held-out: expected a share above 0 and below 1"),
         (("--control", "cart-pole", "--bins", "1"), "--bins: expected a whole number of at least 2, got 1"),
-        (("--control", "cart-pole", "--out", "full"), "--out: expected a new or an empty folder"),
+        (("--control", "cart-pole", "--output", "full"), "--output: expected a new or an empty folder"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], message: str, monkeypatch: Any) -> None:

@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="BENCH", help="only these; all by default")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="where to run")
     parser.add_argument("--toy", action="store_true", help="tiny sizes, which prove only that everything runs")
-    parser.add_argument("--budget-s", type=float, default=345.0, help="seconds for all of it (default: 345)")
+    parser.add_argument("--budget", type=float, default=345.0, help="seconds for all of it (default: 345)")
     parser.add_argument("--no-tests", action="store_true", help="leave out the GPU tests")
     parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args(words)
@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
     benches = {name: bench for name, bench in BENCHES.items() if not options.names or name in options.names}
     chosen = pieces(benches, options.device, ROOT, tests=not options.no_tests and not options.names)
     root = ROOT if (ROOT / "tests").is_dir() else Path.cwd()
-    return run_unattended(Run(options.device, options.toy, options.budget_s, lines.absolute(), root), chosen)
+    return run_unattended(Run(options.device, options.toy, options.budget, lines.absolute(), root), chosen)
 
 
 def _usual_file(device: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from holdfast.benches import BENCHES
-from holdfast.cli.parsing import FAILED, OK, known, parse
+from holdfast.cli.parsing import FAILED, OK, as_typed, known, parse
 from holdfast.errors import ArgumentError, MissingExtraError, missing_line
 
 
@@ -31,7 +31,8 @@ def bench(words: Sequence[str]) -> int:
     settings = parse(asked(chosen.load().Options), f"holdfast bench {chosen.name}", words[1:])
     if settings.output is not None:
         _check_writable(settings.output)
-    report = chosen.run(settings.options, _show)
+    with as_typed(settings.options):
+        report = chosen.run(settings.options, _show)
     text = jsonlib.dumps(report.to_dict(), indent=1)
     if settings.output is not None:
         settings.output.write_text(text + "\n", encoding="utf-8")
@@ -46,7 +47,7 @@ def asked(options: type[Any]) -> Any:
         [
             ("options", Annotated[options, tyro.conf.arg(name="")]),
             ("json", Annotated[bool, tyro.conf.arg(help="Print JSON.")], False),
-            ("output", Annotated[Path | None, tyro.conf.arg(help="JSON file to write.")], None),
+            ("output", Annotated[Path | None, tyro.conf.arg(help="File to write the report to, as JSON.")], None),
         ],
     )
     made.__doc__ = options.__doc__

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from holdfast.cli.parsing import FAILED, INTERRUPTED, OK, OptionalTarget, parse, say
+from holdfast.cli.parsing import FAILED, INTERRUPTED, OK, Device, OptionalTarget, as_typed, device_named, parse, say
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Files that are another checkpoint of the target's network, and no target by themselves."""
-
-FLAGS = {"target": "TARGET", "budget_s": "--budget", "card": "--against"}
-"""What arguments of another name are called here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +59,7 @@ class Check:
     optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "adam"
     """That of its training: adam, adamw, sgd or rmsprop."""
     text: Path | None = None
-    """A file for language models to read; unless given, source of Python's standard library."""
+    """File with a text for language models to read; the source of Python's standard library unless given."""
     model: str | None = None
     """Name of the model, for an endpoint that serves several."""
     demonstrations: str | None = None
@@ -73,16 +70,17 @@ class Check:
     """Seconds for all probes together."""
     seed: int = 0
     """Of everything that is drawn."""
-    device: str = "cpu"
-    """Where models run: cpu, cuda, ..."""
+    device: Device = "cpu"
+    """Where models run: cpu, cuda, cuda:1, … or auto."""
     store: Path | None = None
-    """Folder for finished findings, from which the same check goes on; unless given, findings beside the card."""
+    """Folder that finished findings are kept in; what it holds is not measured again. Unless given, findings beside the
+    card."""
     output: Path | None = None
-    """Folder for card.html and card.json; unless given, one named after the target below holdfast-check."""
+    """Folder to write card.html and card.json to; unless given, one named after the target below holdfast-check."""
     fresh: bool = False
     """Measure anew what is in the store."""
     json: bool = False
-    """Print the card as JSON instead of the summary."""
+    """Print JSON."""
     fail_on: str | None = None
     """Rules that make the exit status 1, with commas: fails, not-run, sharpness, sharpness=not-told or
     plasticity.learning-speed<0.8."""
@@ -93,17 +91,14 @@ class Check:
 def check(words: Sequence[str]) -> int:
     """Parse the words after `holdfast check` and carry them out."""
     options = parse(Check, "holdfast check", words)
+    place = {"store": "--output"} if options.store is None else {}
     try:
-        return _check(options, shlex.join(["holdfast", "check", *words]))
+        with as_typed(options, {"card": "--against", **place}):
+            return _check(options, shlex.join(["holdfast", "check", *words]))
     except KeyboardInterrupt:
         then = "with --fresh it begins anew" if options.fresh else "the same command goes on from them"
         print(f"holdfast: interrupted; finished probes are kept and {then}", file=sys.stderr)
         return INTERRUPTED
-    except ArgumentError as error:
-        flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
-        if error.argument == "store" and options.store is None:
-            flag = "--output"
-        raise ArgumentError(FLAGS.get(error.argument, flag), error.expected, error.got) from error
 
 
 def _check(options: Check, command: str) -> int:
@@ -124,7 +119,7 @@ def _check(options: Check, command: str) -> int:
         settings = CheckSettings(
             budget_s=options.budget,
             seed=options.seed,
-            device=options.device,
+            device=str(device_named(options.device)),
             text=options.text,
             data=None if options.data is None else function_at(options.data, "--data"),
             optimizer=options.optimizer,

@@ -98,7 +98,7 @@ class ServeObserver:
     preset: Preset = "both"
     """Who answers: an ideal Bayesian observer, or one with a bias."""
     set: tuple[str, ...] = ()
-    """Parameters of the observer that are to differ from the preset's, as NAME=NUMBER, for example bias=2 noise=0.1."""
+    """Parameters of the observer, as NAME=NUMBER, for example bias=2 noise=0.1."""
     questions: Path | None = None
     """JSONL file with questions and their answers, which the observer then knows as well as it knows any. It knows the
     latitudes that come with Holdfast; what is right of others comes from a hash of the question."""
@@ -108,8 +108,8 @@ class ServeObserver:
     """Address to listen at."""
     port: int = 8077
     """Port to listen at; 0: a free one."""
-    key_env: str = ""
-    """Environment variable with the key that requests must bring; empty: none."""
+    key_env: str | None = None
+    """Environment variable with the key that requests must bring; they need none unless given."""
     faults: Annotated[ServerFaults, tyro.conf.arg(name="fault")] = field(default_factory=ServerFaults)
 
 
@@ -139,9 +139,9 @@ class Simulate(ExplainedOptions):
     preset: tyro.conf.Positional[Preset] = "both"
     """Who answers: an ideal Bayesian observer, or one with a bias."""
     set: tuple[str, ...] = ()
-    """Parameters of the observer that are to differ from the preset's, as NAME=NUMBER, for example bias=2 noise=0.1."""
-    questions: int = 200
-    """How many."""
+    """Parameters of the observer, as NAME=NUMBER, for example bias=2 noise=0.1."""
+    count: int = 200
+    """Questions to ask."""
     accuracies: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     """Of the adviser, as stated."""
     seed: int = 0
@@ -288,7 +288,7 @@ def _simulate(options: Simulate) -> int:
             "--output", "a new file, or one with trials", f"{options.output}, which holds something else"
         )
     observer = observer_of(options.preset, options.set)
-    trials = simulate(observer, options.questions, options.seed, accuracies=options.accuracies)
+    trials = simulate(observer, options.count, options.seed, accuracies=options.accuracies)
     if options.output is not None:
         with _writing("--output", options.output):
             write_trials(trials, options.output)
@@ -375,7 +375,7 @@ COMMANDS: Commands = {
     "analyze": (Analyze, _named(_analyze, store="STORE", path="STORE", trials="STORE")),
     "fuse": (Fuse, _named(_fuse, accuracy="ACCURACY")),
     "serve-observer": (ServeObserver, _named(_serve_observer)),
-    "simulate": (Simulate, _named(_simulate, accuracy="--accuracies")),
+    "simulate": (Simulate, _named(_simulate, accuracy="--accuracies", questions="--count")),
 }
 
 

@@ -7,17 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from holdfast.cli.parsing import OK, parse, say
-from holdfast.errors import ArgumentError, require
+import tyro
+
+from holdfast.cli.parsing import OK, as_typed, parse, say
+from holdfast.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
     """Continue a text with a language model."""
 
-    model: Path | None = None
-    """Folder with a model and its tokenizer, as save_pretrained writes it; the small one that is included otherwise."""
+    model: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MODEL")] = None
+    """Folder with a model and its tokenizer, as save_pretrained and holdfast train language write it; the small one
+    that the package ships unless given."""
     prompt: str = ""
     """Text to continue; - reads it from standard input."""
     tokens: int = 200
@@ -45,7 +49,7 @@ def generate(words: Sequence[str]) -> int:
     temperature = options.temperature
     if temperature is None:
         temperature = 0.8 if options.beams == 1 else 0.0
-    try:
+    with as_typed(options):
         sampling = Sampling(
             tokens=options.tokens,
             temperature=temperature,
@@ -62,9 +66,6 @@ def generate(words: Sequence[str]) -> int:
         _write(prompt)
         continued(model, tokenizer, prompt, sampling, show=_write)
         _write("\n")
-    except ArgumentError as error:
-        flag = f"--{error.argument.replace('_', '-')}"
-        raise ArgumentError(flag, error.expected, error.got) from error
     return OK
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import FAILED, OK, Commands, choose, function_at, say
+from holdfast.cli.parsing import FAILED, OK, Commands, Target, choose, function_at, say
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ Law = Literal["filter", "map", "injective", "order", "positional", "invariant"]
 class _Asked:
     """A function, and how it is asked."""
 
-    target: tyro.conf.Positional[str]
+    target: Target
     """A function from a list to a list, as file.py:name or module:name."""
-    timeout_s: float | None = None
+    timeout: float | None = None
     """Seconds after which a call counts as one that never returns."""
 
     def oracle(self, max_queries: int | None = None) -> Oracle:
         """The function."""
         from holdfast.lists import Oracle
 
-        return Oracle(function_at(self.target), timeout_s=self.timeout_s, max_queries=max_queries)
+        return Oracle(function_at(self.target), timeout_s=self.timeout, max_queries=max_queries)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class TopK(_Asked):
     seed: int = 0
     """Of the order in which elements are shown from the third vote on."""
     json: bool = False
-    """Print one JSON object a list."""
+    """Print JSON, an object a list."""
 
 
 @dataclass(frozen=True)

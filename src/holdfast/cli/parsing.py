@@ -10,14 +10,18 @@ import json as jsonlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from holdfast.errors import ArgumentError, HoldfastError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 OK, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,6 +30,9 @@ Target = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
 
 OptionalTarget = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TARGET")]
 """The same where the package has something that it can be for."""
+
+Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
+"""Where PyTorch computes: cpu, cuda, cuda:1, …, or auto, which is cuda where there is one."""
 
 Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
 """Options of each command by its name, and what carries them out and returns the exit status."""
@@ -36,7 +43,7 @@ class ReportOptions:
     """How a command shows a report: for people, as JSON, as a picture."""
 
     plot: Path | None = None
-    """Picture to write (.png, .svg or .pdf)."""
+    """File to write a picture to: .png, .svg or .pdf."""
     json: bool = False
     """Print JSON."""
 
@@ -127,6 +134,38 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
     return parsed
 
 
+def check_text(path: Path | None) -> None:
+    """Refuse a text that is not there, before a model is loaded for it."""
+    if path is not None and not path.is_file():
+        raise ArgumentError("--text", "a text file", f"{path}, which is {'no file' if path.exists() else 'not there'}")
+
+
+@contextlib.contextmanager
+def as_typed(options: Any, others: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Errors name what the user typed: an option as its flag, a word without a flag in capitals.
+
+    Arguments:
+        options: as parsed.
+        others: what arguments of another name are called on the command line.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        name = error.argument.removesuffix("_s")  # seconds, where help says the unit
+        word = (others or {}).get(error.argument) or _words_of(type(options)).get(name, error.argument)
+        raise ArgumentError(word, error.expected, error.got) from error
+
+
+def _words_of(options: type[Any]) -> dict[str, str]:
+    """What the fields of a dataclass are called on the command line."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    marker = typing.get_args(tyro.conf.Positional[int])[1]
+    return {
+        name: name.upper() if marker in typing.get_args(hint) else f"--{name.replace('_', '-')}"
+        for name, hint in hints.items()
+    }
+
+
 def refuse_given(options: Any, names: Iterable[str], expected: str, got: str) -> None:
     """Refuse options that would be ignored.
 
@@ -159,6 +198,11 @@ def _reworded(text: str, options: Any) -> str:
         return f"{found[2]}: expected one of {', '.join(choices)}, got {found[1]}.{did_you_mean(found[1], choices)}"
     if found := re.fullmatch(r"Missing value for argument '(.*?)'.*", text):
         return f"a value is missing: {found[1]}"
+    # What a dataclass of settings refuses names its option already.
+    text = re.sub(r"Error parsing [\w.]+: (?=--)", "", text)
+    kinds = {"INT": r"invalid literal for int\(\) with base 10", "FLOAT": "could not convert string to float"}
+    for kind, refused in kinds.items():
+        text = re.sub(rf"Error parsing (\S+): {refused}: (.*)", rf"\1: expected {kind}, got \2", text)
     # An optional value fails once for each type it could have; the flag and the word are what helps.
     return re.sub(
         r"Error parsing (\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could .*? from \[(.*?)\].*",
@@ -205,7 +249,9 @@ def choose(group: str, kind: str, title: str, commands: Commands, words: Sequenc
         print(f"\nMore: holdfast {group} {kind.upper()} --help")
         return OK
     options, carry_out = commands[known(kind, words[0], commands)]
-    return carry_out(parse(options, f"holdfast {group} {words[0]}", words[1:]))
+    parsed = parse(options, f"holdfast {group} {words[0]}", words[1:])
+    with as_typed(parsed):
+        return carry_out(parsed)
 
 
 def function_at(place: str) -> Callable[..., Any]:
@@ -213,6 +259,27 @@ def function_at(place: str) -> Callable[..., Any]:
     from holdfast.lab.locate import function_at
 
     return function_at(place, "TARGET")
+
+
+def device_named(name: str) -> torch.device:
+    """A device that this machine has; `auto` is cuda where there is one.
+
+    Errors:
+        ArgumentError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ArgumentError("--device", "a device of PyTorch, such as cpu or cuda, or auto", name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("--device", "cpu, since this machine has no CUDA device", name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError("--device", f"one of the {torch.cuda.device_count()} CUDA devices of this machine", name)
+    return device
 
 
 def check_plot(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from holdfast.cli.parsing import INTERRUPTED, OK, choose
+from holdfast.cli.parsing import INTERRUPTED, OK, Device, choose, device_named
 from holdfast.errors import ArgumentError, require
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class ServeAction:
     machine."""
     threads: int = 1
     """Threads that a step is computed with. Small models are fastest on one."""
-    device: str = "cpu"
-    """Where the model computes, such as cpu or cuda."""
+    device: Device = "cpu"
+    """Where the model runs: cpu, cuda, cuda:1, … or auto."""
 
 
 def serve(words: Sequence[str]) -> int:
@@ -98,9 +98,8 @@ def _action(options: ServeAction) -> int:
         print("holdfast: interrupted before it served", file=sys.stderr)
         return INTERRUPTED
     except ArgumentError as error:
-        named = {"deadline_s": "deadline_ms", "ttl_s": "ttl"}.get(error.argument, error.argument)
-        flag = f"--{named.replace('_', '-')}" if hasattr(options, named) else named
-        raise ArgumentError(flag, error.expected, error.got) from error
+        argument = "--deadline-ms" if error.argument == "deadline_s" else error.argument
+        raise ArgumentError(argument, error.expected, error.got) from error
     return OK
 
 
@@ -118,13 +117,10 @@ def _stepper(options: ServeAction) -> PolicyStepper:
     from holdfast.serving.stepper import PolicyStepper
 
     torch.set_num_threads(count_of("threads", options.threads, least=1))
+    if options.model is not None and not options.model.is_file():
+        raise ArgumentError("MODEL", "the file of an action model", f"{options.model}, which is no file")
     model: ActionModel = load_model(options.model or SHIPPED)
-    try:
-        model.to(options.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArgumentError("device", "one that torch has here", f"{options.device} ({reason})") from None
-    return PolicyStepper(model)
+    return PolicyStepper(model.to(device_named(options.device)))
 
 
 def _pace(stepper: PolicyStepper, deadline_ms: float | None) -> str:

@@ -60,7 +60,7 @@ class Run:
     fresh: bool = False
     """Compute all trials anew; an old result gives way once the new one is there."""
     timeout: float | None = None
-    """Seconds that a trial may take; by default what its part says, or as long as it takes."""
+    """Seconds that a trial may take; unless given, what its part says, or as long as it takes."""
     retries: int = 1
     """How often a trial is tried again after its worker died."""
     engine: Literal["local", "ray"] = "local"
@@ -68,13 +68,13 @@ class Run:
     address: str | None = None
     """Address of a running Ray cluster; without it one is started on this machine."""
     workers: int | None = None
-    """Trials at a time; by default one a core."""
+    """Trials at a time; one a core unless given."""
     store: Path = STORE
-    """Folder that results are read from and written to."""
+    """Folder that results are kept in; what it holds is not computed again."""
     dry_run: bool = False
     """Only say which trials would be computed, and why."""
     json: bool = False
-    """Print the verdicts as JSON."""
+    """Print JSON."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ class Report:
     """Write the report on what a store holds, without computing anything."""
 
     studies: Studies = ()
-    """Studies to report on, by name, or by their .py file where they are not installed; by default all installed ones
-    that were run into the store."""
+    """Studies to report on, by name, or by their .py file where they are not installed; unless given, all installed
+    ones that were run into the store."""
     store: Path = STORE
-    """Folder that results are read from."""
+    """Folder that results are kept in."""
     output: Path | None = None
-    """The page to write; by default report.html in the store."""
+    """File to write the page to; report.html in the store unless given."""
     against: Path | None = None
     """Another store to compare the verdicts with; its results are taken as they are, even of code that has changed."""
     json: bool = False
-    """Print the verdicts as JSON."""
+    """Print JSON."""
 
 
 def run_options(words: Sequence[str]) -> type[Run]:
@@ -143,6 +143,9 @@ def _scale(words: Sequence[str]) -> str:
 def find_studies(names: Sequence[str]) -> list[Study[Any]]:
     from holdfast.lab.locate import find
 
+    for name in names:
+        if name.endswith(".py") and not Path(name).is_file():
+            raise ArgumentError("STUDY", "a .py file or the name of a study", f"{name}, which is not there")
     studies = [find(name) for name in dict.fromkeys(names)]
     known = [study.name for study in studies]
     if len(set(known)) < len(known):

@@ -88,22 +88,22 @@ def _carry_out(
 
     command, options = f"holdfast train {recipe.kind}", options_of(recipe)
     asked = parse(options, command, words)
-    if asked.resume and RunFolder(asked.out).begun:  # what is not said again is as the run was begun
-        begun = recipe.from_dict(RunFolder(asked.out).beginning()["recipe"])
+    if asked.resume and RunFolder(asked.output).begun:  # what is not said again is as the run was begun
+        begun = recipe.from_dict(RunFolder(asked.output).beginning()["recipe"])
         asked = parse(options, command, words, dataclasses.replace(asked, recipe=begun))
     speaks, done = os.environ.get("RANK", "0") == "0", False
     try:
-        report = run(asked.recipe, asked.out, resume=asked.resume)
+        report = run(asked.recipe, asked.output, resume=asked.resume)
         done = True
     except KeyboardInterrupt:
-        again = shlex.join([*command.split(), "--out", str(asked.out), "--resume"])
+        again = shlex.join([*command.split(), "--output", str(asked.output), "--resume"])
         if speaks:
             print(f"holdfast: interrupted; it goes on from the last checkpoint with  {again}", file=sys.stderr)
         return INTERRUPTED
     finally:
         _leave_processes(together=done)
     if speaks:
-        say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else conclusion(report, asked.out))
+        say(jsonlib.dumps(report, indent=1, ensure_ascii=False) if asked.json else conclusion(report, asked.output))
     return OK
 
 
@@ -168,19 +168,21 @@ def rainbow_options(recipe: type[Recipe]) -> Any:
     )
 
 
-def _options(recipe: type[Recipe], out: Path, help: str) -> Any:
+def _options(recipe: type[Recipe], output: Path, help: str) -> Any:
     """The settings of a run with the folder it writes to; made here, since a recipe is slow to load."""
     options = dataclasses.make_dataclass(
         recipe.kind.capitalize(),
         [
             ("recipe", Annotated[recipe, tyro.conf.arg(name="")], dataclasses.field(default_factory=recipe)),
-            ("out", Annotated[Path, tyro.conf.arg(help="New folder for the model.")], out),
+            ("output", Annotated[Path, tyro.conf.arg(help="Folder to write the model to; a new one.")], output),
             (
                 "resume",
-                Annotated[bool, tyro.conf.arg(help="Go on with the run in --out; its settings need not be repeated.")],
+                Annotated[
+                    bool, tyro.conf.arg(help="Go on with the run in --output; its settings need not be repeated.")
+                ],
                 False,
             ),
-            ("json", Annotated[bool, tyro.conf.arg(help="Print the account of the run as JSON.")], False),
+            ("json", Annotated[bool, tyro.conf.arg(help="Print JSON.")], False),
         ],
         frozen=True,
     )
@@ -191,7 +193,7 @@ def _options(recipe: type[Recipe], out: Path, help: str) -> Any:
 def _language_conclusion(report: Mapping[str, Any], out: Path) -> str:
     """What came out, where it is, and what to do with it."""
     minutes, seconds = divmod(round(report["seconds"]), 60)
-    generate = shlex.join(["holdfast", "generate", "--model", str(out)])
+    generate = shlex.join(["holdfast", "generate", str(out)])
     return (
         f"{report['validation_bits_per_byte']:.3f} bits per byte on validation text, after {report['steps']} steps "
         f"({minutes} min {seconds} s, {report['parameters']:,} parameters)\n"

@@ -142,7 +142,7 @@ def test_bfloat16_learns_about_the_same(uninterrupted, tmp_path):
 def test_other_settings_or_other_data_do_not_go_on(uninterrupted, tmp_path):
     out, _ = uninterrupted
     for changed, source, resume, message in [
-        (recipe(), MadeUp(), False, "--out: expected a new folder, or --resume"),
+        (recipe(), MadeUp(), False, "--output: expected a new folder, or --resume"),
         (recipe(lr=1.0), MadeUp(), True, "--lr: expected 0.01, which the run was begun with, got 1.0"),
         (recipe(), MadeUp(data=1), True, "--resume: expected the data that the run was begun with, got others"),
     ]:

@@ -307,7 +307,7 @@ def test_a_killed_process_goes_on_exactly(
     uninterrupted: tuple[Path, dict[str, Any]], text: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = ["train", "language", "--data", text, *FLAGS, "--out", out]
+    words = ["train", "language", "--data", text, *FLAGS, "--output", out]
     process = subprocess.Popen(
         [sys.executable, "-m", "holdfast", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -323,7 +323,7 @@ def test_a_killed_process_goes_on_exactly(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        status, said, err = ask("train", "language", "--out", out, "--resume", cwd=tmp_path)
+        status, said, err = ask("train", "language", "--output", out, "--resume", cwd=tmp_path)
     finally:
         torch.set_num_threads(threads)
     assert status == 0, err
@@ -337,12 +337,12 @@ def test_other_settings_or_another_text_do_not_go_on(
     out, _ = uninterrupted
     before = (out / "training.json").read_bytes()
     for words, expected in (
-        ((), "--out: expected a new folder, or --resume to go on with the run in it"),
+        ((), "--output: expected a new folder, or --resume to go on with the run in it"),
         (("--resume", "--lr", "0.002"), "--lr: expected 0.01, which the run was begun with, got 0.002"),
         (("--resume", "--mixers", "rat"), "--mixers: expected rat,window, which"),
         (("--resume", "--steps", "99"), "--steps: expected 12, which"),
     ):
-        status, _, err = ask("train", "language", *words, "--out", out, cwd=tmp_path)
+        status, _, err = ask("train", "language", *words, "--output", out, cwd=tmp_path)
         assert (status, len(err.splitlines())) == (2, 1), err
         assert expected in err
     text.write_bytes(TEXT + b"# more")
@@ -372,7 +372,7 @@ def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes have left: a trained model, and how a sharded model compares with a whole one."""
     folder = tmp_path_factory.mktemp("two")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(TWO)]
-    words = ["train", "language", "--data", text, *FLAGS, "--out", folder / "out"]
+    words = ["train", "language", "--data", text, *FLAGS, "--output", folder / "out"]
     ran = subprocess.run(
         [*launcher, str(folder), *map(str, words)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
@@ -425,7 +425,7 @@ def test_a_process_that_fails_waits_for_nobody(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     for name in ("barrier", "destroy_process_group"):
         monkeypatch.setattr(torch.distributed, name, lambda name=name: asked.append(name))
-    status, _, err = ask("train", "language", "--data", "gone.txt", *FLAGS, "--out", "out", cwd=tmp_path)
+    status, _, err = ask("train", "language", "--data", "gone.txt", *FLAGS, "--output", "out", cwd=tmp_path)
     assert (status, asked) == (2, ["destroy_process_group"]), err
 
 
@@ -455,12 +455,12 @@ def test_fsdp_on_a_cpu_is_refused(text: Path, tmp_path: Path, monkeypatch: pytes
         (("--dim", "30"), "--dim: expected a multiple of the 4 heads, got 30"),
         (("--steps", "5", "--minutes", "1"), "--steps: expected either this or --minutes, got both"),
         (("--lr", "-1"), "--lr: expected a positive number, got -1.0"),
-        (("--lr", "quick"), "Error parsing --lr: could not convert string to float: 'quick'"),
+        (("--lr", "quick"), "--lr: expected FLOAT, got 'quick'"),
         (("--tokenizer", "./nowhere"), "--tokenizer: expected a tokenizer of transformers, got ./nowhere"),
         (("--context", "32", "--report-to", "nobody"), "--report-to: "),
-        (("--out", "full"), "--out: expected a new or an empty folder, got full, which holds something else"),
-        (("--out", "short.txt"), "--out: expected a folder, got short.txt, which is a file"),
-        (("--out", "full", "--resume"), "--out: expected a new or an empty folder"),
+        (("--output", "full"), "--output: expected a new or an empty folder, got full, which holds something else"),
+        (("--output", "short.txt"), "--output: expected a folder, got short.txt, which is a file"),
+        (("--output", "full", "--resume"), "--output: expected a new or an empty folder"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -587,15 +587,15 @@ def test_the_command_line_refuses_what_does_not_apply_and_loads_models_whole(tmp
     assert "encoder-decoder at 40 tokens" in out.splitlines()[0]
     assert "24 heads" in out
     assert "mean Shannon entropy" in out
-    status, _, err = ask(*words, "--sizes", "16", "32", cwd=tmp_path)
+    status, _, err = ask(*words, "--lengths", "16", "32", cwd=tmp_path)
     assert status == 2
-    assert "--sizes: expected a function" in err
+    assert "--lengths: expected a function" in err
     assert ask(*words, "--json", "--explain", cwd=tmp_path)[0] == 2
     (tmp_path / "f.py").write_text("import torch\n\n\ndef z(n):\n    return torch.zeros(2, n)\n", encoding="utf-8")
     for option in (("--length", "64"), ("--exclude-first-keys", "1"), ("--text", "f.py")):
         status, _, err = ask("probe", "sharpness", "f.py:z", *option, cwd=tmp_path)
         assert status == 2
         assert f"{option[0]}: expected a model" in err
-    status, out, _ = ask("probe", "sharpness", "f.py:z", "--sizes", "16", "64", "--explain", cwd=tmp_path)
+    status, out, _ = ask("probe", "sharpness", "f.py:z", "--lengths", "16", "64", "--explain", cwd=tmp_path)
     assert status == 0
     assert out.startswith("Attention is dispersed at n = 64: 1 of 1 head spread")

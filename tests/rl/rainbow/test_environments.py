@@ -107,7 +107,7 @@ def test_five_hundred_steps_from_the_command_line(env: str, tmp_path: Path, monk
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked for"))
     words = ("--env", env, "--steps", 500, "--learning-starts", 460, "--batch", 4, "--hidden", 16, "--capacity", 600)
     macros = ("--macros", "random:6:2:5", "--eta", 0.1, "--meta", "--meta-every", 5)
-    status, out, err = ask("train", "rainbow", *words, *macros, "--out", "run", cwd=tmp_path)
+    status, out, err = ask("train", "rainbow", *words, *macros, "--output", "run", cwd=tmp_path)
     assert status == 0, err
     steps = int(out.partition(" primitive steps")[0].rpartition(" ")[2])
     assert 500 <= steps < 500 + 5, "a macro may go on beyond"
@@ -120,7 +120,7 @@ def test_five_hundred_steps_from_the_command_line(env: str, tmp_path: Path, monk
 def test_a_game_without_its_rom_says_how_to_supply_it(tmp_path: Path, prefix: str) -> None:
     needs(AIRSTRIKER)
     game = f"{prefix}StreetFighterIISpecialChampionEdition-Genesis-v0"
-    status, out, err = ask("train", "rainbow", "--env", game, "--out", "run", cwd=tmp_path)
+    status, out, err = ask("train", "rainbow", "--env", game, "--output", "run", cwd=tmp_path)
     assert (status, out) == (2, "")
     assert "python -m stable_retro.import" in err
     assert err.count("\n") == 1
@@ -140,7 +140,7 @@ def test_a_game_without_its_rom_says_how_to_supply_it(tmp_path: Path, prefix: st
     ],
 )
 def test_a_mistake_is_one_line(words: tuple, expected: str, tmp_path: Path) -> None:
-    status, _, err = ask("train", "rainbow", "--env", "CartPole-v1", "--out", "run", *words, cwd=tmp_path)
+    status, _, err = ask("train", "rainbow", "--env", "CartPole-v1", "--output", "run", *words, cwd=tmp_path)
     assert status == 2
     assert expected in err
     assert err.count("\n") == 1

@@ -79,16 +79,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unchecked", "one_thread")
 def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
-    killed = holdfast(*WORDS, "--out", "killed", cwd=tmp_path)
+    killed = holdfast(*WORDS, "--output", "killed", cwd=tmp_path)
     checkpoints, begun = tmp_path / "killed/checkpoints", time.monotonic()
     while len(list(checkpoints.glob("checkpoint-*/complete.json"))) == 0 and time.monotonic() - begun < 100:
         time.sleep(0.005)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -9, "it was done before it could be killed"
-    assert ask("train", "rainbow", *WORDS, "--out", "whole", cwd=tmp_path)[0] == 0
+    assert ask("train", "rainbow", *WORDS, "--output", "whole", cwd=tmp_path)[0] == 0
     (tmp_path / "killed/checkpoints/checkpoint-99999").mkdir()  # one that was being written
-    status, _, words = ask("train", "rainbow", "--out", "killed", "--resume", cwd=tmp_path)
+    status, _, words = ask("train", "rainbow", "--output", "killed", "--resume", cwd=tmp_path)
     assert status == 0, words
     assert "half-written" in words
     one, other = (account(tmp_path / name) for name in ("whole", "killed"))

@@ -41,7 +41,7 @@ def filled(options: Settings, defaults: dict[str, tuple[Any, Any]]) -> Settings:
     for size in full.sizes:
         if size not in SIZES:
             raise ArgumentError("sizes", f"some of {', '.join(SIZES)}", size)
-    for name in ("batches", "timesteps", "tokens", "rounds", "window", "recompute"):
+    for name in ("batches", "lengths", "rounds", "window", "recompute"):
         values = getattr(full, name, ())
         for number in values if isinstance(values, tuple) else (values,):
             count_of(name, number, least=1)

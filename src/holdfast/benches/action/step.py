@@ -15,32 +15,32 @@ from holdfast.benches.registry import Tell
 class Options:
     """One timestep of a backbone, three tokens, after episodes of several lengths."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     sizes: tuple[str, ...] | None = None
-    """Networks: 0.4M, 1.7M, 16M, 48M, 108M, 206M parameters; by default 0.4M on a CPU, 16M and 206M on a GPU."""
+    """Networks: 0.4M, 1.7M, 16M, 48M, 108M, 206M parameters; unless given, 0.4M on a CPU, 16M and 206M on a GPU."""
     batches: tuple[int, ...] | None = None
-    """Episodes side by side; by default 1 and 16 on a CPU, 1 and 64 on a GPU."""
-    timesteps: tuple[int, ...] | None = None
-    """Lengths of episodes; by default up to 10000 on a CPU, to 25600 on a GPU."""
+    """Episodes side by side; unless given, 1 and 16 on a CPU, 1 and 64 on a GPU."""
+    lengths: tuple[int, ...] | None = None
+    """Lengths of episodes; unless given, up to 10000 on a CPU, to 25600 on a GPU."""
     window: int = 50
     """Timesteps that the decision transformer reads at each step."""
     recompute: int | None = None
-    """Most timesteps that it reads where it reads all of them; by default 100 on a CPU, 400 on a GPU."""
+    """Most timesteps that it reads where it reads all of them; unless given, 100 on a CPU, 400 on a GPU."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of weights and tokens; by default float32 on a CPU and bfloat16 on a GPU. What an xLSTM keeps is float32."""
+    """Of weights and tokens; unless given, float32 on a CPU and bfloat16 on a GPU. What an xLSTM keeps is float32."""
     rounds: int = 30
     """Timed rounds at most."""
-    budget_s: float = 4.0
+    budget: float = 4.0
     """Seconds after which no further round of a case begins, once there are three."""
 
 
-TOY = Options(sizes=("toy",), batches=(1, 2), timesteps=(4, 40), window=4, recompute=4, dtype="float32", rounds=2)
+TOY = Options(sizes=("toy",), batches=(1, 2), lengths=(4, 40), window=4, recompute=4, dtype="float32", rounds=2)
 
 DEFAULTS = {
     "sizes": (("0.4M",), ("16M", "206M")),
     "batches": ((1, 16), (1, 64)),
-    "timesteps": ((10, 100, 300, 1000, 3000, 10_000), (10, 400, 3200, 25_600)),
+    "lengths": ((10, 100, 300, 1000, 3000, 10_000), (10, 400, 3200, 25_600)),
     "recompute": (100, 400),
     "dtype": ("float32", "bfloat16"),
 }
@@ -80,10 +80,10 @@ def run(options: Options, tell: Tell) -> Report:
     for size in options.sizes or ():
         for batch in options.batches or ():
             case = Case(size, batch, str(options.device), str(options.dtype))
-            lengths = tuple(sorted(options.timesteps or ()))
+            lengths = tuple(sorted(options.lengths or ()))
             make = partial(steps, case, lengths, window=options.window, recompute=options.recompute or 1)
             cases.append((case, "step", make))
-    plan = Plan(options.rounds, options.budget_s, reference="chunk", unit="timesteps", graphs=True)
+    plan = Plan(options.rounds, options.budget, reference="chunk", unit="timesteps", graphs=True)
     try:
         if options.device == "cpu":
             torch.set_num_threads(1)

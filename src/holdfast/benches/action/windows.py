@@ -16,29 +16,29 @@ Part = Literal["prefill", "train"]
 class Options:
     """Windows of tokens through a backbone: forward, or forward and backward."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     parts: tuple[Part, ...] = ("prefill", "train")
     """What is timed: forward, forward and backward."""
     sizes: tuple[str, ...] | None = None
-    """Networks: 0.4M, 1.7M, 16M, 48M, 108M, 206M parameters; by default 0.4M on a CPU, 16M and 206M on a GPU."""
-    tokens: tuple[int, ...] | None = None
-    """Tokens of a window; by default 150, which is 50 timesteps, and 1536."""
+    """Networks: 0.4M, 1.7M, 16M, 48M, 108M, 206M parameters; unless given, 0.4M on a CPU, 16M and 206M on a GPU."""
+    lengths: tuple[int, ...] | None = None
+    """Tokens of a window; unless given, 150, which is 50 timesteps, and 1536."""
     batches: tuple[int, ...] | None = None
-    """Windows; by default 8 on a CPU, 32 on a GPU."""
+    """Windows; unless given, 8 on a CPU, 32 on a GPU."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of weights and tokens; by default float32 on a CPU and bfloat16 on a GPU."""
+    """Of weights and tokens; unless given, float32 on a CPU and bfloat16 on a GPU."""
     rounds: int = 15
     """Timed rounds at most."""
-    budget_s: float = 3.0
+    budget: float = 3.0
     """Seconds after which no further round of a case begins, once there are three."""
 
 
-TOY = Options(sizes=("toy",), batches=(2,), tokens=(12,), dtype="float32", rounds=2)
+TOY = Options(sizes=("toy",), batches=(2,), lengths=(12,), dtype="float32", rounds=2)
 
 DEFAULTS = {
     "sizes": (("0.4M",), ("16M", "206M")),
-    "tokens": ((150, 1536), (150, 1536)),
+    "lengths": ((150, 1536), (150, 1536)),
     "batches": ((8,), (32,)),
     "dtype": ("float32", "bfloat16"),
 }
@@ -72,10 +72,10 @@ def run(options: Options, tell: Tell) -> Report:
     for part in options.parts:
         for size in options.sizes or ():
             for batch in options.batches or ():
-                for tokens in options.tokens or ():
+                for tokens in options.lengths or ():
                     case = subjects.Case(size, batch, str(options.device), str(options.dtype))
                     cases.append((case, part, partial(subjects.windows, case, tokens, train=part == "train")))
-    plan = Plan(options.rounds, options.budget_s, reference="xlstm", unit="tokens")
+    plan = Plan(options.rounds, options.budget, reference="xlstm", unit="tokens")
     try:
         if options.device == "cpu":
             torch.set_num_threads(1)

@@ -22,13 +22,13 @@ from holdfast.benches.registry import Tell
 class Options:
     """Analysing trials of the two-stage design, beside scipy's bootstrap."""
 
-    questions: tuple[int, ...] = (2000,)
+    count: tuple[int, ...] = (2000,)
     """Questions; each has 36 trials in both orders, so that 2,000 are the 72,000 of the published design."""
     rounds: int = 3
     """Timed rounds of all arms but the mixed model, which is timed once."""
 
 
-TOY = Options(questions=(40,), rounds=1)
+TOY = Options(count=(40,), rounds=1)
 
 
 def run(options: Options, tell: Tell) -> Report:
@@ -49,13 +49,13 @@ def run(options: Options, tell: Tell) -> Report:
     count_of("rounds", options.rounds, 1)
     rows: list[Row] = []
     failures: list[str] = []
-    for questions in options.questions:
-        measured, wrong = _measure(count_of("questions", questions, 10), options.rounds)
+    for questions in options.count:
+        measured, wrong = _measure(count_of("count", questions, 10), options.rounds)
         for row in measured:
             tell(row)
         rows += measured
         failures += wrong
-    last = {row["arm"]: row for row in rows if row["questions"] == options.questions[-1]}
+    last = {row["arm"]: row for row in rows if row["questions"] == options.count[-1]}
     whole = sum(last[arm]["ms"] for arm in ("load", "analyze")) / 1e3
     models = sum(last[arm]["ms"] for arm in ("choices", "comparison")) / 1e3
     phrase = (

@@ -20,7 +20,7 @@ from holdfast.benches.registry import Tell
 class Options:
     """Gluing pair words to a list, beside numpy's argsort of as many numbers."""
 
-    tokens: tuple[int, ...] = (100_000, 1_000_000)
+    lengths: tuple[int, ...] = (100_000, 1_000_000)
     """Lengths of the list, from few to many."""
     values: int = 10
     """Number of different elements."""
@@ -28,7 +28,7 @@ class Options:
     """Timed rounds."""
 
 
-TOY = Options(tokens=(1000,), values=4, rounds=2)
+TOY = Options(lengths=(1000,), values=4, rounds=2)
 
 
 def partition(xs: list[int]) -> list[int]:
@@ -55,8 +55,8 @@ def run(options: Options, tell: Tell) -> Report:
     count_of("rounds", options.rounds, 1)
     rows: list[Row] = []
     failures: list[str] = []
-    for tokens in options.tokens:
-        measured, wrong = _measure(count_of("tokens", tokens, 1), options)
+    for tokens in options.lengths:
+        measured, wrong = _measure(count_of("lengths", tokens, 1), options)
         for row in measured:
             tell(row)
         rows += measured

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Options:
     """Lists recovered from wrong votes on pairs, beside merge sort with the same votes."""
 
-    sizes: tuple[int, ...] = (16, 64)
+    lengths: tuple[int, ...] = (16, 64)
     """Lengths of the lists."""
     wrong: tuple[float, ...] = (0.01, 0.05)
     """Chances that one vote is wrong."""
@@ -38,7 +38,7 @@ class Options:
     """Of the lists and the votes."""
 
 
-TOY = Options(sizes=(8,), wrong=(0.1,), votes=(1,), lists=5)
+TOY = Options(lengths=(8,), wrong=(0.1,), votes=(1,), lists=5)
 
 
 def run(options: Options, tell: Tell) -> Report:
@@ -58,7 +58,7 @@ def run(options: Options, tell: Tell) -> Report:
     from holdfast.errors import count_of
 
     count_of("lists", options.lists, 1)
-    settings = [(n, p, votes) for n in options.sizes for p in options.wrong for votes in options.votes]
+    settings = [(n, p, votes) for n in options.lengths for p in options.wrong for votes in options.votes]
     rows = table(settings, options.lists, options.seed)
     for row in rows:
         tell(row)

@@ -27,8 +27,8 @@ ETA = 0.1
 class Options:
     """Updates of Rainbow on MinAtar's network, for several numbers of actions."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     actions: tuple[int, ...] = (6, 64)
     """Numbers of actions, a table each. The twin has the first."""
     hidden: int = 128
@@ -39,7 +39,7 @@ class Options:
     """That are in the replay, which has room for 100,000."""
     rounds: int = 20
     """Timed rounds at most, of ten updates an arm."""
-    budget_s: float = 60.0
+    budget: float = 60.0
     """Seconds after which no further round of a number of actions begins, once there are three."""
 
 
@@ -93,7 +93,7 @@ def run(options: Options, tell: Tell) -> Report:
                 arms_of(options, number, twins=number == options.actions[0]),
                 on_gpu if device == "cuda" else processor_time,
                 rounds=options.rounds,
-                budget_s=options.budget_s,
+                budget_s=options.budget,
                 warmup=1,
                 shuffled=True,
             )
@@ -160,7 +160,7 @@ def agent_of(options: Options, number: int, masp: Mapping[str, Any]) -> Rainbow:
     from holdfast.rl.rainbow.settings import MASP, MINATAR
 
     settings = replace(MINATAR, hidden=options.hidden, batch=options.batch, masp=MASP(**masp))
-    return Rainbow((10, 10, 4), Macros(number), settings, device=options.device or "cpu")
+    return Rainbow((10, 10, 4), Macros(number), settings, device=options.device)
 
 
 def replay_of(options: Options, number: int) -> Replay:

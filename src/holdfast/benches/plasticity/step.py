@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Options:
     """One step of ResNet-18: Adam, projection, the monitor, forward and backward."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     width: int = 64
     """Channels of the first stage; 64 is ResNet-18."""
     batch: int | None = None
-    """Images of 3 x 32 x 32; by default 8 on a CPU and 128 on a GPU."""
+    """Images of 3 x 32 x 32; unless given, 8 on a CPU and 128 on a GPU."""
     every: int = 50
     """The monitor measures at every step of this number."""
     rounds: int = 30
     """Timed rounds at most."""
-    budget_s: float = 30.0
+    budget: float = 30.0
     """Seconds after which no further round begins, once there are three."""
 
 
@@ -96,7 +96,7 @@ def _measured(options: Options, tell: Tell) -> tuple[list[Row], list[str]]:
     arms, wrong = subject(options)
     peaks = {name: (peak_on_gpu if gpu else peak_on_cpu)(arm) for name, arm in arms.items()}
     clock = on_gpu if gpu else processor_time
-    times = interleaved(arms, clock, rounds=options.rounds, budget_s=options.budget_s, shuffled=True)
+    times = interleaved(arms, clock, rounds=options.rounds, budget_s=options.budget, shuffled=True)
     rows: list[Row] = []
     for name, row in rows_of(times, options.every).items():
         peak = peaks.get(name)

@@ -19,35 +19,35 @@ Part = Literal["prefill", "train", "decode"]
 class Options:
     """RAT's core on whole sequences and on one new token, beside attention with all and with few key heads."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     parts: tuple[Part, ...] = ("prefill", "train", "decode")
     """What is timed: forward, forward and backward, one new token."""
     lengths: tuple[int, ...] | None = None
-    """Numbers of tokens; by default 512 and 2048 on a CPU, 4096 to 131072 on a GPU."""
+    """Numbers of tokens; unless given, 512 and 2048 on a CPU, 4096 to 131072 on a GPU."""
     tokens: int | None = None
-    """Tokens of all sequences of a prefill or a training step; by default those of one on a CPU, 131072 on a GPU."""
+    """Tokens of all sequences of a prefill or a training step; unless given, those of one on a CPU, 131072 on a GPU."""
     batches: tuple[int, ...] | None = None
-    """Sequences that are decoded at once; by default 1 and 32 on a CPU, 1, 64 and 512 on a GPU."""
+    """Sequences that are decoded at once; unless given, 1 and 32 on a CPU, 1, 64 and 512 on a GPU."""
     heads: int | None = None
-    """Heads of RAT, and query heads of attention; by default 4 on a CPU and 16 on a GPU."""
+    """Heads of RAT, and query heads of attention; unless given, 4 on a CPU and 16 on a GPU."""
     kv_heads: int | None = None
-    """Key heads of the grouped attention; by default an eighth of the heads, and at least one."""
+    """Key heads of the grouped attention; unless given, an eighth of the heads, and at least one."""
     groups: int = 2
     """Queries and keys that RAT's heads share."""
     head_dim: int | None = None
-    """Dimensions of a head; by default 64 on a CPU and 128 on a GPU."""
+    """Dimensions of a head; unless given, 64 on a CPU and 128 on a GPU."""
     chunk_sizes: tuple[int, ...] = (16,)
     """Tokens a chunk."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Of the inputs; by default float32 on a CPU and bfloat16 on a GPU."""
+    """Of the inputs; unless given, float32 on a CPU and bfloat16 on a GPU."""
     bytes_s: float | None = None
-    """Bytes a second that the GPU copies, for the floors; measured by default."""
+    """Bytes a second that the GPU copies, for the floors; measured unless given."""
     flops: float | None = None
     """Operations a second of the GPU's products in half precision, likewise."""
     rounds: int = 30
     """Timed rounds at most."""
-    budget_s: float = 1.0
+    budget: float = 1.0
     """Seconds after which no further round of a case begins, once there are three."""
 
 
@@ -108,7 +108,7 @@ def run(options: Options, tell: Tell) -> Report:
         if not gpu:
             torch.set_num_threads(1)
         machine = Machine.measured(options.bytes_s, options.flops) if gpu else None
-        plan = Plan(options.rounds, options.budget_s, aim, machine)
+        plan = Plan(options.rounds, options.budget, aim, machine)
         rows, failures, too_large = measure(_makers(options), plan, tell)
     finally:
         torch.set_num_threads(before)

@@ -20,35 +20,35 @@ Part = Literal["layer", "layer-train"]
 class Options:
     """A RAT layer on whole sequences, beside layers of attention with all and with few key heads."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     parts: tuple[Part, ...] = ("layer", "layer-train")
     """What is timed: forward, forward and backward."""
     lengths: tuple[int, ...] | None = None
-    """Numbers of tokens; by default 512 and 2048 on a CPU, 4096 to 131072 on a GPU."""
+    """Numbers of tokens; unless given, 512 and 2048 on a CPU, 4096 to 131072 on a GPU."""
     tokens: int | None = None
-    """Tokens of all sequences; by default those of one on a CPU, 131072 on a GPU."""
+    """Tokens of all sequences; unless given, those of one on a CPU, 131072 on a GPU."""
     heads: int | None = None
-    """Heads of RAT, and query heads of attention; by default 4 on a CPU and 16 on a GPU."""
+    """Heads of RAT, and query heads of attention; unless given, 4 on a CPU and 16 on a GPU."""
     kv_heads: int | None = None
-    """Key heads of the grouped attention; by default an eighth of the heads, and at least one."""
+    """Key heads of the grouped attention; unless given, an eighth of the heads, and at least one."""
     groups: int = 2
     """Queries and keys that RAT's heads share."""
     head_dim: int | None = None
-    """Dimensions of a head; by default 64 on a CPU and 128 on a GPU."""
+    """Dimensions of a head; unless given, 64 on a CPU and 128 on a GPU."""
     chunk_sizes: tuple[int, ...] = (16,)
     """Tokens a chunk."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Of inputs and weights; by default float32 on a CPU and bfloat16 on a GPU."""
+    """Of inputs and weights; unless given, float32 on a CPU and bfloat16 on a GPU."""
     official: Path | None = None
     """A checkout of github.com/CLAIRE-Labo/RAT, whose layer, which needs a GPU, is timed too."""
     bytes_s: float | None = None
-    """Bytes a second that the GPU copies, for the floors; measured by default."""
+    """Bytes a second that the GPU copies, for the floors; measured unless given."""
     flops: float | None = None
     """Operations a second of the GPU's products in half precision, likewise."""
     rounds: int = 20
     """Timed rounds at most."""
-    budget_s: float = 0.7
+    budget: float = 0.7
     """Seconds after which no further round of a case begins, once there are three."""
 
 
@@ -94,7 +94,7 @@ def run(options: Options, tell: Tell) -> Report:
         if not gpu:
             torch.set_num_threads(1)
         machine = Machine.measured(options.bytes_s, options.flops) if gpu else None
-        plan = Plan(options.rounds, options.budget_s, aim, machine)
+        plan = Plan(options.rounds, options.budget, aim, machine)
         rows, failures, too_large = measure(_makers(options), plan, tell)
     finally:
         torch.set_num_threads(before)

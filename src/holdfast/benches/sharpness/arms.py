@@ -106,11 +106,13 @@ class Comparison:
     peer: str
 
 
-def device_of(device: str | None) -> str:
-    """`"cuda"` where there is a GPU and no device is asked for."""
+def device_of(device: str) -> str:
+    """What `"auto"` is here: `"cuda"` where there is a GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("device", "cpu, since this machine has no CUDA device", device)
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def check_sizes(heads: int, kv_heads: int, **sizes: int) -> None:

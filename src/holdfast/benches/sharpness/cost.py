@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class Options:
     """Training, row statistics and decoding of a batch, beside PyTorch's fused attention."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run: cpu, cuda, or auto, which is cuda where there is one."""
     lengths: tuple[int, ...] | None = None
-    """Numbers of tokens; in decoding, of keys; by default 128 and 512 on a CPU, 1024 and 4096 on a GPU."""
+    """Numbers of tokens; in decoding, of keys; unless given, 128 and 512 on a CPU, 1024 and 4096 on a GPU."""
     attend: tuple[Literal["causal", "full"], ...] = ("causal", "full")
     """What a query sees."""
     threads: tuple[int, ...] = (1, 2)
@@ -33,7 +33,7 @@ class Options:
     """Sequences that are decoded at once; training and statistics take one."""
     rounds: int = 100
     """Timed rounds at most."""
-    budget_s: float = 0.5
+    budget: float = 0.5
     """Seconds after which no further round of a case begins, once there are three."""
 
 
@@ -114,7 +114,7 @@ def _rows(subject: Subject, case: dict[str, str | int], options: Options) -> Ite
 
     clock, peak_of = (on_gpu, peak_on_gpu) if options.device == "cuda" else (on_cpu, peak_on_cpu)
     peaks = {name: peak_of(arm) for name, arm in subject.right.items()}
-    milliseconds = interleaved(subject.right, clock, rounds=options.rounds, budget_s=options.budget_s)
+    milliseconds = interleaved(subject.right, clock, rounds=options.rounds, budget_s=options.budget)
     for name, times in milliseconds.items():
         peak = peaks[name]
         yield {

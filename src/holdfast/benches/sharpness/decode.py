@@ -14,27 +14,27 @@ from holdfast.benches.registry import Tell
 class Options:
     """Adaptive-temperature attention of one new token, beside PyTorch's fused attention."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run: cpu, cuda, or auto, which is cuda where there is one."""
     kernels: Literal["triton", "reference"] | None = None
-    """What computes ours; by default the Triton kernel on a GPU and PyTorch's operations on a CPU."""
+    """What computes ours; unless given, the Triton kernel on a GPU and PyTorch's operations on a CPU."""
     lengths: tuple[int, ...] | None = None
-    """Numbers of keys; by default 512 and 4096 on a CPU, 4096 to 32768 on a GPU."""
+    """Numbers of keys; unless given, 512 and 4096 on a CPU, 4096 to 32768 on a GPU."""
     batch: int | None = None
-    """Sequences; by default 1 on a CPU, and 8 on a GPU, whose keys do not fit into its cache."""
+    """Sequences; unless given, 1 on a CPU, and 8 on a GPU, whose keys do not fit into its cache."""
     heads: int | None = None
-    """Query heads; by default 4 on a CPU and 32 on a GPU."""
+    """Query heads; unless given, 4 on a CPU and 32 on a GPU."""
     kv_heads: int | None = None
-    """Key heads; by default a quarter of the query heads."""
+    """Key heads; unless given, a quarter of the query heads."""
     head_dims: tuple[int, ...] | None = None
-    """Dimensions of a head; by default 64 on a CPU, 128 and 64 on a GPU."""
+    """Dimensions of a head; unless given, 64 on a CPU, 128 and 64 on a GPU."""
     dtypes: tuple[Literal["float32", "float16", "bfloat16"], ...] | None = None
-    """Of the inputs; by default float32 on a CPU and bfloat16 on a GPU."""
+    """Of the inputs; unless given, float32 on a CPU and bfloat16 on a GPU."""
     eager_up_to: int = 32768
     """Keys up to which PyTorch's operations are timed beside the kernel: they take far longer."""
     rounds: int | None = None
-    """Timed rounds; by default 5 on a CPU and 50 on a GPU."""
-    budget_s: float = 1.0
+    """Timed rounds; unless given, 5 on a CPU and 50 on a GPU."""
+    budget: float = 1.0
     """Seconds after which no further round of a case begins, once there are three."""
 
 
@@ -82,6 +82,6 @@ def run(options: Options, tell: Tell) -> Report:
         for length in lengths
     ]
     ours = options.kernels or ("triton" if gpu else "reference")
-    rows, failures = measure(cases, Plan(device, ours, rounds, options.budget_s, options.eager_up_to), tell)
+    rows, failures = measure(cases, Plan(device, ours, rounds, options.budget, options.eager_up_to), tell)
     settings = asdict(options) | {"device": device, "kernels": ours, "cases": [asdict(case) for case in cases]}
     return Report(settings, rows, *headline(cases, rows), failures)

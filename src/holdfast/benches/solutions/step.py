@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 class Options:
     """One step of every optimiser on linear layers of the same size, with gradients that stay, and one of ResNet-18."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where to run, on a CPU on one thread; by default the GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run, on a CPU on one thread: cpu, cuda, or auto, which is cuda where there is one."""
     width: int = 512
     """Inputs and outputs of a layer."""
     layers: int = 8
-    """Layers; by default two million parameters."""
+    """Layers; eight make two million parameters."""
     channels: int = 64
     """Of the first stage of the network that is trained; 64 is ResNet-18."""
     batch: int = 32
     """Images of 3 x 32 x 32 that it is trained on."""
     rounds: int = 30
     """Timed rounds at most."""
-    budget_s: float = 40.0
+    budget: float = 40.0
     """Seconds after which no further round begins, once there are three; for the training half of it."""
 
 
@@ -81,7 +81,7 @@ def run(options: Options, tell: Tell) -> Report:
     try:
         clock = on_gpu if options.device == "cuda" else processor_time
         times = {}
-        for arms, budget_s in ((subject(options), options.budget_s), (training(options), options.budget_s / 2)):
+        for arms, budget_s in ((subject(options), options.budget), (training(options), options.budget / 2)):
             times.update(interleaved(arms, clock, rounds=options.rounds, budget_s=budget_s, shuffled=True))
     finally:
         torch.set_num_threads(threads)

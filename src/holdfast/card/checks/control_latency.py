@@ -17,7 +17,7 @@ QUESTION = "Does each decision take longer as an episode goes on?"
 
 CONSTANT = Remedy(
     "train it with a recurrent network, whose state is of one size however long the episode",
-    "holdfast train action --data DEMONSTRATIONS --backbone xlstm --out policy",
+    "holdfast train action --data DEMONSTRATIONS --backbone xlstm --output policy",
     "systems/action",
 )
 QUIETER = Remedy("measure on a machine that does nothing else, or with a longer budget", page="systems/action")

@@ -24,7 +24,7 @@ Z = 1.96
 
 BLIND = Remedy(
     "leave past actions out of what it sees, and train it again",
-    "holdfast train action --data DEMONSTRATIONS --out policy  # past actions are read only where asked for",
+    "holdfast train action --data DEMONSTRATIONS --output policy  # past actions are read only where asked for",
     "systems/action",
 )
 MORE = Remedy("measure with more demonstrations, or leave past actions out of what it sees", page="systems/action")

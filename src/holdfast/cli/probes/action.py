@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from holdfast.cli.parsing import OK, ExplainedOptions, OptionalTarget, function_at, refuse_given
+from holdfast.cli.parsing import OK, Device, ExplainedOptions, OptionalTarget, device_named, function_at, refuse_given
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -35,10 +33,10 @@ class ControlLatencyProbe(ExplainedOptions):
     """For an action model: episodes side by side, each a measurement; 1 unless given."""
     rounds: int = 100
     """Steps at each length; fewer where the budget ends before."""
-    budget_s: float = 60.0
+    budget: float = 60.0
     """Seconds for each batch."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "cpu"
-    """Where an action model is to run."""
+    device: Device = "cpu"
+    """Where an action model runs: cpu, cuda, cuda:1, … or auto."""
     compare: bool = True
     """Time a network of about as many parameters too: a transformer with a cache, or an xLSTM if yours is one."""
 
@@ -76,21 +74,17 @@ def run_control_latency(options: ControlLatencyProbe) -> int:
     policy, observation = _strange_policy(str(target)) if strange else (_model(target, options.device), None)
     from holdfast.probes.action import probe_control_latency
 
-    try:
-        report = probe_control_latency(
-            policy,
-            domain=options.domain,
-            observation=observation,
-            lengths=options.lengths,
-            batches=options.batches,
-            rounds=options.rounds,
-            budget_s=options.budget_s,
-            compare=options.compare,
-            tell=lambda text: print(text, file=sys.stderr),
-        )
-    except ArgumentError as error:
-        flag = f"--{error.argument.replace('_', '-')}" if hasattr(options, error.argument) else error.argument
-        raise ArgumentError(flag, error.expected, error.got) from error
+    report = probe_control_latency(
+        policy,
+        domain=options.domain,
+        observation=observation,
+        lengths=options.lengths,
+        batches=options.batches,
+        rounds=options.rounds,
+        budget_s=options.budget,
+        compare=options.compare,
+        tell=lambda text: print(text, file=sys.stderr),
+    )
     options.show(report)
     return OK
 
@@ -130,16 +124,9 @@ def run_copycat(options: CopycatProbe) -> int:
 
 def _model(target: str | None, device: str) -> Any:
     """An action model from its file, which has to be there, or the one that the package ships."""
-    import torch
-
     from holdfast.models.action.checkpoint import SHIPPED, load_model
 
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ArgumentError("--device", "a device of PyTorch, such as cpu or cuda", device) from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("--device", "cpu, since this machine has no CUDA device", device)
+    place = device_named(device)
     if target is not None and not Path(target).is_file():
         raise ArgumentError("TARGET", "the file of an action model, or file.py:name", f"{target}, which is no file")
     return load_model(SHIPPED if target is None else Path(target), place)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from holdfast.cli.confidence import (
     Preset,
     observer_of,
@@ -17,7 +15,7 @@ from holdfast.cli.confidence import (
     refuse_same_files,
     under_flags,
 )
-from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, say
+from holdfast.cli.parsing import FAILED, OK, Device, ExplainedOptions, OptionalTarget, device_named, say
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -63,8 +61,8 @@ class EndpointFlags:
 class LocalFlags:
     """How a model in process is loaded."""
 
-    device: str | None = None
-    """Where a model in process runs; CUDA if there is any unless given."""
+    device: Device = "auto"
+    """Where a model in process runs: cpu, cuda, cuda:1, … or auto."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of its weights; auto: as they are stored."""
 
@@ -73,15 +71,15 @@ class LocalFlags:
 class ConfidenceProbe(LocalFlags, EndpointFlags, ExplainedOptions):
     """Ask whether a language model clings to its own answers, and how much it is swayed by advice."""
 
-    target: tyro.conf.Positional[str | None] = None
+    target: OptionalTarget = None
     """A causal language model of transformers, by path or hub id; or give --model or --observer."""
     observer: Preset | None = None
     """Ask a simulated observer with known biases, to see what the probe makes of it before you pay for anything."""
     set: tuple[str, ...] = ()
     """Parameters of the observer, as NAME=NUMBER, for example bias=2 noise=0.1."""
     questions: Path | None = None
-    """JSONL file with questions, {"id": "q1", "question": "...", "options": ["...", "..."], "answer": 0} each; by
-    default on which latitude cities lie."""
+    """JSONL file with questions, {"id": "q1", "question": "...", "options": ["...", "..."], "answer": 0} each; on
+    which latitude cities lie unless given."""
     count: int | None = None
     """Questions to ask: 200, or 50 for a pilot, unless given; of a file all, or the first ones."""
     pilot: bool = False
@@ -100,8 +98,8 @@ class ConfidenceProbe(LocalFlags, EndpointFlags, ExplainedOptions):
     """Prompts of stage 1 that are asked once more, to see by how much answers to equal prompts differ: 20 unless given
     where a model tells log-probabilities, 0 for others; 0: none."""
     form: Literal["chat", "flat"] | None = None
-    """chat: the earlier answer in a turn of the assistant. flat: all in one message. By default chat where the model
-    can be asked so."""
+    """chat: the earlier answer in a turn of the assistant. flat: all in one message. Unless given, chat where the
+    model can be asked so."""
     thinking: bool = True
     """Let the model think first, if it does; --no-thinking tells its chat template not to."""
     store: Path = Path("confidence.jsonl")
@@ -319,7 +317,10 @@ def _local(options: ConfidenceProbe) -> HuggingFaceResponder:
         require("transformers.utils.logging", "hf").disable_progress_bar()
     assert options.target is not None
     return HuggingFaceResponder.load(
-        options.target, device=options.device, dtype=options.dtype, chat_template_kwargs=_template_kwargs(options)
+        options.target,
+        device=str(device_named(options.device)),
+        dtype=options.dtype,
+        chat_template_kwargs=_template_kwargs(options),
     )
 
 

@@ -40,9 +40,9 @@ class MacrosProbe(ExplainedOptions):
     """For a function: its states, an .npy file with one in each row; or an .npz file with states and perhaps mask,
     action and episode."""
     macros: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The list of actions, JSON with primitives and macros, as Macros.to_json writes it."""
-    similarity: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the fitted matrix there (.npz), for load_similarity."""
+    """File with the list of actions, JSON with primitives and macros, as Macros.to_json writes it."""
+    output: Path | None = None
+    """File to write the fitted matrix to (.npz), for load_similarity."""
     tolerance: float = 0.05
     """What groups may lose: of the differences between actions, and of the best one's lead."""
     strength: float = 10.0
@@ -56,7 +56,7 @@ class MacrosProbe(ExplainedOptions):
 def run(options: MacrosProbe) -> int:
     """Probe the values."""
     # What is typed wrong is said before anything is loaded.
-    _check_output(options.similarity)
+    _check_output(options.output)
     from holdfast.probes.macros import MacrosSettings, probe_macros, similarity_of
     from holdfast.rl.macros import read_macros
     from holdfast.rl.similarity import save_similarity
@@ -74,10 +74,10 @@ def run(options: MacrosProbe) -> int:
     with _in_flags(FLAGS):
         report = probe_macros(values, second=second, macros=macros, settings=settings)
     options.show(report)
-    if options.similarity is not None:
-        with _in_flags({"path": "--similarity"}):
-            save_similarity(options.similarity, similarity_of(report))
-        print(f"similarity: {options.similarity}", file=sys.stderr)
+    if options.output is not None:
+        with _in_flags({"path": "--output"}):
+            save_similarity(options.output, similarity_of(report))
+        print(f"similarity: {options.output}", file=sys.stderr)
     return OK
 
 
@@ -119,7 +119,7 @@ def _values(place: str, states: Path | None, flag: str) -> LoggedValues:
 def _check_output(path: Path | None) -> None:
     """Refuse a file that could not be written, before anything is measured for it."""
     if path is not None and (path.suffix != ".npz" or not path.parent.is_dir()):
-        raise ArgumentError("--similarity", "a path that ends in .npz, in a folder that is there", str(path))
+        raise ArgumentError("--output", "a path that ends in .npz, in a folder that is there", str(path))
 
 
 @contextmanager

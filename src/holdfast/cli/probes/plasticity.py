@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from holdfast.cli.parsing import OK, ExplainedOptions, Target, function_at, refuse_given
+from holdfast.cli.parsing import OK, Device, ExplainedOptions, Target, device_named, function_at, refuse_given
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class PlasticityProbe(ExplainedOptions):
     """Fresh networks."""
     seed: int = 0
     """Of everything that is drawn."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "cpu"
-    """Where the networks are to run."""
+    device: Device = "cpu"
+    """Where the networks run: cpu, cuda, cuda:1, … or auto."""
 
 
 OF_ONES_OWN = ("checkpoint", "weights", "data", "peak", "current", "optimizer", "weight_decay", "loss", "device")
@@ -191,19 +191,6 @@ def check_network(model: object) -> None:
         raise ArgumentError(
             "TARGET", "a function that returns a torch.nn.Module", f"one that returns {type(model).__name__}"
         )
-
-
-def device_named(name: str) -> Any:
-    """A device that this machine has."""
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ArgumentError("--device", "a device of PyTorch, such as cpu or cuda", name) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("--device", "cpu, since this machine has no CUDA device", name)
-    return device
 
 
 @contextmanager

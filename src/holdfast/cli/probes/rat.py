@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import OK, ExplainedOptions, Target, refuse_given
+from holdfast.cli.parsing import OK, ExplainedOptions, Target, check_text, refuse_given
 from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class RATProbe(ExplainedOptions):
     target: Target
     """A causal language model of transformers, by path or hub id."""
     text: Path | None = None
-    """A text file to predict; by default the standard library's source."""
+    """File with a text for the model to read; the source of Python's standard library unless given."""
     length: int | None = None
     """Tokens of each text, at most: how far cache, time and positions are measured. 1024 unless given, or as many as
     the model was made for."""
@@ -66,6 +66,7 @@ def run(options: RATProbe) -> int:
         count_of("--chunk-sizes", size, least=1)
     if options.trained is not None:
         count_of("--trained", options.trained, least=8)
+    check_text(options.text)
     from holdfast.errors import require
     from holdfast.probes.load_model import load_model_and_texts
     from holdfast.probes.rat import probe_rat

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, function_at
+from holdfast.cli.parsing import FAILED, OK, ExplainedOptions, Target, as_typed, check_text, function_at
 from holdfast.errors import ArgumentError, HoldfastError
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class SharpnessProbe(ExplainedOptions):
     """A transformers model, by path or hub id; or a function that maps a size n to attention logits (rows, n) or
     (heads, rows, n), as file.py:name or module:name."""
     text: Path | None = None
-    """For a model: a text file to read; by default random tokens."""
+    """For a model: file with a text for it to read; random tokens unless given."""
     length: int | None = None
     """For a model: tokens to read, 1024 unless given."""
     exclude_first_keys: int | None = None
     """For a model: measure attention conditional on not being at this many first tokens; none unless given."""
-    sizes: tuple[int, ...] | None = None
-    """For a function: input sizes to measure at, 16 64 256 1024 4096 unless given. If it has a function
+    lengths: tuple[int, ...] | None = None
+    """For a function: sizes of its input, 16 64 256 1024 4096 unless given. If it has a function
     correct(n, weights) -> bools (rows,), errors are split in ordering and dispersion."""
     compare: tuple[str, ...] = ()
     """Normalisers to compare: plain, adaptive, hard, sparsemax, and with a number log-n:16, ssmax:0.43, yarn:4,
@@ -43,7 +43,7 @@ class SharpnessProbe(ExplainedOptions):
 
 
 FOR_MODELS = ("text", "length", "exclude_first_keys")
-FOR_FUNCTIONS = ("sizes",)
+FOR_FUNCTIONS = ("lengths",)
 
 
 def run(options: SharpnessProbe) -> int:
@@ -67,9 +67,10 @@ def _probe_function(options: SharpnessProbe) -> int:
     normalisers = _normalisers(options.compare)
     logits_of = function_at(options.target)
     correct = getattr(logits_of, "correct", None)
-    sizes = SIZES if options.sizes is None else options.sizes
+    sizes = SIZES if options.lengths is None else options.lengths
     try:
-        report = probe_sharpness(logits_of, sizes, normalisers=normalisers, correct=correct)
+        with as_typed(options, {"sizes": "--lengths"}):
+            report = probe_sharpness(logits_of, sizes, normalisers=normalisers, correct=correct)
     except (HoldfastError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -87,6 +88,7 @@ def _probe_model(options: SharpnessProbe) -> int:
     from holdfast.probes.load_model import load_model
     from holdfast.probes.sharpness import probe_model_sharpness
 
+    check_text(options.text)
     normalisers = _normalisers(options.compare)
     if not sys.stderr.isatty():
         require("transformers.utils.logging", "hf").disable_progress_bar()

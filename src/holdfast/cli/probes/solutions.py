@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from holdfast.cli.parsing import OK, ExplainedOptions, OptionalTarget, refuse_given
-from holdfast.cli.probes.plasticity import call_user, check_network, device_named, function_of
+from holdfast.cli.parsing import OK, Device, ExplainedOptions, OptionalTarget, device_named, refuse_given
+from holdfast.cli.probes.plasticity import call_user, check_network, function_of
 from holdfast.errors import ArgumentError, HoldfastError, count_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SolutionsProbe(ExplainedOptions):
     """Two files that --json wrote, or two folders of them with a file a seed: the differences with paired intervals."""
     force: bool = False
     """Compare what is forgotten even where the tasks were not learnt."""
-    optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """That of its training, to be noted."""
     setting: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Settings of the optimiser, to be noted."""
@@ -74,8 +74,8 @@ class SolutionsProbe(ExplainedOptions):
     """Whether the Hessian is looked at."""
     seed: int = 0
     """Of what the probe draws."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "cpu"
-    """Where the network is to run."""
+    device: Device = "cpu"
+    """Where the network runs: cpu, cuda, cuda:1, … or auto."""
 
 
 COMMON = ("plot", "json", "explain")

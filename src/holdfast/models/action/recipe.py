@@ -40,7 +40,7 @@ class ActionModelRecipe:
     bins: int = 256
     """Bins of each dimension of a continuous action."""
     state_width: int | None = None
-    """Width of the vector that all observations are put into, by default as wide as needed."""
+    """Width of the vector that all observations are put into, unless given, as wide as needed."""
     returns: bool = True
     """Read returns-to-go."""
     rewards: bool = True

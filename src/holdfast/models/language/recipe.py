@@ -26,7 +26,7 @@ class DataRecipe:
     max_bytes: int | None = None
     """Read no more than so many bytes."""
     tokenizer: str | None = None
-    """Folder or hub id of a tokenizer of transformers; by default bytes are tokens."""
+    """Folder or hub id of a tokenizer of transformers; bytes are tokens unless given."""
 
     def __post_init__(self) -> None:
         if self.data and self.dataset is not None:

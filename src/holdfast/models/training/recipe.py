@@ -18,7 +18,7 @@ class OptimisationRecipe:
     """AdamW with betas 0.9 and 0.95, a linear warm-up and a cosine to zero."""
 
     steps: int | None = None
-    """Steps of the optimiser; by default 4000, or what --minutes gives."""
+    """Steps of the optimiser; unless given, 4000, or what --minutes gives."""
     minutes: float | None = None
     """Train for about so many minutes: how many steps that is, is measured once, before the first, and then fixed."""
     batch: int = 8
@@ -38,7 +38,7 @@ class OptimisationRecipe:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What products are computed in; weights are float32. auto: bfloat16 on a GPU that has it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Where to run: cpu, cuda, or auto, which is cuda where there is one."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:

@@ -50,11 +50,11 @@ class RunFolder:
         if not self.path.exists() or (resume and self.begun):
             return
         if not self.path.is_dir():
-            raise ArgumentError("--out", "a folder", f"{self.path}, which is a file")
+            raise ArgumentError("--output", "a folder", f"{self.path}, which is a file")
         if self.begun:
-            raise ArgumentError("--out", "a new folder, or --resume to go on with the run in it", str(self.path))
+            raise ArgumentError("--output", "a new folder, or --resume to go on with the run in it", str(self.path))
         if any(self.path.iterdir()):
-            raise ArgumentError("--out", "a new or an empty folder", f"{self.path}, which holds something else")
+            raise ArgumentError("--output", "a new or an empty folder", f"{self.path}, which holds something else")
 
     def begin(self, beginning: dict[str, Any]) -> None:
         """Make the folder, with what the run begins with.
@@ -66,7 +66,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.path / "run.json", beginning)
         except OSError as error:
-            raise ArgumentError("--out", "a folder to write to", f"{self.path} ({error.strerror})") from error
+            raise ArgumentError("--output", "a folder to write to", f"{self.path} ({error.strerror})") from error
 
     def beginning(self) -> dict[str, Any]:
         """What the run was begun with."""
@@ -118,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
             return document
     except (OSError, ValueError):
         pass
-    raise ArgumentError("--out", "the folder of a training run", f"{path}, which cannot be read")
+    raise ArgumentError("--output", "the folder of a training run", f"{path}, which cannot be read")
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -17,13 +17,20 @@ from torch import Tensor
 from holdfast.errors import ArgumentError
 from holdfast.probes.plasticity.files import read_weights
 from holdfast.probes.plasticity.metrics import stable_rank
-from holdfast.probes.report import jsonable, shown, table
+from holdfast.probes.report import explained, jsonable, shown, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LARGEST = 1 << 22
 """Weights of a matrix above which its rank is left out: it takes the largest singular value."""
+
+COLUMNS = {
+    "norm, last": "Frobenius norm of the matrix at the first and at the last checkpoint",
+    "growth": "the last divided by the first",
+    "stable rank, last": "‖W‖² / σ², σ the largest singular value, at the first and at the last checkpoint",
+}
+"""What the columns of the table say."""
 
 STATE = "trainer_state.json"
 """Where the Trainer of Hugging Face notes learning rates, in the folder of a checkpoint."""
@@ -139,6 +146,10 @@ class RunWeights:
         ax.set_xlabel("checkpoint")
         ax.set_ylabel("norm / norm at the first")
         ax.legend()
+
+    def explain(self) -> str:
+        """What the columns of the table say, one on a line."""
+        return explained(COLUMNS)
 
     def __str__(self) -> str:
         """Return the sentences and a table."""

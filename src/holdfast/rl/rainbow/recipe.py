@@ -37,7 +37,7 @@ class PlayRecipe:
     seed: int = 0
     """Of games, weights, noise, random macros, and of what is drawn from the replay."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Where to run: cpu, cuda, or auto, which is cuda where there is one."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "slots"):

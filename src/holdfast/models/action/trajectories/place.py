@@ -28,4 +28,8 @@ def read_trajectories(place: str, argument: str = "place") -> Trajectories:
         return read_episode_files(folder)
     if place.startswith((".", "/", "~")):
         raise ArgumentError(argument, "trajectories", f"{place}, which is no folder")
-    return read_minari(place)
+    try:
+        return read_minari(place)
+    except ArgumentError as error:
+        name = argument if error.argument == "dataset_id" else error.argument
+        raise ArgumentError(name, error.expected, error.got) from error
