@@ -81,22 +81,6 @@ def test_dispersed_model_is_told_from_the_plain_one() -> None:
     assert found.beyond_noise[0].better == "here"
 
 
-@pytest.mark.parametrize(("preset", "outcome"), [("bayes", Outcome.HOLDS), ("stubborn", Outcome.FAILS)])
-def test_observer_behind_an_endpoint(preset: str, outcome: Outcome) -> None:
-    for module in ("uvicorn", "aiohttp"):
-        pytest.importorskip(module)
-    from holdfast.confidence import PRESETS, SimulatedResponder
-    from holdfast.confidence.observer_server import ObserverServer, latitude_answers, serving
-
-    server = ObserverServer(SimulatedResponder(PRESETS[preset], 0, latitude_answers()))
-    with serving(server) as address:
-        target = recognise(address)
-        assert target.kind is Kind.ENDPOINT
-        card = card_of(address, 0, "confidence")
-    assert card.finding("confidence").outcome is outcome, card.finding("confidence").sentence
-    assert server.seen.requests < 2500
-
-
 def test_a_sentence_encoder_lies_in_a_folder_below(tmp_path: Path) -> None:
     folder = tmp_path / "encoder"
     config = transformers.BertConfig(
