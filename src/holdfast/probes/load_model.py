@@ -15,9 +15,23 @@ from holdfast.errors import ArgumentError, require
 from holdfast.hub import offline
 from holdfast.probes.context_length import position_limit, trained_length
 
-STANDARD_LIBRARY = tuple(
-    "argparse tarfile inspect typing zipfile ast statistics subprocess "
-    "difflib doctest pickle threading shutil optparse tempfile mailbox".split()
+STANDARD_LIBRARY = (
+    "argparse",
+    "tarfile",
+    "inspect",
+    "typing",
+    "zipfile",
+    "ast",
+    "statistics",
+    "subprocess",
+    "difflib",
+    "doctest",
+    "pickle",
+    "threading",
+    "shutil",
+    "optparse",
+    "tempfile",
+    "mailbox",
 )
 """Modules whose source is read where no text is given: it is on every machine that has Python."""
 
