@@ -34,6 +34,9 @@ HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Files that are another checkpoint of the target's network, and no target by themselves."""
 
+PATIENT = ("OMP_WAIT_POLICY", "passive")
+"""The environment's variable for it, unless it is set."""
+
 FLAGS = {"target": "TARGET", "budget_s": "--budget", "card": "--against"}
 """What arguments of another name are called here."""
 
@@ -96,6 +99,9 @@ class Check:
 def check(words: Sequence[str]) -> int:
     """Parse the words after `holdfast check` and carry them out."""
     options = parse(Check, "holdfast check", words)
+    # Before torch is loaded: threads of OpenMP that spin while they wait for each other take a busy machine's time from
+    # the very ones that they wait for, and small models run many times slower.
+    os.environ.setdefault(*PATIENT)
     try:
         return _check(options, shlex.join(["holdfast", "check", *words]))
     except KeyboardInterrupt:
