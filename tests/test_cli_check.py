@@ -67,11 +67,11 @@ def test_a_check(place):
 def test_threads_do_not_spin_unless_they_are_told_to(place, monkeypatch, before):
     from holdfast.cli.check import PATIENT
 
-    monkeypatch.setenv(PATIENT[0], before or "")
-    if before is None:
-        monkeypatch.delenv(PATIENT[0])
-    assert ask("check", "mine.py:double", cwd=place)[0] == 0
-    assert os.environ[PATIENT[0]] == (before or "passive")
+    monkeypatch.delenv(PATIENT[0], raising=False)
+    seen = []
+    use(monkeypatch, fake("rat", lambda *_: seen.append(os.environ.get(PATIENT[0]))))
+    assert ask("check", "mine.py:double", cwd=place, env={PATIENT[0]: before} if before else None)[0] == 0
+    assert seen == [before or "passive"]
 
 
 def test_a_second_log_that_is_not_there_is_a_mistake(place):
