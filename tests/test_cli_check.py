@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -60,6 +61,22 @@ def test_a_check(place):
     assert sorted(path.name for path in folder.iterdir()) == ["card.html", "card.json", "findings"]
     assert "kept from an earlier check" in ask("check", "mine.py:double", cwd=place)[2]
     assert "kept" not in ask("check", "mine.py:double", "--fresh", cwd=place)[2]
+
+
+@pytest.mark.parametrize("before", [None, "active"])
+def test_threads_do_not_spin_unless_they_are_told_to(place, monkeypatch, before):
+    from holdfast.cli.check import PATIENT
+
+    monkeypatch.delenv(PATIENT[0], raising=False)
+    seen = []
+    use(monkeypatch, fake("rat", lambda *_: seen.append(os.environ.get(PATIENT[0]))))
+    assert ask("check", "mine.py:double", cwd=place, env={PATIENT[0]: before} if before else None)[0] == 0
+    assert seen == [before or "passive"]
+
+
+def test_a_second_log_that_is_not_there_is_a_mistake(place):
+    status, _, err = ask("check", "mine.py:double", "--second", "other.csv", cwd=place)
+    assert (status, "other.csv, which is not there" in err) == (2, True), err
 
 
 def test_json_is_all_that_is_printed(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from holdfast.card import CheckSettings, Outcome, check, compare
 from holdfast.card.checks import control_latency, copycat, lists, macros
+from holdfast.card.run import key_of
 from holdfast.card.target import Kind, Target, recognise
 from holdfast.models.action.checkpoint import SHIPPED
 from holdfast.probes.action import ControlLatencyReport, CopycatReport, StepTimes
@@ -46,7 +48,7 @@ def finding_of(target: object, probe: str, **settings: object):
 def test_sorted_keeps_the_rule_of_lists():
     finding = finding_of("builtins:sorted", "lists")
     assert finding.outcome is Outcome.HOLDS
-    assert "follows the rule on every list tried" in finding.sentence
+    assert finding.sentence.startswith("It never contradicts itself, on 300 lists of up to 64 elements")
     assert finding.remedy is None
     assert finding.measures[0].value == 0 < finding.measures[0].error
 
@@ -65,7 +67,7 @@ def test_a_function_that_breaks_the_rule_everywhere_fails_and_no_extension_is_of
 def test_the_remedy_of_a_function_that_is_right_on_short_lists_runs_as_it_stands():
     finding = finding_of(f"{__name__}:sorts_ten", "lists")
     assert finding.outcome is Outcome.FAILS
-    assert "between lengths 8 and 16" in finding.sentence
+    assert finding.sentence.startswith("It goes wrong between 8 and 16 elements.")
     names: dict = {}
     assert finding.remedy is not None
     exec(finding.remedy.code, names)
@@ -76,7 +78,24 @@ def test_the_remedy_of_a_function_that_is_right_on_short_lists_runs_as_it_stands
 def test_a_rare_list_that_breaks_the_rule_is_named():
     finding = finding_of(forgets_one_list, "lists")
     assert finding.outcome is Outcome.FAILS
-    assert "on none of 300 longer lists" in finding.sentence
+    assert "on [1, 0], though on none of 300 longer lists" in finding.sentence
+
+
+def adds_a_nine(xs: list[int]) -> list[int]:
+    return [*xs, 9]
+
+
+@pytest.mark.parametrize("function", [first_three, sorts_ten, forgets_one_list, adds_a_nine, sorted])
+def test_the_sentence_has_the_figure_of_the_card_and_words_for_everybody(function):
+    finding = finding_of(function, "lists")
+    share = finding.measures[0].value
+    told = re.search(r"and on (\d+)% of all 300", finding.sentence)
+    assert (told is None) == (share == 0)
+    if told is not None:
+        assert int(told[1]) == round(100 * share)
+    shown = f"{finding.sentence} {finding.certainty} {finding.remedy and finding.remedy.text} {finding.picture}"
+    assert not re.search(r"violation|labels|the rule|amalgam|multiplicity|\b1 (short )?lists", shown)
+    assert ("1 short list," in finding.certainty) == (function is adds_a_nine)
 
 
 @pytest.mark.parametrize("place", ["builtins:len", "builtins:dict"])
@@ -118,6 +137,23 @@ def test_actions_that_differ_are_not_told_from_noise_by_one_agent():
     assert finding.remedy is not None
     assert "--second" in finding.remedy.code
     assert finding.measures[0].value > 0.8
+
+
+def test_a_second_agent_tells_that_actions_which_differ_do_not_overload(tmp_path):
+    rng = np.random.default_rng(100)
+    truth, episode = rng.normal(size=(200, 6)), np.repeat(np.arange(20), 10)
+    one, other = (
+        write_log(tmp_path / f"{name}.csv", truth + rng.normal(scale=0.2, size=truth.shape), episode)
+        for name in ("one", "other")
+    )
+    alone, judged = finding_of(one, "macros"), finding_of(one, "macros", second=other)
+    assert (alone.outcome, judged.outcome) == (Outcome.NOT_TOLD, Outcome.HOLDS)
+    assert judged.certainty.endswith("judged by the values of another agent, other.csv")
+    check, target = macros.CHECK, recognise(one)
+    settings = CheckSettings(second=other)
+    before = key_of(target, check, settings)
+    write_log(other, truth, episode)
+    assert key_of(target, check, settings) != before, "a kept finding is that of this second agent"
 
 
 def times(*milliseconds: float, spread: float = 0.0, constant: bool | None = None) -> ControlLatencyReport:

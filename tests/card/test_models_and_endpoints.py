@@ -1,5 +1,6 @@
-"""The card of transformers models of all shapes, and of a simulated observer's endpoint."""
+"""The card of transformers models of all shapes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from holdfast.card import Card, CheckSettings, Outcome, compare
-from holdfast.card.checks import CHECKS
+from holdfast.card.checks import CHECKS, rat, sharpness
 from holdfast.card.run import check_targets
 from holdfast.card.target import Kind, recognise
 from holdfast.errors import ArgumentError
@@ -71,30 +72,59 @@ def test_llama_has_a_cache_besides(tmp_path: Path) -> None:
     assert {name: finding.outcome for name, finding in told.items()} == dict.fromkeys(
         ("sharpness", "rat"), Outcome.FAILS
     )
+    assert "Timed on this machine, one more token took" in told["rat"].sentence
+    assert [measure.name for measure in told["rat"].measures] == ["cache per token"], "clocks are no figures"
     # Keys and values of 32 float32 numbers in each of two layers.
     assert told["rat"].measures[0].value == 2 * 2 * 32 * 4
+
+
+def test_the_lengths_say_what_becomes_of_attention_as_inputs_grow() -> None:
+    torch.manual_seed(0)
+    finding = card_of(bert(), 0, "sharpness").finding("sharpness")
+    spans = finding.report["lengths"]
+    assert list(spans) == ["64", "128", "256", "512"], "512 is what it was made for"
+    # Even attention: an encoder sees all keys from each place, and the entropy is their logarithm.
+    for length, span in spans.items():
+        assert span["seen"] == int(length)
+        assert span["entropy"] == pytest.approx(math.log(int(length)), rel=0.01)
+    assert "Reading 64 tokens, a head spreads over 64 of them on average; reading 512, over 51" in finding.sentence
+
+
+def test_more_time_reads_more_inputs_and_longer_ones() -> None:
+    model = bert()
+    assert [sharpness._rows(model, 1.0, left) for left in (1.0, 10.0, 24.0, 32.0, 1e6)] == [2, 2, 6, 8, 16]
+    model.config.vocab_size = 150_000
+    assert sharpness._rows(model, 1.0, 1e6) == 6, "its logits have room for no more"
+
+
+def test_more_time_is_spent_on_steps_after_longer_texts(monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SMALL, intermediate_size=64, max_position_embeddings=1024)
+    target = recognise(transformers.LlamaForCausalLM(config))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "holdfast.probes.rat.decode_latency",
+        lambda model, tokens, rounds: asked.append((tokens.shape[1], rounds)),
+    )
+    # Four texts of up to 256 tokens in a second; the model was made for 1,024.
+    for left in (8.9, 9.1, 12.1, 38.1, 1e6):
+        rat._timed(target, CheckSettings(), 1.0, left)
+    assert asked == [(256, 7), (512, 7), (1024, 21), (1024, 21)]
+
+
+def test_a_model_without_attention_is_not_asked_for_its_focus() -> None:
+    config = transformers.MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=1, state_size=4)
+    card = card_of(transformers.MambaForCausalLM(config), 0, "sharpness", "rat")
+    assert card.finding("sharpness").outcome is Outcome.INAPPLICABLE
+    assert card.finding("sharpness").sentence == "it has no attention"
+    assert card.finding("rat").outcome is Outcome.HOLDS
+    assert "no more memory than a short one. Timed on this machine" in card.finding("rat").sentence
 
 
 def test_dispersed_model_is_told_from_the_plain_one() -> None:
     found = compare(card_of(llama(200.0), 0), card_of(llama(20.0), 0))
     assert [difference.probe for difference in found.beyond_noise] == ["sharpness"]
     assert found.beyond_noise[0].better == "here"
-
-
-@pytest.mark.parametrize(("preset", "outcome"), [("bayes", Outcome.HOLDS), ("stubborn", Outcome.FAILS)])
-def test_observer_behind_an_endpoint(preset: str, outcome: Outcome) -> None:
-    for module in ("uvicorn", "aiohttp"):
-        pytest.importorskip(module)
-    from holdfast.confidence import PRESETS, SimulatedResponder
-    from holdfast.confidence.observer_server import ObserverServer, latitude_answers, serving
-
-    server = ObserverServer(SimulatedResponder(PRESETS[preset], 0, latitude_answers()))
-    with serving(server) as address:
-        target = recognise(address)
-        assert target.kind is Kind.ENDPOINT
-        card = card_of(address, 0, "confidence")
-    assert card.finding("confidence").outcome is outcome, card.finding("confidence").sentence
-    assert server.seen.requests < 2500
 
 
 def test_a_sentence_encoder_lies_in_a_folder_below(tmp_path: Path) -> None:

@@ -200,7 +200,8 @@ def within(seconds: float, last: Callable[[], None] | None = None) -> Iterator[N
 
 def key_of(target: Target, check: Check, settings: CheckSettings) -> str:
     """What a finding is kept under: it changes with the target, the settings and the version."""
-    plain = {name: value for name, value in _plain(settings).items() if name != "budget_s"}
+    # The budget among the settings: with a longer one probes measure more, and what was not told may be.
+    plain = _plain(settings)
     read = {name: _content(getattr(settings, name)) for name in plain}
     document = {"identity": target.identity, "name": target.name, "probe": check.name, "version": __version__, **plain}
     document["content"] = {name: content for name, content in read.items() if content}

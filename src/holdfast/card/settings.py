@@ -24,6 +24,7 @@ class CheckSettings:
         peak: the highest learning rate of its training.
         current: the learning rate that training has come to.
         demonstrations: trajectories that a policy was trained on.
+        second: the log of another agent's Q values in the same states, trained alike with another seed: a file.
     """
 
     budget_s: float = 300.0
@@ -35,6 +36,7 @@ class CheckSettings:
     peak: float | None = None
     current: float | None = None
     demonstrations: str | None = None
+    second: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.budget_s > 0:

@@ -186,7 +186,7 @@ def _of_path(place: str, device: str) -> Target:
             raise ArgumentError("target", EXPECTED, f"{place}, a folder without config.json and without checkpoints")
         return Target(Kind.RUN, path.name or place, steps, digest_of_files(steps), {"checkpoints": tuple(steps)})
     if path.suffix.lower() in (".csv", ".npz") and path.is_file():
-        return Target(Kind.VALUES, path.name, _values(path), digest_of_files([path]))
+        return Target(Kind.VALUES, path.name, read_values(path), digest_of_files([path]))
     if path.is_file():
         return _file(path, device)
     is_file_name = path.suffix.lower() in (".csv", ".npz", ".pt", ".pth", ".bin", ".safetensors", ".json", ".py")
@@ -202,7 +202,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(kept, key=lambda path: (int(re.findall(r"\d+", path.name)[-1]), path.name))
 
 
-def _values(path: Path) -> Any:
+def read_values(path: Path) -> Any:
+    """Logged Q values of a .csv file, or else of an .npz file."""
     from holdfast.probes.macros import read_csv, read_npz
 
     return (read_csv if path.suffix.lower() == ".csv" else read_npz)(path)

@@ -34,6 +34,9 @@ HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Files that are another checkpoint of the target's network, and no target by themselves."""
 
+PATIENT = ("OMP_WAIT_POLICY", "passive")
+"""The environment's variable for it, unless it is set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -64,6 +67,9 @@ class Check:
     """Name of the model, for an endpoint that serves several."""
     demonstrations: str | None = None
     """Trajectories that the policy was trained on."""
+    second: Annotated[Path | None, tyro.conf.arg(metavar="LOG")] = None
+    """For a log of Q values: that of another agent in the same states, trained alike with another seed. Only its values
+    can say that the actions do not overload the first."""
     probes: tuple[str, ...] = ()
     """Only these."""
     budget: float = 300.0
@@ -91,6 +97,9 @@ class Check:
 def check(words: Sequence[str]) -> int:
     """Parse the words after `holdfast check` and carry them out."""
     options = parse(Check, "holdfast check", words)
+    # Before torch is loaded: threads of OpenMP that spin while they wait for each other take a busy machine's time from
+    # the very ones that they wait for, and small models run many times slower.
+    os.environ.setdefault(*PATIENT)
     place = {"store": "--output"} if options.store is None else {}
     try:
         with as_typed(options, {"card": "--against", **place}):
@@ -110,7 +119,8 @@ def _check(options: Check, command: str) -> int:
 
     names = tuple(one.name for one in checks.CHECKS)
     rules = [] if options.fail_on is None else rules_of(options.fail_on, names)
-    for path, flag in ((options.text, "--text"), *((path, "--checkpoint") for path in options.checkpoint)):
+    given = ((options.text, "--text"), (options.second, "--second"))
+    for path, flag in (*given, *((path, "--checkpoint") for path in options.checkpoint)):
         if path is not None and not path.exists():
             raise ArgumentError(flag, "a file", f"{path}, which is not there")
     folder = options.output or FOLDER / _slug(options.target or SHIPPED)
@@ -126,6 +136,7 @@ def _check(options: Check, command: str) -> int:
             peak=options.peak,
             current=options.current,
             demonstrations=options.demonstrations,
+            second=options.second,
         )
         factory = None if options.factory is None else function_at(options.factory, "--factory")
 

@@ -147,13 +147,13 @@ class ListReport:
             ax: Matplotlib axes to draw into.
         """
         shares = np.array([entry.violation for entry in self.entries])
-        _draw(ax, self.lengths, shares, [entry.interval for entry in self.entries], "violation, no labels", "C0", "o")
+        _draw(ax, self.lengths, shares, [entry.interval for entry in self.entries], "contradicts itself", "C0", "o")
         error = 1 - np.array([entry.exact for entry in self.entries])
         if not np.isnan(error).all():
             intervals = [(1 - high, 1 - low) for low, high in (entry.exact_interval for entry in self.entries)]
-            _draw(ax, self.lengths, error, intervals, "error against the reference", "C1", "s")
+            _draw(ax, self.lengths, error, intervals, "wrong, by the reference", "C1", "s")
         ax.set_ylim(-0.03, 1.03)
-        ax.set_xlabel("length n")
+        ax.set_xlabel("elements of a list")
         ax.set_ylabel("share of lists")
         ax.legend(fontsize="small")
 

@@ -15,7 +15,24 @@ from holdfast.errors import ArgumentError, require
 from holdfast.hub import offline
 from holdfast.probes.context_length import position_limit, trained_length
 
-STANDARD_LIBRARY = ("argparse", "tarfile", "inspect", "typing", "zipfile", "ast", "statistics", "subprocess")
+STANDARD_LIBRARY = (
+    "argparse",
+    "tarfile",
+    "inspect",
+    "typing",
+    "zipfile",
+    "ast",
+    "statistics",
+    "subprocess",
+    "difflib",
+    "doctest",
+    "pickle",
+    "threading",
+    "shutil",
+    "optparse",
+    "tempfile",
+    "mailbox",
+)
 """Modules whose source is read where no text is given: it is on every machine that has Python."""
 
 BYTES_A_TOKEN = 8

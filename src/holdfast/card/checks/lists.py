@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Kind, Target
 from holdfast.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from holdfast.probes.lists import ListReport
 
 NAME = "lists"
 QUESTION = "Does it go wrong on lists longer than those it was tried on?"
@@ -53,27 +56,70 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     total = sum(entry.lists for entry in report.entries)
     broken = round(sum(entry.violation * entry.lists for entry in report.entries))
     fails = broken > 0 or not searched.holds
-    sentence = report.verdict
-    if not broken and searched.counterexample is not None:
-        sentence = (
-            f"The function breaks the rule on {list(searched.counterexample.xs)!r} ({searched.broken}), though on none "
-            f"of {total} longer lists: look at that list, for the rule is exact."
-        )
-    certainty = f"{searched.n_checked} short lists ({searched.scope}), and {lists} of each length up to {LENGTHS[-1]}"
+    example = None if searched.counterexample is None else list(searched.counterexample.xs)
+    certainty = f"{_lists_of(searched.n_checked, 'short ')}, and {lists} of each length up to {LENGTHS[-1]}"
     if not fails:
         most = max(entry.interval[1] for entry in report.entries)
-        certainty += f"; none broke it, so at any one length at most {most:.0%} do (95 %)"
+        certainty += f"; at any one length it may contradict itself on {most:.0%} of them at most (95 %)"
     return Finding(
         NAME,
         QUESTION,
         Outcome.FAILS if fails else Outcome.HOLDS,
-        sentence,
+        _sentence(report, broken, total, example),
         certainty,
         _remedy(target, report) if fails else None,
         (_measure(broken, total),),
         {"search": searched.to_dict(), "lengths": report.to_dict()},
         picture(report, NAME),
     )
+
+
+RULE = "leaving a value out of a list does more to its answer than to leave that value out of it"
+"""What it is that a function contradicts itself."""
+
+
+def _sentence(report: ListReport, broken: int, total: int, example: list[Any] | None) -> str:
+    """The answer for somebody who has read nothing on it; the share of all lists is the figure of the card.
+
+    Arguments:
+        report: by length.
+        broken: lists of all lengths on which the function contradicts itself.
+        total: lists of all lengths.
+        example: a short list on which it does.
+    """
+    if not broken and example is None:
+        return (
+            f"It never contradicts itself, on {_lists_of(total)} of up to {report.lengths[-1]} elements: leaving a "
+            "value out of a list leaves it out of the answer, and changes nothing else. Mistakes that keep to this, "
+            "such as sorting downwards, do not show."
+        )
+    if not broken:
+        return (
+            f"It contradicts itself on {example!r}, though on none of {_lists_of(total, 'longer ')}: {RULE}. Look at "
+            "that list."
+        )
+    worst = max(report.entries, key=lambda entry: entry.violation)
+    found = (
+        f"It contradicts itself on {worst.violation:.0%} of the lists of {worst.length} elements, where it is worst, "
+        f"and on {_percent(broken / total)} of all {total}: {RULE}."
+    )
+    at = report.breaks_at()
+    if at is None:
+        return f"{found} At no length does that concern most lists."
+    kept = [length for length in report.lengths if length < at]
+    if kept:
+        return f"It goes wrong between {kept[-1]} and {at} elements. {found}"
+    return (
+        f"{found} It does so at {at} elements already, the fewest that were tried: it may be made for something else."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.01 else f"{share:.0%}"
+
+
+def _lists_of(number: int, kind: str = "") -> str:
+    return f"{number} {kind}{'list' if number == 1 else 'lists'}"
 
 
 def _seconds_of_a_call(target: Target, seconds: float) -> float:
@@ -111,19 +157,19 @@ def _measure(broken: int, total: int) -> Measure:
     share = (broken + 1) / (total + 2)
     return Measure(
         "broken lists",
-        "share of lists on which deleting a value before the function and after it differ",
+        "share of lists, of all lengths together, on which the function contradicts itself",
         broken / total,
         math.sqrt(share * (1 - share) / total),
         better="lower",
     )
 
 
-def _remedy(target: Target, report: Any) -> Remedy:
+def _remedy(target: Target, report: ListReport) -> Remedy:
     """Extend it from a length up to which it is right; where there is none, no extension fits."""
     at = report.breaks_at()
     kept = [length for length in report.lengths if at is None or length < at]
     if not kept:
-        text = "keep to the lists it was made for: it breaks the rule at every length, so that no extension from short"
+        text = "keep to the lists it was made for: it contradicts itself at every length, and no extension from short"
         return Remedy(f"{text} lists fits it", page="systems/lists")
     source, _, name = target.name.rpartition(":")
     made = f"from {source.removesuffix('.py').replace('/', '.')} import {name}\n" if source else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
-from holdfast.card.target import Kind, Target
+from holdfast.card.target import Kind, Target, read_values
 
 if TYPE_CHECKING:
     from holdfast.probes.macros import MacrosReport
@@ -50,13 +50,15 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     """Group the actions by their values."""
     from holdfast.probes.macros import MacrosSettings, probe_macros
 
+    second = None if settings.second is None else read_values(settings.second)
     rows, actions = target.subject.q.shape
-    pairs = USED * seconds / A_PAIR
+    pairs = USED * seconds / A_PAIR / (1 if second is None else 2)
     states = int(min(rows, MOST, max(LEAST, pairs / FEWEST / actions**2)))
     # Never so few that an interval means nothing.
     resamples = int(max(FEWEST, min(RESAMPLES, pairs / states / actions**2)))
     report = probe_macros(
         target.subject,
+        second=second,
         settings=MacrosSettings(resamples=resamples, states=max(states, LEAST), seed=settings.seed, progress=False),
     )
     outcome = OUTCOMES.get(report.finding, Outcome.NOT_TOLD)
@@ -65,6 +67,8 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     certainty = (
         f"{report.states} states; {report.units} {unit}, resampled {resamples} times: {low} to {high} groups (95 %)"
     )
+    if second is not None:
+        certainty += f"; judged by the values of another agent, {settings.second.name if settings.second else ''}"
     # Values that decide nothing are no figure to compare agents by.
     told = report.finding not in ("untried",)
     return Finding(
@@ -104,7 +108,7 @@ def _remedy(target: Target, report: MacrosReport) -> Remedy | None:
         return Remedy(SHARE.text, SHARE.code.format(reader=reader, place=place), SHARE.page)
     if report.finding == "one agent":
         text = "log a second agent's values in the same states, trained alike with another seed, and judge by those"
-        return Remedy(text, f"holdfast probe macros {target.name} --second SECOND", SHARE.page)
+        return Remedy(text, f"holdfast check {target.name} --second SECOND", SHARE.page)
     return Remedy("log more of its play, and let it explore more", page=SHARE.page)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
@@ -16,10 +19,40 @@ if TYPE_CHECKING:
 
 NAME = "sharpness"
 QUESTION = "Does its attention spread too thin as inputs grow?"
-ROWS = 6
+ROWS = (2, 4, 6, 8, 12, 16)
+"""Inputs that are read, as many as there is time for; few numbers, so that two cards mostly have the same."""
 LENGTH = 256
+SHORTER, LONGER = (64, 128), (512, 1024, 2048)
+"""Lengths beside: the shorter ones always, the longer ones as there is time for, up to what the model was made for."""
+BESIDE = 2
+"""Inputs that are read at each of those."""
 SHARE = 1 / 3
 """Of the heads, from which on attention counts as dispersed: some heads are meant to average."""
+USED = 0.6
+"""Share of its time that the probe plans with."""
+LOGITS = 2**28
+"""Numbers that a model's output may have, for all inputs together."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """How far the heads of a model spread on inputs of one length.
+
+    Arguments:
+        seen: keys that a row sees, on average.
+        entropy: of a row, in nats, on average over heads.
+    """
+
+    seen: float
+    entropy: float
+
+    @classmethod
+    def of(cls, report: ModelSharpnessReport) -> Span:
+        """The mean over heads of a report; NaN where no head is known."""
+        known = [head for head in report.heads if math.isfinite(head.entropy)]
+        if not known:
+            return cls(math.nan, math.nan)
+        return cls(statistics.mean(head.keys for head in known), statistics.mean(head.entropy for head in known))
 
 
 def unfit(target: Target, settings: CheckSettings) -> str:
@@ -29,6 +62,8 @@ def unfit(target: Target, settings: CheckSettings) -> str:
 
     if target.kind is not Kind.MODEL:
         return "it is no transformers model"
+    if not any("attention" in type(module).__name__.lower() for module in target.subject.modules()):
+        return "it has no attention"
     try:
         if model_implementation(target.subject) and target.subject.config.model_type != "holdfast":
             return ""
@@ -38,26 +73,33 @@ def unfit(target: Target, settings: CheckSettings) -> str:
 
 
 def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
-    """Measure every head on some inputs together, and on each alone for the noise."""
+    """Measure every head on some inputs together, on each alone for the noise, and at other lengths for the growth."""
     from holdfast.card.transformers_model import inputs_for
     from holdfast.probes.sharpness import probe_model_sharpness
     from holdfast.probes.sharpness.verdict import DISPERSED, GROWING
 
-    model = target.subject
-    inputs, read = inputs_for(model, target.parts.get("place"), settings.text, ROWS, LENGTH)
+    started = time.monotonic()
+    model, place = target.subject, target.parts.get("place")
+    first, _ = inputs_for(model, place, settings.text, 1, LENGTH)
+    probe_model_sharpness(model, inputs=first)  # the first run of all takes longer than those after it
+    begun = time.monotonic()
+    probe_model_sharpness(model, inputs=first)
+    one, left = time.monotonic() - begun, USED * seconds - (time.monotonic() - started)
+    wanted = _rows(model, one, left)
+    inputs, read = inputs_for(model, place, settings.text, wanted, LENGTH)
     report = probe_model_sharpness(model, inputs=inputs)
     rows = range(len(next(iter(inputs.values()))))
-    alone = [
-        _mean(probe_model_sharpness(model, inputs={key: value[row : row + 1] for key, value in inputs.items()}))
-        for row in rows
-    ]
+    alone = [_mean(probe_model_sharpness(model, inputs=_part(inputs, row))) for row in rows]
+    left = USED * seconds - (time.monotonic() - started)
+    spans = _at_lengths(target, settings, report, inputs, one, left)
     known = [head for head in report.heads if not math.isnan(head.entropy_share)]
     spread = [head for head in known if head.entropy_share > DISPERSED]
     growing = [head for head in known if head.slope > GROWING]
+    slope = _slope(spans)
     outcome = Outcome.NOT_TOLD
     if known and len(spread) >= SHARE * len(known):
         outcome = Outcome.FAILS
-    elif known and not spread and not growing:
+    elif known and not spread and not growing and not slope > GROWING:
         outcome = Outcome.HOLDS
     error = statistics.stdev(alone) / math.sqrt(len(alone)) if len(alone) > 1 else 0.0
     measure = Measure(
@@ -74,13 +116,86 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         NAME,
         QUESTION,
         outcome,
-        report.verdict,
-        f"{read}, {len(known)} heads; their mean H / ln n is {measure.value:.2f} ± {1.96 * error:.2f}",
+        f"{report.verdict} {_growth(spans)}".rstrip(),
+        f"{read}, {len(known)} heads; their mean H / ln n is {measure.value:.2f} ± {1.96 * error:.2f}"
+        + (f"; {len(spans)} lengths from {min(spans)} to {max(spans)}" if len(spans) > 1 else ""),
         _remedy(target) if outcome is not Outcome.HOLDS else None,
         (measure,) if known else (),
-        report.to_dict(),
+        {**report.to_dict(), "lengths": {str(length): asdict(span) for length, span in spans.items()}},
         picture(report, NAME),
     )
+
+
+def _rows(model: Any, one: float, left: float) -> int:
+    """How many inputs there is time and room for; each is read twice, alone and with the others."""
+    vocabulary = int(getattr(model.config.get_text_config(), "vocab_size", 1) or 1)
+    room = LOGITS // (LENGTH * vocabulary)
+    return max((rows for rows in ROWS if 2 * rows * one <= left / 2 and rows <= room), default=ROWS[0])
+
+
+def _at_lengths(
+    target: Target,
+    settings: CheckSettings,
+    report: ModelSharpnessReport,
+    inputs: Mapping[str, Any],
+    one: float,
+    left: float,
+) -> dict[int, Span]:
+    """How far heads spread, by the length of the input; nothing for a model of images, which have one size.
+
+    Arguments:
+        target: the model.
+        settings: of the check.
+        report: at the length of `inputs`.
+        inputs: of the model.
+        one: seconds that one input takes.
+        left: seconds.
+    """
+    from holdfast.card.transformers_model import inputs_for
+    from holdfast.probes.load_model import fitting_length
+    from holdfast.probes.sharpness import probe_model_sharpness
+
+    if "input_ids" not in inputs:
+        return {}
+    tokens = inputs["input_ids"][:BESIDE]
+    spans = {
+        length: Span.of(probe_model_sharpness(target.subject, inputs={"input_ids": tokens[:, :length]}))
+        for length in SHORTER
+        if length < tokens.shape[1]
+    }
+    spans[tokens.shape[1]] = Span.of(report)
+    most = fitting_length(target.subject, None, LONGER[-1])[0]
+    for length in (length for length in LONGER if tokens.shape[1] < length <= most):
+        cost = BESIDE * one * (length / tokens.shape[1]) ** 2
+        if cost > left:
+            break
+        longer, _ = inputs_for(target.subject, target.parts.get("place"), settings.text, BESIDE, length)
+        if longer["input_ids"].shape[1] < length:
+            break
+        spans[length] = Span.of(probe_model_sharpness(target.subject, inputs=longer))
+        left -= cost
+    return {length: span for length, span in spans.items() if math.isfinite(span.entropy)}
+
+
+def _slope(spans: Mapping[int, Span]) -> float:
+    """d H / d ln n over lengths; NaN: there are not two of them."""
+    if len(spans) < 2:
+        return math.nan
+    seen, entropies = [math.log(span.seen) for span in spans.values()], [span.entropy for span in spans.values()]
+    return statistics.linear_regression(seen, entropies).slope
+
+
+def _growth(spans: Mapping[int, Span]) -> str:
+    """What the lengths say, in words."""
+    if len(spans) < 2:
+        return ""
+    low, high = min(spans), max(spans)
+    few, many = (math.exp(spans[length].entropy) for length in (low, high))
+    return f"Reading {low} tokens, a head spreads over {few:.3g} of them on average; reading {high:,}, over {many:.3g}."
+
+
+def _part(inputs: Mapping[str, Any], row: int) -> dict[str, Any]:
+    return {key: value[row : row + 1] for key, value in inputs.items()}
 
 
 def _mean(report: ModelSharpnessReport) -> float:
