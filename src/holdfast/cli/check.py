@@ -67,7 +67,7 @@ class Check:
     """Name of the model, for an endpoint that serves several."""
     demonstrations: str | None = None
     """Trajectories that the policy was trained on."""
-    second: Annotated[Path | None, tyro.conf.arg(metavar="LOG")] = None
+    second: Annotated[Path | None, tyro.conf.arg(metavar="TARGET")] = None
     """For a log of Q values: that of another agent in the same states, trained alike with another seed. Only its values
     can say that the actions do not overload the first."""
     probes: tuple[str, ...] = ()

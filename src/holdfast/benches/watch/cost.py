@@ -30,7 +30,7 @@ class Options:
     """Of the transformer; the other network has a quarter as many channels."""
     rounds: int = 15
     """Timed rounds at most."""
-    budget_s: float = 120.0
+    budget: float = 120.0
     """Seconds for each trainer after which no further round begins, once there are three."""
 
 
@@ -81,7 +81,7 @@ def run(options: Options, tell: Tell) -> Report:
                 _called,
                 rounds=options.rounds,
                 warmup=1,
-                budget_s=options.budget_s,
+                budget_s=options.budget,
                 shuffled=True,
             )
             for row in rows_of(subject, {every: trainings[1:] for every, trainings in made.items()}):

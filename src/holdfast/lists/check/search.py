@@ -48,8 +48,7 @@ class Plan:
     def __post_init__(self) -> None:
         count_of("max_length", self.max_length, least=1)
         count_of("max_examples", self.max_examples)
-        if not isinstance(self.seed, int):
-            raise ArgumentError("seed", "a whole number", self.seed)
+        count_of("seed", self.seed)
         match self.exhaustive:
             case (int(size), int(length)) if size >= 1 and length >= -1:
                 pass
