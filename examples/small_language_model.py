@@ -69,9 +69,7 @@ def bits(model, data):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # more only wait for each other on tensors as small as these
-    warnings.filterwarnings(
-        "ignore", "the nominal effective learning rate"
-    )  # measured ones are shown, which need no formula
+    warnings.filterwarnings("ignore", "the nominal effective learning rate")  # only measured ones are shown
     learnt, judged = corpus()
     optimizers = {
         "AdamW": lambda model: torch.optim.AdamW(model.parameters(), RATE),
