@@ -19,6 +19,5 @@ if __name__ == "__main__":
     matrix = similarity_of(report).matrix().detach()
     q = torch.as_tensor(values.q, dtype=matrix.dtype)
     noise = 0.1 * torch.randn(q.shape, generator=torch.Generator().manual_seed(0))
-    print(
-        f"penalty on the exact values {masp_penalty(q, matrix):.5f}, with noise {masp_penalty(q + noise, matrix):.5f}"
-    )
+    exact, noisy = masp_penalty(q, matrix), masp_penalty(q + noise, matrix)
+    print(f"penalty on the exact values {exact:.5f}, with noise {noisy:.5f}")

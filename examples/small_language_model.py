@@ -8,6 +8,7 @@ says what to expect of it outside of what it was trained for.
 """
 
 import sys
+import warnings
 
 import torch
 
@@ -16,7 +17,7 @@ from holdfast.models.language import HoldfastConfig, HoldfastForCausalLM
 from holdfast.models.language.corpus import library_source
 from holdfast.optim import EffectiveLR, apply_masks_, magnitude_masks, power_adamw
 
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 600
 BATCH, CONTEXT, RATE, KEPT = 8, 64, 4e-3, 0.2
 
 SHAPE = HoldfastConfig(
@@ -68,6 +69,7 @@ def bits(model, data):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # more only wait for each other on tensors as small as these
+    warnings.filterwarnings("ignore", "the nominal effective learning rate")  # only measured ones are shown
     learnt, judged = corpus()
     optimizers = {
         "AdamW": lambda model: torch.optim.AdamW(model.parameters(), RATE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import runpy
 import subprocess
 import sys
@@ -12,22 +13,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast.lab.locate import load_file
+from holdfast.lab.locate import installed, load_file
 from holdfast.probes.sharpness import probe_sharpness
 from tests.command_line import ask
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+INDEX = EXAMPLES / "README.md"
 SAYS = {
+    "cheaper_attention.py": "RAT, chunks of 16           8.5     32.5    128.5",
+    "choose_a_solution.py": "power_adamw  ",
+    "control_loop.py": "mean return of policy: -",
     "extend_a_function.py": "brown dog fox jumps lazy over quick the the",
     "max_retrieval.py": "error of the softmax, by cause and n",
     "method.py": "weight of a needle 5 nats above the hay",
     "probe.py": "dH/d ln n, by head",
     "reconsider.py": "advice weighed outside",
+    "sharing_macros.py": "its 32 actions are 6 different ones",
+    "small_language_model.py": "with power-propagation ",
     "rewarm.py": "accuracy after the first and the second task",
     "study.py": "smaller-error: supported",
     "watch_training.py": "first layer, at a learning rate that stays as it is",
 }
 
+
+SHORTER = {"small_language_model.py": ["40"]}
+"""Arguments with which an example takes less."""
 
 NEED = {"inspect_task.py": "inspect_ai"}
 """Examples for programs that are no dependency; they run where these are installed."""
@@ -37,13 +47,21 @@ def test_every_example_is_known() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS) | set(NEED)
 
 
+def test_the_index_names_every_example_and_every_system_has_one() -> None:
+    text = INDEX.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(.+?)`\]\((.+?)\) \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    assert all(shown == link for shown, link, _ in rows)
+    assert sorted(link for _, link, _ in rows) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    assert {system for *_, system in rows} == {*installed(), "across them", "the lab"}
+
+
 @pytest.mark.filterwarnings("default::holdfast.nn.CorrectionInactiveWarning")  # what one of them shows
 @pytest.mark.parametrize("example", sorted(set(SAYS) - {"study.py"}))
 def test_an_example_runs(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [example])
+    monkeypatch.setattr(sys, "argv", [example, *SHORTER.get(example, [])])
     runpy.run_path(str(EXAMPLES / example), run_name="__main__")
     assert SAYS[example] in capsys.readouterr().out
     assert not list(tmp_path.iterdir())  # an example leaves nothing behind

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from holdfast.cli.parsing import FAILED, OK, Commands, Target, choose, function_at, say
-from holdfast.errors import ArgumentError
+from holdfast.errors import ArgumentError, count_of
 
 if TYPE_CHECKING:
     from holdfast.lists import Oracle
@@ -55,6 +55,7 @@ class _Search(_Asked):
 
     def by(self, search: Callable[..., Any]) -> Any:
         """What the search finds."""
+        count_of("--seed", self.seed)
         return search(self.oracle(), max_length=self.max_length, max_examples=self.max_examples, seed=self.seed)
 
 
