@@ -95,7 +95,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     known = [head for head in report.heads if not math.isnan(head.entropy_share)]
     spread = [head for head in known if head.entropy_share > DISPERSED]
     growing = [head for head in known if head.slope > GROWING]
-    slope = _slope(spans)
+    slope, unit = _slope(spans), "tokens" if "input_ids" in inputs else "places"
     outcome = Outcome.NOT_TOLD
     if known and len(spread) >= SHARE * len(known):
         outcome = Outcome.FAILS
@@ -104,7 +104,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     error = statistics.stdev(alone) / math.sqrt(len(alone)) if len(alone) > 1 else 0.0
     measure = Measure(
         "attention entropy",
-        "mean over heads of H / ln n: 0 for one key, 1 for all alike",
+        "mean over heads of H / ln n: 0 where one place has all attention, 1 where all have the same",
         statistics.mean(alone) if alone else math.nan,
         error,
         max(len(alone) - 1, 1),
@@ -116,8 +116,9 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         NAME,
         QUESTION,
         outcome,
-        _sentence(report, outcome, len(spread), spans, "tokens" if "input_ids" in inputs else "places"),
-        f"{read}, {len(known)} heads; their mean H / ln n is {measure.value:.2f} ± {1.96 * error:.2f}"
+        _sentence(report, outcome, len(spread), spans, unit),
+        f"{read}, {len(known)} heads; their mean entropy is {measure.value:.2f} ± {1.96 * error:.2f} "
+        "of that of even attention"
         + (f"; {len(spans)} lengths from {min(spans)} to {max(spans)}" if len(spans) > 1 else ""),
         _remedy(target) if outcome is not Outcome.HOLDS else None,
         (measure,) if known else (),
