@@ -102,7 +102,16 @@ def test_the_sentence_has_the_figure_of_the_card_and_words_for_everybody(functio
 def test_what_answers_with_no_list_is_not_scored(place):
     finding = finding_of(place, "lists")
     assert finding.outcome is Outcome.NOT_RUN
-    assert "answers a list of whole numbers with a list" in finding.sentence
+    assert finding.sentence.startswith("It does not answer every list of whole numbers with a list: the function was")
+
+
+def test_a_function_that_is_too_slow_is_told_what_budget_would_do(monkeypatch):
+    monkeypatch.setattr(lists, "_seconds_of_a_call", lambda target, seconds: 0.05)
+    finding = check(sorted, probes=("lists",), settings=CheckSettings(budget_s=10.0)).finding("lists")
+    assert finding.outcome is Outcome.NOT_RUN
+    budget = float(finding.sentence.partition("a budget of ")[2].partition(" s ")[0])
+    assert budget > 10
+    assert check(sorted, probes=("lists",), settings=CheckSettings(budget_s=budget)).finding("lists").certainty
 
 
 def write_log(path, q, episodes):

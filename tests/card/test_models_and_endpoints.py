@@ -87,7 +87,9 @@ def test_the_lengths_say_what_becomes_of_attention_as_inputs_grow() -> None:
     for length, span in spans.items():
         assert span["seen"] == int(length)
         assert span["entropy"] == pytest.approx(math.log(int(length)), rel=0.01)
-    assert "Reading 64 tokens, a head spreads over 64 of them on average; reading 512, over 51" in finding.sentence
+    assert finding.sentence.startswith("It is spread thin at 256 tokens: 8 of 8 heads look at almost everything alike.")
+    assert "Reading 64 tokens, a head spreads over 64 of them on average" in finding.sentence
+    assert "reading 512, which is 8 times as many, over 51" in finding.sentence
 
 
 def test_more_time_reads_more_inputs_and_longer_ones() -> None:

@@ -218,7 +218,8 @@ def _encoder(target: str | None, vocabulary: int) -> tuple[Callable[[bytes], lis
             lambda content: [byte % vocabulary for byte in content],
             ("bytes", ", since the model has no tokenizer"),
         )
-    return lambda content: list(tokenizer(content.decode(errors="replace"))["input_ids"]), ("tokens", "")
+    # Texts are cut to what the model reads later, and the tokenizer need not warn of it.
+    return lambda content: list(tokenizer(content.decode(errors="replace"), verbose=False)["input_ids"]), ("tokens", "")
 
 
 def _auto_class(transformers: Any, config: Any) -> Any:

@@ -223,12 +223,16 @@ def _finding(report: ConfidenceReport, results: Results, known: Known, settings:
         outcome = Outcome.FAILS
     elif {"choice_bias", "weight_opposite"} <= judged:
         outcome = Outcome.HOLDS
+    # What to try is the remedy's to say.
+    opening = f"{report.verdict.partition('; try ')[0].rstrip('.')}."
+    if outcome is Outcome.HOLDS:
+        opening = f"It neither clings to its first answer nor gives way too easily. {opening}"
     interval = f"{analysis.choice_bias.value:+.2f} [{analysis.choice_bias.low:+.2f}, {analysis.choice_bias.high:+.2f}]"
     return Finding(
         NAME,
         QUESTION,
         outcome,
-        f"{report.verdict} It knows enough to ask: {known}.",
+        f"{opening} It knows enough to be judged: {known}.",
         f"{analysis.questions} questions, {analysis.trials} trials; choice bias {interval} log-odds; known by a "
         f"one-sided exact binomial test against a coin, p = {known.p:.2g}",
         _remedy() if outcome is Outcome.FAILS else None,

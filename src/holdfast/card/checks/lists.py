@@ -12,7 +12,7 @@ from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Kind, Target
-from holdfast.errors import ArgumentError
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.probes.lists import ListReport
@@ -45,8 +45,10 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     short = int(min(EXAMPLES, calls / QUERIES / 2))
     lists = int(min(LISTS, calls / 2 / len(LENGTHS)))
     if min(short, lists) < FEWEST:
-        raise ArgumentError(
-            "budget", f"time for {FEWEST} lists of each length", f"{calls:.0f} calls in {seconds:.0f} s"
+        enough = max(FEWEST * QUERIES * 2, FEWEST * 2 * len(LENGTHS)) / calls
+        raise HoldfastError(
+            f"In {seconds:.0f} s there is no time for {FEWEST} lists of each length, as one takes "
+            f"{seconds / 2 / calls:.2g} s: a budget of {math.ceil(1.1 * settings.budget_s * enough)} s would do"
         )
     oracle = Oracle(target.subject)
     searched = check_filter_equivariance(
@@ -126,7 +128,7 @@ def _seconds_of_a_call(target: Target, seconds: float) -> float:
     """How long a list of middling length takes.
 
     Errors:
-        ArgumentError: the function does not answer lists of numbers with lists.
+        HoldfastError: the function does not answer lists of numbers with lists.
     """
     from holdfast.lists import BadAnswer, Oracle
 
@@ -137,8 +139,8 @@ def _seconds_of_a_call(target: Target, seconds: float) -> float:
         for xs in tried:
             oracle(xs)
     except BadAnswer as error:
-        expected = "a function that answers a list of whole numbers with a list"
-        raise ArgumentError("target", expected, " ".join(str(error).split())) from error
+        said = " ".join(str(error).split())
+        raise HoldfastError(f"It does not answer every list of whole numbers with a list: {said}") from error
     return max((time.monotonic() - started) / len(tried), 1e-6)
 
 

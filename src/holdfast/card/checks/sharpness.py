@@ -95,7 +95,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     known = [head for head in report.heads if not math.isnan(head.entropy_share)]
     spread = [head for head in known if head.entropy_share > DISPERSED]
     growing = [head for head in known if head.slope > GROWING]
-    slope = _slope(spans)
+    slope, unit = _slope(spans), "tokens" if "input_ids" in inputs else "places"
     outcome = Outcome.NOT_TOLD
     if known and len(spread) >= SHARE * len(known):
         outcome = Outcome.FAILS
@@ -104,7 +104,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     error = statistics.stdev(alone) / math.sqrt(len(alone)) if len(alone) > 1 else 0.0
     measure = Measure(
         "attention entropy",
-        "mean over heads of H / ln n: 0 for one key, 1 for all alike",
+        "mean over heads of H / ln n: 0 where one place has all attention, 1 where all have the same",
         statistics.mean(alone) if alone else math.nan,
         error,
         max(len(alone) - 1, 1),
@@ -116,8 +116,9 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         NAME,
         QUESTION,
         outcome,
-        f"{report.verdict} {_growth(spans)}".rstrip(),
-        f"{read}, {len(known)} heads; their mean H / ln n is {measure.value:.2f} ± {1.96 * error:.2f}"
+        _sentence(report, outcome, len(spread), spans, unit),
+        f"{read}, {len(known)} heads; their mean entropy is {measure.value:.2f} ± {1.96 * error:.2f} "
+        "of that of even attention"
         + (f"; {len(spans)} lengths from {min(spans)} to {max(spans)}" if len(spans) > 1 else ""),
         _remedy(target) if outcome is not Outcome.HOLDS else None,
         (measure,) if known else (),
@@ -185,13 +186,40 @@ def _slope(spans: Mapping[int, Span]) -> float:
     return statistics.linear_regression(seen, entropies).slope
 
 
-def _growth(spans: Mapping[int, Span]) -> str:
-    """What the lengths say, in words."""
-    if len(spans) < 2:
-        return ""
-    low, high = min(spans), max(spans)
-    few, many = (math.exp(spans[length].entropy) for length in (low, high))
-    return f"Reading {low} tokens, a head spreads over {few:.3g} of them on average; reading {high:,}, over {many:.3g}."
+def _sentence(report: ModelSharpnessReport, outcome: Outcome, spread: int, spans: Mapping[int, Span], unit: str) -> str:
+    """The answer for somebody who has read nothing on it.
+
+    Arguments:
+        report: at one length.
+        outcome: the answer in a word.
+        spread: heads that look at almost everything alike.
+        spans: by length.
+        unit: what is counted of an input.
+    """
+    known = sum(not math.isnan(head.entropy_share) for head in report.heads)
+    if not known:
+        return report.verdict
+    opening = {
+        Outcome.FAILS: "It is spread thin",
+        Outcome.HOLDS: "It keeps its focus",
+        Outcome.NOT_TOLD: "Some of it is spread thin" if spread else "It is not spread thin yet",
+    }[outcome]
+    text = [f"{opening} at {report.length} {unit}: {spread} of {known} heads look at almost everything alike."]
+    if len(spans) > 1:
+        low, high = min(spans), max(spans)
+        few, many = (math.exp(spans[length].entropy) for length in (low, high))
+        text.append(
+            f"Reading {low} {unit}, a head spreads over {few:.3g} of them on average; reading {high:,}, which is "
+            f"{high / low:.3g} times as many, over {many:.3g}, which is {many / few:.3g} times as many."
+        )
+    if outcome is Outcome.NOT_TOLD:
+        text.append(
+            "Some heads are meant to average: whether it does harm, its loss with and without the remedy tells."
+        )
+    broken = sum(head.nan_rows for head in report.heads)
+    if broken:
+        text.append(f"{broken} rows of its attention are no numbers, and were left out.")
+    return " ".join(text)
 
 
 def _part(inputs: Mapping[str, Any], row: int) -> dict[str, Any]:
