@@ -24,7 +24,9 @@ def test_what_is_read_first():
         ([Outcome.NOT_RUN, Outcome.INAPPLICABLE], "Nothing was measured."),
         ([Outcome.HOLDS], "No failure found by 1 question."),
         ([Outcome.FAILS], "The one question that could be asked found a failure: p0."),
-        ([Outcome.NOT_TOLD] * 2, "None of 2 questions could be told."),
+        ([Outcome.NOT_TOLD] * 2, "What was measured does not decide any of 2 questions."),
+        ([Outcome.NOT_TOLD], "What was measured does not decide the one question that could be asked."),
+        ([Outcome.HOLDS, Outcome.NOT_TOLD], "No failure found by 1 of 2 questions. Not told by what was measured: p1."),
         ([Outcome.FAILS, Outcome.HOLDS], "1 of 2 questions answered with a failure: p0."),
     ],
 )

@@ -76,9 +76,9 @@ class Comparison:
         lines = [difference.sentence for difference in self.beyond_noise]
         alike = [difference.probe for difference in self.differences if not difference.beyond_noise]
         if not lines:
-            lines.append("Nothing differs beyond noise.")
+            lines.append("Nothing differs by more than chance.")
         if alike:
-            lines.append(f"no difference beyond noise: {', '.join(dict.fromkeys(alike))}")
+            lines.append(f"no more than chance would make: {', '.join(dict.fromkeys(alike))}")
         if self.only_here:
             lines.append(f"measured here only: {', '.join(self.only_here)}")
         if self.only_there:

@@ -95,14 +95,15 @@ class Card:
         if not measured:
             return "Nothing was measured."
         of = f"{len(measured)} {'question' if len(measured) == 1 else 'questions'}"
-        open_ = f" {len(untold)} of them not told by what was measured." if untold else ""
+        open_ = f" Not told by what was measured: {', '.join(finding.probe for finding in untold)}." if untold else ""
         if failing and len(measured) == 1:
             return f"The one question that could be asked found a failure: {failing[0]}."
         if failing:
             return f"{len(failing)} of {of} answered with a failure: {', '.join(failing)}.{open_}"
         if len(untold) == len(measured):
-            return f"None of {of} could be told."
-        return f"No failure found by {of}.{open_}"
+            which = "the one question that could be asked" if len(measured) == 1 else f"any of {of}"
+            return f"What was measured does not decide {which}."
+        return f"No failure found by {f'{len(measured) - len(untold)} of ' if untold else ''}{of}.{open_}"
 
     def summary(self) -> str:
         """The card for a terminal, at most 25 lines."""
@@ -251,7 +252,10 @@ def _lines(subject: Subject, most: int) -> list[str]:
     lines = [f"{subject.name} ({subject.kind})"]
     for finding in subject.ordered():
         if finding.outcome is not Outcome.INAPPLICABLE:
-            lines += _wrapped(f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: ", finding.sentence, most)
+            head = f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: "
+            lines += _wrapped(head, finding.sentence, most)
+            if finding.remedy is not None:
+                lines += _wrapped(" " * len(head) + "Try: ", f"{finding.remedy.text}.", min(most, 2))
     if left := subject.of(Outcome.INAPPLICABLE):
         lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
     return lines
