@@ -12,6 +12,13 @@ from holdfast.errors import ArgumentError
 from tests.card.fakes import MARKUP, card, finding, full_card, measure
 
 
+def with_finding(**changes):
+    """A card's document with a finding of which something is not what it should be."""
+    document = full_card().to_dict()
+    document["subjects"][0]["findings"][0] |= changes
+    return document
+
+
 def test_what_is_read_first():
     ordered = [one.probe for one in full_card().subjects[0].ordered()]
     assert ordered == ["sharpness", "plasticity", "rat", "solutions", "lists"]
@@ -83,6 +90,14 @@ def test_figures_that_json_lacks_come_back():
         {"schema": SCHEMA},
         {"schema": SCHEMA, "subjects": 3},
         {"schema": SCHEMA, "subjects": [{"name": "a"}]},
+        {**full_card().to_dict(), "settings": 3},
+        {**full_card().to_dict(), "seconds": "long"},
+        *(with_finding(**{name: 5}) for name in ("probe", "question", "sentence", "certainty", "picture", "report")),
+        with_finding(probe=["x"]),
+        with_finding(remedy={"text": 1, "code": "", "page": ""}),
+        with_finding(remedy=["text"]),
+        with_finding(measures=[{**full_card().to_dict()["subjects"][0]["findings"][0]["measures"][0], "name": 3}]),
+        with_finding(measures=5),
         {**full_card().to_dict(), "subjects": [{"name": "a", "kind": "b", "identity": "c", "findings": [{}]}]},
     ],
 )

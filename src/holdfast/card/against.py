@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.card.finding import MEASURED, Finding, Measure
+from holdfast.card.words import line
 from holdfast.lab.verdict import holm
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Difference:
     @property
     def sentence(self) -> str:
         """What differs, for people."""
-        found = f"{self.probe}: {self.measure} is {_shown(self.here)}, in the other {_shown(self.there)}"
+        figure = f"{line(self.probe, 100)}: {line(self.measure, 100)}"
+        found = f"{figure} is {_shown(self.here)}, in the other {_shown(self.there)}"
         if not self.beyond_noise:
             return f"{found}: no more than chance would make."
         return found + {"here": ": better here.", "there": ": better there.", "neither": "."}[self.better]

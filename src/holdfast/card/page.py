@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from holdfast import __version__
 from holdfast.card.against import Comparison, Difference, compare
 from holdfast.card.finding import MEASURED, Finding, Measure, Outcome
+from holdfast.card.words import line
 from holdfast.lab.report import text
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ CLASSES = {
 
 REPORT_LIMIT = 100_000
 """The most characters of a probe's report that the page shows; the whole of it is in the JSON."""
+
+PICTURE_LIMIT = 2_000_000
+"""The most characters of a picture; what has more is left out."""
 
 PAGE = re.compile(r"[\w-]+(/[\w-]+)*(#[\w-]+)?")
 """Parts of the documentation."""
@@ -177,7 +181,7 @@ def safe_picture(drawn: str, prefix: str) -> str:
         drawn: an SVG element, of a card that anybody may have written.
         prefix: starts its ids, so that it can stand beside others.
     """
-    if not drawn or "<!" in drawn:
+    if not drawn or "<!" in drawn or len(drawn) > PICTURE_LIMIT:
         return ""
     try:
         root = ElementTree.fromstring(drawn)
@@ -265,7 +269,7 @@ def _lines(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _plain(words: str) -> str:
     """A sentence without what no page can hold."""
-    return " ".join(text.clean(words).split())
+    return line(words, 2000)
 
 
 def _capitalised(words: str) -> str:
