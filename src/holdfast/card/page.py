@@ -225,7 +225,7 @@ def _part(subject: Subject, number: int, against: Card | None, comparison: Compa
 
 def _answer(finding: Finding, anchor: str, against: Card | None, comparison: Comparison | None, docs: str) -> Answer:
     there = None if against is None else _of_probe(against, finding.probe)
-    anchor = "probe-" + re.sub(r"[^\w-]+", "-", anchor)
+    anchor = "probe-" + re.sub(r"[^\w-]+", "-", line(anchor, 100), flags=re.ASCII)
     remedy = finding.remedy
     page, _, part = (remedy.page if remedy is not None else "").partition("#")
     known = remedy is not None and docs and PAGE.fullmatch(remedy.page)
