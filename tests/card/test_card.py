@@ -58,6 +58,15 @@ def test_a_summary_fits_a_terminal(probes, words, subjects):
     assert lines[0] == made.answer
 
 
+def test_where_nothing_is_measured_it_is_said_what_to_give():
+    unfit = Outcome.INAPPLICABLE
+    made = card([finding("a", unfit, sentence="needs --data"), finding("b", unfit, sentence="it is no policy")])
+    assert "    not yet: a: needs --data" in made.summary().splitlines()
+    assert "no policy" not in made.summary()
+    assert 'id="not-asked" open' in made.to_html()
+    assert 'id="not-asked" open' not in full_card().to_html()
+
+
 def test_there_and_back():
     made = full_card()
     read = Card.from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False)))

@@ -22,6 +22,9 @@ LINES = 25
 
 WIDTH = 100
 
+NEEDS = "needs "
+"""Begins the reason of a probe that does not apply and would if something were given."""
+
 ORDER = (Outcome.FAILS, Outcome.NOT_TOLD, Outcome.HOLDS, Outcome.NOT_RUN, Outcome.INAPPLICABLE)
 """What is read first."""
 
@@ -269,6 +272,10 @@ def _lines(subject: Subject, most: int) -> list[str]:
             lines += _wrapped(head, finding.sentence, most)
             if finding.remedy is not None:
                 lines += _wrapped(" " * len(head) + "Try: ", f"{finding.remedy.text}.", min(most, 2))
+    if not any(finding.outcome in MEASURED for finding in subject.findings):
+        for finding in subject.of(Outcome.INAPPLICABLE):
+            if finding.sentence.startswith(NEEDS):
+                lines += _wrapped("    not yet: " + f"{finding.probe}: ", finding.sentence, most)
     if left := subject.of(Outcome.INAPPLICABLE):
         lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
     return lines
