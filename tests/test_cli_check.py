@@ -109,7 +109,7 @@ def test_against_an_earlier_card_another_target_or_itself(place, monkeypatch):
         assert out.splitlines()[0] == "sharpness: entropy is 0.9, in the other 0.31: better here."
     status, out, err = ask(*again, "builtins:sorted", cwd=place)
     assert status == 0, err
-    assert out.splitlines()[0] == "Nothing differs beyond noise."
+    assert out.splitlines()[0] == "Nothing differs by more than chance."
     folder = place / "holdfast-check" / "mine.py-double"
     assert json.loads((folder / "card.json").read_text())["against"]["only_here"] == []
     assert "mine.py:double beside builtins:sorted" in (folder / "card.html").read_text("utf-8")

@@ -112,14 +112,14 @@ def test_what_is_said():
     comparison = compare(here, there)
     assert str(comparison).splitlines() == [
         "a: entropy is 0.9, in the other 0.1: better here.",
-        "no difference beyond noise: b",
+        "no more than chance would make: b",
         "measured here only: c",
         "measured there only: d",
     ]
     assert comparison.to_dict()["differences"][0]["beyond_noise"] is True
     back = compare(there, here)
     assert back.beyond_noise[0].better == "there"
-    assert "Nothing differs beyond noise." in str(compare(here, here))
+    assert "Nothing differs by more than chance." in str(compare(here, here))
 
 
 def test_a_figure_that_is_no_number_is_not_compared():

@@ -12,6 +12,13 @@ from holdfast.errors import ArgumentError
 from tests.card.fakes import MARKUP, card, finding, full_card, measure
 
 
+def with_finding(**changes):
+    """A card's document with a finding of which something is not what it should be."""
+    document = full_card().to_dict()
+    document["subjects"][0]["findings"][0] |= changes
+    return document
+
+
 def test_what_is_read_first():
     ordered = [one.probe for one in full_card().subjects[0].ordered()]
     assert ordered == ["sharpness", "plasticity", "rat", "solutions", "lists"]
@@ -24,7 +31,9 @@ def test_what_is_read_first():
         ([Outcome.NOT_RUN, Outcome.INAPPLICABLE], "Nothing was measured."),
         ([Outcome.HOLDS], "No failure found by 1 question."),
         ([Outcome.FAILS], "The one question that could be asked found a failure: p0."),
-        ([Outcome.NOT_TOLD] * 2, "None of 2 questions could be told."),
+        ([Outcome.NOT_TOLD] * 2, "What was measured does not decide any of 2 questions."),
+        ([Outcome.NOT_TOLD], "What was measured does not decide the one question that could be asked."),
+        ([Outcome.HOLDS, Outcome.NOT_TOLD], "No failure found by 1 of 2 questions. Not told by what was measured: p1."),
         ([Outcome.FAILS, Outcome.HOLDS], "1 of 2 questions answered with a failure: p0."),
     ],
 )
@@ -47,6 +56,15 @@ def test_a_summary_fits_a_terminal(probes, words, subjects):
     # A sentence is wrapped; only names are never cut.
     assert all(len(line) <= 100 for line in lines[1:])
     assert lines[0] == made.answer
+
+
+def test_where_nothing_is_measured_it_is_said_what_to_give():
+    unfit = Outcome.INAPPLICABLE
+    made = card([finding("a", unfit, sentence="needs --data"), finding("b", unfit, sentence="it is no policy")])
+    assert "    not yet: a: needs --data" in made.summary().splitlines()
+    assert "no policy" not in made.summary()
+    assert 'id="not-asked" open' in made.to_html()
+    assert 'id="not-asked" open' not in full_card().to_html()
 
 
 def test_there_and_back():
@@ -81,6 +99,14 @@ def test_figures_that_json_lacks_come_back():
         {"schema": SCHEMA},
         {"schema": SCHEMA, "subjects": 3},
         {"schema": SCHEMA, "subjects": [{"name": "a"}]},
+        {**full_card().to_dict(), "settings": 3},
+        {**full_card().to_dict(), "seconds": "long"},
+        *(with_finding(**{name: 5}) for name in ("probe", "question", "sentence", "certainty", "picture", "report")),
+        with_finding(probe=["x"]),
+        with_finding(remedy={"text": 1, "code": "", "page": ""}),
+        with_finding(remedy=["text"]),
+        with_finding(measures=[{**full_card().to_dict()["subjects"][0]["findings"][0]["measures"][0], "name": 3}]),
+        with_finding(measures=5),
         {**full_card().to_dict(), "subjects": [{"name": "a", "kind": "b", "identity": "c", "findings": [{}]}]},
     ],
 )

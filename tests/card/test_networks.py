@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from holdfast.card import Card, CheckSettings, Outcome, check, compare
 from holdfast.card.checks import plasticity, solutions
 from holdfast.card.target import Kind, recognise
 from holdfast.errors import ArgumentError
+from holdfast.lab.report.svg import PALETTE
 from holdfast.optim import ProjectionWarning, apply_masks_, magnitude_masks, normalize_
 
 PROBES = ("plasticity", "solutions")
@@ -190,7 +192,7 @@ def test_checkpoints_alone_tell_norms_and_ranks_and_no_more(tmp_path, dense):
     assert norms.report["growth"] == pytest.approx(4, rel=1e-6)
     # Half of the rate, at four times the norm.
     assert norms.report["effective_rate"] == pytest.approx(1 / 8, rel=1e-6)
-    assert norms.sentence.startswith("By its weights alone: from checkpoint-50 to checkpoint-150")
+    assert norms.sentence.startswith("Not told by weights alone. From checkpoint-50 to checkpoint-150")
     assert ranks.report["rank_change"] == pytest.approx(1, rel=1e-6)
     assert norms.measures[0].value == pytest.approx(math.log(4), rel=1e-6)
     assert not compare(found, found).beyond_noise
@@ -252,3 +254,15 @@ def test_a_rate_that_an_optimizer_has_no_use_for_is_not_run(dense):
     finding = check(dense, factory=make, probes=("plasticity",), settings=settings).finding("plasticity")
     assert finding.outcome is Outcome.NOT_RUN
     assert "one of adam, adamw, sgd, rmsprop" in finding.sentence
+
+
+def test_lines_of_a_picture_that_coincide_are_all_seen(worn_card):
+    """A worn network learns as little with its norms put back as without: both losses lie on one line."""
+    drawn = worn_card.finding("plasticity").picture
+    blue, green = PALETTE[0], PALETTE[2]
+    lines = re.findall(r'<path d="M[^"]*"[^>]*style="fill: none; (stroke[^"]*)"', drawn)
+    assert any(blue in line and "dasharray" not in line for line in lines)
+    broken = [line for line in lines if green in line]
+    assert len(broken) == 2, "the line and its sample in the legend"
+    assert len(set(broken)) == 1
+    assert "dasharray" in broken[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from email.message import Message
 from html.parser import HTMLParser
 
 import pytest
@@ -97,11 +98,11 @@ def test_two_cards():
     page = here.to_html(against=there)
     text = " ".join(Elements(page).text.split())
     assert "fresh beside worn" in text
-    assert "Beyond noise, this differs sharpness: entropy is 0.9, in the other 0.2: better here." in text
+    assert "What differs by more than chance sharpness: entropy is 0.9, in the other 0.2: better here." in text
     assert page.index('id="differs"') < page.index('id="answer"')
-    assert "No difference beyond noise: rat" in text
+    assert "No more than chance would make: rat" in text
     assert page.count('<svg class="plot"') == 4
-    assert "Nothing differs beyond noise" in here.to_html(against=here)
+    assert "Nothing differs by more than chance" in here.to_html(against=here)
 
 
 def test_two_subjects_have_places_of_their_own():
@@ -136,6 +137,39 @@ def test_a_picture_only_draws():
         '<svg><use /><use href="#p-y" /><image href="data:image/png;base64,aa" /><image /><g />'
         '<path id="p-y" clip-path="url(#p-y)" d="M0 0" /></svg>'
     )
+
+
+def test_two_cards_of_one_name_are_told_apart():
+    text = " ".join(Elements(full_card().to_html(against=full_card())).text.split())
+    assert "thing (this one) beside thing (the other)" in text
+    assert re.search(r"thing \(the other\) ?fails ?Sharpness fails", text)
+
+
+def test_advice_stands_once_on_the_first_screen_and_is_in_the_summary():
+    made = card([finding("sharpness", Outcome.FAILS, remedy=Remedy("put it right", "x()", "systems/x"))])
+    first = made.to_html().partition('<section class="probe"')[0]
+    assert first.count("put it right") == 1
+    assert "Try: put it right." in made.summary()
+
+
+@pytest.mark.parametrize(
+    ("urls", "address"),
+    [
+        (["Documentation, https://h.example/docs/"], "https://h.example/docs/systems/x.html#part"),
+        (["Repository, https://h.example/r"], "https://h.example/r/blob/HEAD/docs/systems/x.md#part"),
+        (["Documentation, javascript:alert(1)", "Other, https://h.example"], None),
+        (None, None),
+    ],
+)
+def test_the_documentation_is_linked_where_it_is_published(monkeypatch, urls, address):
+    published = Message()
+    for url in urls or ():
+        published["Project-URL"] = url
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: published)
+    parsed = Elements(card([finding("x", Outcome.FAILS, remedy=Remedy("t", "", "systems/x#part"))]).to_html())
+    links = [attributes for tag, attributes in parsed.elements if tag == "a" and not attributes["href"].startswith("#")]
+    assert links == ([] if address is None else [{"href": address, "rel": "noopener noreferrer"}])
+    assert address is not None or "docs/systems/x.md" in parsed.text
 
 
 def test_an_empty_card():

@@ -89,6 +89,13 @@ def test_the_failure_and_what_to_try_are_on_the_first_screen(browser: Any, pages
     assert outcome.find_element("css selector", "svg").size["width"] > 12
 
 
+def test_figures_are_read_in_whole_words_on_a_phone(browser: Any, pages: dict[str, Path]) -> None:
+    """Of two models a table has five columns: what a figure means has a line of its own."""
+    _open(browser, pages["two"], 390)
+    for cell in browser.find_elements("css selector", ".measures tbody td:last-child"):
+        assert cell.size["width"] > 200
+
+
 def test_the_code_is_copied_and_the_folded_reason_found(browser: Any, pages: dict[str, Path]) -> None:
     _open(browser, pages["one"], 1280)
     from selenium.webdriver.support.ui import WebDriverWait

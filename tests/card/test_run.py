@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import holdfast
 from holdfast.card import CheckSettings, Outcome, checks
 from holdfast.card.run import OutOfTime, Step, check_targets, key_of, within
+from holdfast.card.target import Kind, Target
 from holdfast.errors import ArgumentError, MissingExtraError
 from tests.card.fakes import fake, target
 
@@ -114,7 +116,7 @@ def test_what_swallows_every_alarm_is_left(monkeypatch):
         (SystemExit(3), "SystemExit: 3"),
         (ArgumentError("target", "a list", "7"), "target: expected a list, got 7"),
         (MissingExtraError("x is not installed"), "x is not installed"),
-        (RecursionError("y" * 1000), f"RecursionError: {'y' * 200}"),
+        (RecursionError("y" * 1000), f"RecursionError: {'y' * 199}…"),
     ],
 )
 def test_what_goes_wrong_is_told_and_the_others_go_on(use, error, said):
@@ -143,6 +145,7 @@ import os, signal, sys
 from pathlib import Path
 from holdfast.card import CheckSettings, checks
 from holdfast.card.run import check_targets
+from holdfast.card.target import Kind, Target
 from tests.card.fakes import fake, target
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 checks.CHECKS = (fake("quick"), fake("dies", die, seconds=2), fake("later", seconds=3))
@@ -238,3 +241,64 @@ def test_a_target_that_takes_too_long_to_load(use):
     use(fake("a"))
     with pytest.raises(ArgumentError, match=r"target: expected to load within 0.2 s"):
         holdfast.check(hangs, settings=CheckSettings(budget_s=0.2))
+
+
+def test_a_function_that_makes_processes_and_goes_elsewhere(use, tmp_path, monkeypatch):
+    """Only the process that began makes a card, in the folder that it began in."""
+    monkeypatch.chdir(tmp_path)
+    finished = tmp_path / "finished"
+
+    def forks(target, settings, seconds):
+        target.subject([1])
+        with finished.open("a") as stream:
+            stream.write("once\n")
+
+    def function(xs):
+        os.chdir("/")
+        os.fork()
+        return xs
+
+    use(fake("forks", forks))
+    card = check_targets([Target(Kind.FUNCTION, "f", function, "")], CheckSettings())
+    assert card.findings[0].outcome is Outcome.HOLDS
+    os.wait()
+    assert finished.read_text() == "once\n"
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is not known how much memory is free")
+def test_what_asks_for_more_memory_than_there_is_is_told_and_ended_by_nobody(use):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    use(fake("greedy", lambda *_: bytearray(1 << 44)), fake("modest", lambda *_: bytearray(1 << 20), seconds=2))
+    card = check_targets([target()], CheckSettings())
+    assert [finding.outcome for finding in card.findings] == [Outcome.NOT_RUN, Outcome.HOLDS]
+    assert card.findings[0].sentence.startswith("MemoryError")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_long_error_of_our_own_kind_is_one_short_line(use):
+    def fall(*_):
+        raise ArgumentError("target", "a list", "\x1b[2J" + "y\n" * 1_000_000)
+
+    use(fake("falls", fall))
+    (found,) = check_targets([target()], CheckSettings()).findings
+    assert found.sentence.startswith("target: expected a list, got y y")
+    assert len(found.sentence) <= 1000
+
+
+def test_an_alarm_in_a_clean_up_is_not_printed_and_comes_again(monkeypatch, capsys):
+    monkeypatch.setattr("holdfast.card.run.AGAIN_S", 0.05)
+
+    class Slow:
+        def __del__(self):
+            time.sleep(60)
+
+    def cleans_up():
+        Slow()
+        time.sleep(60)
+
+    with pytest.raises(OutOfTime), within(0.05):
+        cleans_up()
+    assert capsys.readouterr().err == ""

@@ -161,6 +161,21 @@ def test_a_damaged_checkpoint_is_one_line(file, content, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_drawn_network_with_the_weights_of_a_file_is_the_same_each_time(file, tmp_path):
+    source = "from torch import nn\ndef make():\n    return nn.Linear(2, 2)\n"
+    (tmp_path / "drawn.py").write_text(source)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "b.pt")
+
+    def identity(*paths, factory=None):
+        place = f"{tmp_path}/drawn.py:make"
+        return recognise(place, checkpoints=[tmp_path / path for path in paths], factory=factory).identity
+
+    assert identity("a.pt") == identity("a.pt")
+    assert len({identity("a.pt"), identity("b.pt"), identity("a.pt", "b.pt"), identity()}) == 4
+    assert identity() != identity(), "drawn anew"
+
+
 def test_logged_values(file):
     np.savez("log.npz", q=np.random.default_rng(0).normal(size=(40, 5)))
     assert recognise("log.npz").kind is Kind.VALUES

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.card.finding import MEASURED, Finding, Measure
+from holdfast.card.words import line
 from holdfast.lab.verdict import holm
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Difference:
     @property
     def sentence(self) -> str:
         """What differs, for people."""
-        found = f"{self.probe}: {self.measure} is {_shown(self.here)}, in the other {_shown(self.there)}"
+        figure = f"{line(self.probe, 100)}: {line(self.measure, 100)}"
+        found = f"{figure} is {_shown(self.here)}, in the other {_shown(self.there)}"
         if not self.beyond_noise:
             return f"{found}: no more than chance would make."
         return found + {"here": ": better here.", "there": ": better there.", "neither": "."}[self.better]
@@ -76,9 +78,9 @@ class Comparison:
         lines = [difference.sentence for difference in self.beyond_noise]
         alike = [difference.probe for difference in self.differences if not difference.beyond_noise]
         if not lines:
-            lines.append("Nothing differs beyond noise.")
+            lines.append("Nothing differs by more than chance.")
         if alike:
-            lines.append(f"no difference beyond noise: {', '.join(dict.fromkeys(alike))}")
+            lines.append(f"no more than chance would make: {', '.join(dict.fromkeys(alike))}")
         if self.only_here:
             lines.append(f"measured here only: {', '.join(self.only_here)}")
         if self.only_there:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.card.finding import MEASURED, Finding, Outcome
+from holdfast.card.words import line
 from holdfast.errors import ArgumentError
 from holdfast.lab import files
 from holdfast.lab.documents import from_json, to_json
@@ -20,6 +21,9 @@ LINES = 25
 """The most lines of a summary."""
 
 WIDTH = 100
+
+NEEDS = "needs "
+"""Begins the reason of a probe that does not apply and would if something were given."""
 
 ORDER = (Outcome.FAILS, Outcome.NOT_TOLD, Outcome.HOLDS, Outcome.NOT_RUN, Outcome.INAPPLICABLE)
 """What is read first."""
@@ -89,25 +93,30 @@ class Card:
     @property
     def answer(self) -> str:
         """One sentence: what fails, and on how many answers that rests."""
-        failing = [finding.probe for finding in self.findings if finding.outcome is Outcome.FAILS]
+        failing = [line(finding.probe, WIDTH // 3) for finding in self.findings if finding.outcome is Outcome.FAILS]
         measured = [finding for finding in self.findings if finding.outcome in MEASURED]
         untold = [finding for finding in measured if finding.outcome is Outcome.NOT_TOLD]
         if not measured:
             return "Nothing was measured."
         of = f"{len(measured)} {'question' if len(measured) == 1 else 'questions'}"
-        open_ = f" {len(untold)} of them not told by what was measured." if untold else ""
+        open_ = (
+            f" Not told by what was measured: {', '.join(line(finding.probe, WIDTH // 3) for finding in untold)}."
+            if untold
+            else ""
+        )
         if failing and len(measured) == 1:
             return f"The one question that could be asked found a failure: {failing[0]}."
         if failing:
             return f"{len(failing)} of {of} answered with a failure: {', '.join(failing)}.{open_}"
         if len(untold) == len(measured):
-            return f"None of {of} could be told."
-        return f"No failure found by {of}.{open_}"
+            which = "the one question that could be asked" if len(measured) == 1 else f"any of {of}"
+            return f"What was measured does not decide {which}."
+        return f"No failure found by {f'{len(measured) - len(untold)} of ' if untold else ''}{of}.{open_}"
 
     def summary(self) -> str:
         """The card for a terminal, at most 25 lines."""
         for most in (4, 3, 2, 1):  # lines of a sentence: whole where there is room
-            lines = [self.answer, *(line for subject in self.subjects for line in _lines(subject, most))]
+            lines = [self.answer, *(shown for subject in self.subjects for shown in _lines(subject, most))]
             if len(lines) <= LINES:
                 return "\n".join(lines)
         return "\n".join([*lines[: LINES - 1], "            … more in the card"])
@@ -150,21 +159,21 @@ class Card:
         try:
             subjects = tuple(
                 Subject(
-                    one["name"],
-                    one["kind"],
-                    one["identity"],
+                    _text(one["name"]),
+                    _text(one["kind"]),
+                    _text(one["identity"]),
                     tuple(finding_from_dict(finding) for finding in one["findings"]),
                 )
                 for one in document["subjects"]
             )
             return cls(
                 subjects,
-                document["command"],
-                document["settings"],
-                document["environment"],
-                document["seconds"],
+                _text(document["command"]),
+                dict(document["settings"]),
+                dict(document["environment"]),
+                float(document["seconds"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArgumentError("card", f"a document of schema {SCHEMA}", f"one with a fault ({error!r})") from error
 
     @classmethod
@@ -221,17 +230,19 @@ def finding_from_dict(document: Mapping[str, Any]) -> Finding:
     from holdfast.card.finding import Measure, Remedy
 
     remedy = document["remedy"]
+    words = ("name", "meaning", "better", "units")
     return Finding(
-        probe=document["probe"],
-        question=document["question"],
+        probe=_text(document["probe"]),
+        question=_text(document["question"]),
         outcome=Outcome(document["outcome"]),
-        sentence=document["sentence"],
-        certainty=document["certainty"],
-        remedy=None if remedy is None else Remedy(**remedy),
+        sentence=_text(document["sentence"]),
+        certainty=_text(document["certainty"]),
+        remedy=None if remedy is None else Remedy(**{name: _text(words) for name, words in remedy.items()}),
         measures=tuple(
             Measure(
                 **{
                     **one,
+                    **{name: _text(one[name]) for name in words},
                     "value": float(one["value"]),
                     "error": float(one["error"]),
                     "degrees": float(one["degrees"]),
@@ -240,18 +251,31 @@ def finding_from_dict(document: Mapping[str, Any]) -> Finding:
             )
             for one in document["measures"]
         ),
-        report=document["report"],
-        picture=document["picture"],
+        report=dict(document["report"]),
+        picture=_text(document["picture"]),
         seconds=float(document["seconds"]),
     )
 
 
+def _text(words: object) -> str:
+    if not isinstance(words, str):
+        raise TypeError(f"{type(words).__name__} in the place of text")
+    return words
+
+
 def _lines(subject: Subject, most: int) -> list[str]:
     """A subject for a terminal, its failures first."""
-    lines = [f"{subject.name} ({subject.kind})"]
+    lines = [line(f"{subject.name} ({subject.kind})", 10 * WIDTH)]
     for finding in subject.ordered():
         if finding.outcome is not Outcome.INAPPLICABLE:
-            lines += _wrapped(f"{finding.outcome}: ".rjust(12) + f"{finding.probe}: ", finding.sentence, most)
+            head = f"{finding.outcome}: ".rjust(12) + f"{line(finding.probe, WIDTH // 3)}: "
+            lines += _wrapped(head, finding.sentence, most)
+            if finding.remedy is not None:
+                lines += _wrapped(" " * len(head) + "Try: ", f"{finding.remedy.text}.", min(most, 2))
+    if not any(finding.outcome in MEASURED for finding in subject.findings):
+        for finding in subject.of(Outcome.INAPPLICABLE):
+            if finding.sentence.startswith(NEEDS):
+                lines += _wrapped("    not yet: " + f"{finding.probe}: ", finding.sentence, most)
     if left := subject.of(Outcome.INAPPLICABLE):
         lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
     return lines
@@ -259,5 +283,5 @@ def _lines(subject: Subject, most: int) -> list[str]:
 
 def _wrapped(head: str, text: str, most: int) -> list[str]:
     """A head and a text of at most so many lines."""
-    lines = textwrap.wrap(text, WIDTH - len(head), max_lines=most, placeholder=" …") or [""]
-    return [head + lines[0], *(" " * len(head) + line for line in lines[1:])]
+    lines = textwrap.wrap(line(text), WIDTH - len(head), max_lines=most, placeholder=" …") or [""]
+    return [head + lines[0], *(" " * len(head) + further for further in lines[1:])]

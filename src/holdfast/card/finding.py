@@ -73,7 +73,7 @@ class Finding:
         probe: its name on the command line.
         question: what it asks, as a person would.
         outcome: the answer in a word.
-        sentence: the answer: whether the failure is there, how bad it is, what to do.
+        sentence: the answer: whether the failure is there, and how bad it is; what to do is the remedy's to say.
         certainty: on what the answer rests: how many rows, draws or requests, and an interval.
         remedy: what to try; `None`: nothing.
         measures: figures that two cards are compared by.

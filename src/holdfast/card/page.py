@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from holdfast import __version__
 from holdfast.card.against import Comparison, Difference, compare
 from holdfast.card.finding import MEASURED, Finding, Measure, Outcome
+from holdfast.card.words import line
 from holdfast.lab.report import text
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ CLASSES = {
 
 REPORT_LIMIT = 100_000
 """The most characters of a probe's report that the page shows; the whole of it is in the JSON."""
+
+PICTURE_LIMIT = 2_000_000
+"""The most characters of a picture; what has more is left out."""
 
 PAGE = re.compile(r"[\w-]+(/[\w-]+)*(#[\w-]+)?")
 """Parts of the documentation."""
@@ -101,13 +105,33 @@ class Part:
     unfit: tuple[Finding, ...]
 
 
+def documentation() -> str:
+    """Where pages of the documentation are published, by the package's own addresses, with `{page}` for the page.
+
+    Empty: nowhere that is known.
+    """
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        named = metadata("holdfast").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    places = {
+        label.strip().lower(): place.strip().rstrip("/") for label, _, place in (one.partition(",") for one in named)
+    }
+    for label, below in (("documentation", "{page}.html"), ("repository", "blob/HEAD/docs/{page}.md")):
+        if places.get(label, "").startswith("https://"):
+            return f"{places[label]}/{below}"
+    return ""
+
+
 def render(card: Card, against: Card | None = None, docs: str = "") -> str:
     """The card as HTML. The same card gives the same bytes.
 
     Arguments:
         card: the card.
         against: another one, to compare with.
-        docs: address that pages of the documentation stand below, with `{page}` for the page; empty: unknown.
+        docs: address of a page of the documentation, with `{page}` for its name; empty: where it is published.
     """
     from importlib.resources import files
 
@@ -124,14 +148,18 @@ def render(card: Card, against: Card | None = None, docs: str = "") -> str:
     digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
     style = house.joinpath("style.css").read_text("utf-8") + ours.joinpath("card.css").read_text("utf-8")
     comparison = None if against is None else compare(card, against)
+    docs = docs or documentation()
+    name, other_name = name_of(card), "" if against is None else name_of(against)
+    if against is not None and name == other_name:
+        name, other_name = f"{name} (this one)", f"{name} (the other)"
     parts = [_part(subject, number, against, comparison, docs) for number, subject in enumerate(card.subjects)]
     return environment.from_string(ours.joinpath("card.html.j2").read_text("utf-8")).render(
         card=card,
         against=against,
         comparison=comparison,
         parts=parts,
-        name=name_of(card),
-        other_name="" if against is None else name_of(against),
+        name=name,
+        other_name=other_name,
         versions=_lines(card.environment),
         settings=_lines({name: value for name, value in card.settings.items() if value is not None}),
         style=Markup(style),
@@ -153,7 +181,7 @@ def safe_picture(drawn: str, prefix: str) -> str:
         drawn: an SVG element, of a card that anybody may have written.
         prefix: starts its ids, so that it can stand beside others.
     """
-    if not drawn or "<!" in drawn:
+    if not drawn or "<!" in drawn or len(drawn) > PICTURE_LIMIT:
         return ""
     try:
         root = ElementTree.fromstring(drawn)
@@ -197,8 +225,9 @@ def _part(subject: Subject, number: int, against: Card | None, comparison: Compa
 
 def _answer(finding: Finding, anchor: str, against: Card | None, comparison: Comparison | None, docs: str) -> Answer:
     there = None if against is None else _of_probe(against, finding.probe)
-    anchor = "probe-" + re.sub(r"[^\w-]+", "-", anchor)
+    anchor = "probe-" + re.sub(r"[^\w-]+", "-", line(anchor, 100), flags=re.ASCII)
     remedy = finding.remedy
+    page, _, part = (remedy.page if remedy is not None else "").partition("#")
     known = remedy is not None and docs and PAGE.fullmatch(remedy.page)
     report = json.dumps(finding.report, indent=1, ensure_ascii=False, default=str) if finding.report else ""
     if len(report) > REPORT_LIMIT:
@@ -210,7 +239,7 @@ def _answer(finding: Finding, anchor: str, against: Card | None, comparison: Com
         _rows(finding, there, comparison),
         safe_picture(finding.picture, anchor),
         "" if there is None else safe_picture(there.picture, f"{anchor}-other"),
-        docs.replace("{page}", remedy.page) if known and remedy is not None else "",
+        docs.replace("{page}", page) + (f"#{part}" if part else "") if known else "",
         text.without_folders(text.clean(report)),
     )
 
@@ -240,7 +269,7 @@ def _lines(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _plain(words: str) -> str:
     """A sentence without what no page can hold."""
-    return " ".join(text.clean(words).split())
+    return line(words, 2000)
 
 
 def _capitalised(words: str) -> str:

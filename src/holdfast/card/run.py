@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,8 @@ from holdfast.card.card import Card, Subject, finding_from_dict, finding_to_dict
 from holdfast.card.checks.check import Check
 from holdfast.card.finding import MEASURED, Finding, Outcome
 from holdfast.card.settings import CheckSettings
-from holdfast.card.target import Target
+from holdfast.card.target import Kind, Target
+from holdfast.card.words import line
 from holdfast.errors import ArgumentError, HoldfastError, MissingExtraError
 from holdfast.lab import files
 from holdfast.lab.environment import environment
@@ -147,20 +151,77 @@ def _ask(
 
     if seconds <= 0:
         return not_run(f"no time was left of {settings.budget_s:g} s")
+    if target.kind is Kind.FUNCTION:
+        target = dataclasses.replace(target, subject=_in_this_process(target.subject))
     try:
-        with within(seconds, last):
+        with within(seconds, last), _place_and_memory_kept():
             finding = check.probe(target, settings, seconds)
     except OutOfTime:
         return not_run(f"not finished within its {seconds:.0f} s: a longer --budget gives it more")
     except MissingExtraError as error:
         return not_run(str(error))
     except HoldfastError as error:
-        return not_run(" ".join(str(error).split()))
+        return not_run(line(error))
     except (Exception, SystemExit) as error:
         # The model is the user's, and anything may be wrong with it.
-        first = " ".join(str(error).split())[:200]
-        return not_run(f"{type(error).__name__}: {first}")
+        return not_run(f"{type(error).__name__}: {line(error, 200)}")
     return dataclasses.replace(finding, seconds=time.monotonic() - started)
+
+
+def _in_this_process(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function after which only this process goes on: it may have made others, which would make the card again."""
+    here = os.getpid()
+
+    @functools.wraps(function)
+    def asked(*given: Any) -> Any:
+        try:
+            return function(*given)
+        finally:
+            if os.getpid() != here:
+                os._exit(0)
+
+    return asked
+
+
+@contextmanager
+def _place_and_memory_kept() -> Iterator[None]:
+    """Go back to the folder that it began in; and let what asks for more memory than there is fail by itself."""
+    place, process, limit = os.getcwd(), os.getpid(), _limit_memory()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
+        with suppress(OSError):
+            os.chdir(place)
+        if limit is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, limit)
+
+
+def _limit_memory() -> tuple[int, int] | None:
+    """Limit this process to what it has and what is free, and return the limit before; `None`: it cannot be told.
+
+    Linux would end the process for more, without a word.
+    """
+    try:
+        import resource
+
+        free = _kilobytes("/proc/meminfo", "MemAvailable")
+        had = _kilobytes("/proc/self/status", "VmData")
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        most = 1024 * (had + free)
+        if before[0] == resource.RLIM_INFINITY or most < before[0]:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+    except (ImportError, AttributeError, OSError, ValueError, StopIteration):
+        return None
+    return before
+
+
+def _kilobytes(file: str, entry: str) -> int:
+    lines = Path(file).read_text("utf-8").splitlines()
+    return int(next(words for words in lines if words.startswith(f"{entry}:")).split()[1])
 
 
 @contextmanager
@@ -188,12 +249,20 @@ def within(seconds: float, last: Callable[[], None] | None = None) -> Iterator[N
                 last()
             raise OutOfTime
 
+    def unheard(told: Any) -> None:
+        """An alarm in the midst of a clean-up reaches nobody, and comes again: there is nothing to tell of it."""
+        if told.exc_type is not OutOfTime:
+            hook(told)
+
+    hook = sys.unraisablehook
+    sys.unraisablehook = unheard
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     finally:
         running = False
+        sys.unraisablehook = hook
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

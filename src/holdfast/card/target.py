@@ -45,7 +45,7 @@ class Target:
         name: what to call it.
         subject: the thing itself: a model, a function, values; for an endpoint its address.
         identity: changes when the thing does: what is known of another is not taken for it.
-        parts: what came with it: `factory`, `tokenizer`, `states`, by name.
+        parts: what came with it: `factory`, its `code`, `checkpoints`, `observation` and others, by name.
     """
 
     kind: Kind
@@ -142,10 +142,20 @@ def _of_callable(function: Callable[..., Any], name: str, identity: str = "") ->
     made = _call(function, name)
     if isinstance(made, nn.Module):
         found = _of_object(made, function, None)
-        return Target(found.kind, name, made, identity + found.identity, found.parts)
+        code = {"code": identity or _code_of(function)}
+        return Target(found.kind, name, made, identity + found.identity, {**found.parts, **code})
     if isinstance(made, tuple) and len(made) == 2:
         return Target(Kind.POLICY, name, made[0], identity, {"observation": made[1]})
     raise ArgumentError("target", "a function that makes a network, or a policy and an observation", _kind_of(made))
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    """The digest of the file in which a function stands; empty: it is no function of a file alone."""
+    name = getattr(function, "__qualname__", "<")
+    try:
+        return "" if "<" in name else digest_of_files([Path(inspect.getfile(function))]) + name
+    except (OSError, TypeError):
+        return ""
 
 
 def _kind_of(made: object) -> str:
@@ -236,6 +246,7 @@ def _with_weights(found: Target, paths: Sequence[Path]) -> Target:
         expected = "a function that makes a network, which alone has such an option"
         raise ArgumentError("checkpoint", expected, f"{found.name}, a {found.kind}")
     load_weights(found.subject, paths[-1], None)
-    identity = found.identity + digest_of_files(paths)
+    # A fresh network is another each time; with the weights of a file it is the same.
+    identity = (found.parts.get("code") or found.identity) + digest_of_files(paths)
     parts = {**found.parts, "checkpoints": tuple(paths)}
     return Target(Kind.NETWORK if len(paths) == 1 else Kind.RUN, found.name, found.subject, identity, parts)

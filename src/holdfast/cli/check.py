@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     from holdfast.card import Card, CheckSettings
     from holdfast.card.run import Step
     from holdfast.card.target import Target
+    from holdfast.card.watchdog import Watchdog
 
 FOLDER = Path("holdfast-check")
 """Cards lie below it, in a folder named after the target."""
 
 SHIPPED = "shipped"
 """What the models that come with the package are called there."""
+
+GRACE_S = 20.0
+"""Seconds over the budget after which a check that heeds no alarm is ended from outside."""
 
 HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 
@@ -115,6 +120,7 @@ def _check(options: Check, command: str) -> int:
     from holdfast.card.checking import load_targets
     from holdfast.card.fail_on import broken_by, rules_of, without_figure
     from holdfast.card.target import Kind
+    from holdfast.card.watchdog import Watchdog
     from holdfast.lab.locate import function_at
 
     names = tuple(one.name for one in checks.CHECKS)
@@ -125,7 +131,9 @@ def _check(options: Check, command: str) -> int:
             raise ArgumentError(flag, "a file", f"{path}, which is not there")
     folder = options.output or FOLDER / _slug(options.target or SHIPPED)
     before = _card_in(folder)
-    with _own_output():
+    kept = Path.cwd() / folder  # a target may go to another folder
+    with Watchdog() as watch, _own_output():
+        watch.expect("loading what is to be checked", options.budget + GRACE_S)
         settings = CheckSettings(
             budget_s=options.budget,
             seed=options.seed,
@@ -141,6 +149,7 @@ def _check(options: Check, command: str) -> int:
         factory = None if options.factory is None else function_at(options.factory, "--factory")
 
         def load(target: str | None, checkpoints: Sequence[Path]) -> list[Target]:
+            watch.expect("loading what is to be checked", options.budget + GRACE_S)
             return load_targets(
                 target,
                 settings,
@@ -159,12 +168,12 @@ def _check(options: Check, command: str) -> int:
         other, others = _against(options, load)
         if others:  # both within the budget
             settings = replace(settings, budget_s=settings.budget_s / 2)
-        card = _measured(targets, settings, options, folder, command)
+        card = _measured(targets, settings, options, kept, command, watch)
         if others:
-            other = _measured(others, settings, options, folder, "")
-    page = _write(card, other, folder)
+            other = _measured(others, settings, options, kept, "", watch)
+    _write(card, other, kept)
     _show(card, other, options.json)
-    print(f"card: {page}", file=sys.stderr if options.json else sys.stdout)
+    print(f"card: {folder / HTML}", file=sys.stderr if options.json else sys.stdout)
     for line in without_figure(card, rules):
         print(f"holdfast: warning: {line}", file=sys.stderr)
     broken = broken_by(card, rules)
@@ -193,11 +202,26 @@ def _against(
         raise ArgumentError("--against", f"a card, or a target ({error.expected})", error.got) from error
 
 
-def _measured(targets: list[Target], settings: CheckSettings, options: Check, folder: Path, command: str) -> Card:
+def _measured(
+    targets: list[Target], settings: CheckSettings, options: Check, folder: Path, command: str, watch: Watchdog
+) -> Card:
     from holdfast.card.run import check_targets
 
     store = options.store or folder / FINDINGS
-    with _progress() as tell:
+    end = time.monotonic() + settings.budget_s
+    with _progress() as show:
+
+        def tell(step: Step) -> None:
+            watch.expect(f"the probe {step.check.name}", max(0.0, end - time.monotonic()) + GRACE_S)
+            show(step)
+
+        def leave() -> None:
+            """End the process: the target swallows whatever would stop it. What is finished is on the disk."""
+            said = "holdfast: the target does not let itself be stopped; finished probes are kept"
+            print(said, file=sys.stderr, flush=True)
+            watch.__exit__()
+            os._exit(INTERRUPTED)
+
         return check_targets(
             targets,
             settings,
@@ -206,14 +230,8 @@ def _measured(targets: list[Target], settings: CheckSettings, options: Check, fo
             fresh=options.fresh,
             tell=tell,
             command=command,
-            last=_leave,
+            last=leave,
         )
-
-
-def _leave() -> None:
-    """End the process: the target swallows whatever would stop it. What is finished is on the disk."""
-    print("holdfast: the target does not let itself be stopped; finished probes are kept", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager

@@ -16,11 +16,11 @@ NAME = "control-latency"
 QUESTION = "Does each decision take longer as an episode goes on?"
 
 CONSTANT = Remedy(
-    "train it with a recurrent network, whose state is of one size however long the episode",
+    "train it with a recurrent network, which keeps as little of a long episode as of a short one",
     "holdfast train action --data DEMONSTRATIONS --backbone xlstm --output policy",
     "systems/action",
 )
-QUIETER = Remedy("measure on a machine that does nothing else, or with a longer budget", page="systems/action")
+QUIETER = Remedy("measure on a machine that does nothing else, or with a longer --budget", page="systems/action")
 
 
 def unfit(target: Target, settings: CheckSettings) -> str:
@@ -52,27 +52,49 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     elif steps.flat or (steps.constant_state and low <= FLAT[1]):
         outcome = Outcome.HOLDS
     certainty = (
-        f"{steps.rounds} steps at each of {len(steps.lengths)} lengths, in turn; after {steps.lengths[-1]:,} timesteps "
-        f"a step takes {steps.growth:.2f} times what it takes after {steps.lengths[0]:,} (95 % {low:.2f} to {high:.2f})"
+        f"{steps.rounds} decisions timed after each of {len(steps.lengths)} lengths of an episode; after "
+        f"{steps.lengths[-1]:,} timesteps one takes {steps.growth:.2f} times what it takes after {steps.lengths[0]:,} "
+        f"(95 % interval {low:.2f} to {high:.2f})"
     )
     remedies = {Outcome.FAILS: CONSTANT, Outcome.NOT_TOLD: QUIETER}
     return Finding(
         NAME,
         QUESTION,
         outcome,
-        report.verdict if steps.flat or outcome is not Outcome.HOLDS else _at_any_length(steps),
+        _sentence(steps, outcome),
         certainty,
         remedies.get(outcome),
         _measures(steps),
         report.to_dict(),
-        picture(report, NAME),
+        picture(
+            report,
+            NAME,
+            "Time of a decision (bar: up to the slowest 1 %)",
+            "timesteps since the episode began",
+            "milliseconds",
+        ),
     )
 
 
-def _at_any_length(steps: StepTimes) -> str:
-    """What is said of a state of one size where noise is larger than a difference."""
+def _sentence(steps: StepTimes, outcome: Outcome) -> str:
+    """What a decision takes, and whether that grows; of a state of one size also where noise hides a difference."""
     median = sorted(steps.medians)[len(steps.medians) // 2]
-    return f"A step takes about {median:.3g} ms at any episode length: what it keeps of an episode stays of one size."
+    last = f"{steps.lengths[-1]:,} timesteps"
+    if outcome is Outcome.HOLDS and not steps.flat:
+        return (
+            f"A decision takes about {median:.3g} ms however long the episode: what it keeps of an episode stays "
+            "of one size."
+        )
+    if outcome is Outcome.HOLDS:
+        return f"A decision takes {median:.3g} ms however long the episode, up to {last}."
+    first, final = steps.medians[0], steps.medians[-1]
+    if outcome is Outcome.FAILS:
+        return f"A decision takes {first:.3g} ms after {steps.lengths[0]:,} timesteps, and {final:.3g} ms after {last}."
+    low, high = min(steps.medians), max(steps.medians)
+    return (
+        f"Not told: up to {last} a decision takes {low:.3g} to {high:.3g} ms, and other work on the machine hides "
+        "whether that grows."
+    )
 
 
 def _measures(steps: StepTimes) -> tuple[Measure, ...]:
@@ -80,7 +102,7 @@ def _measures(steps: StepTimes) -> tuple[Measure, ...]:
     grows = steps.bytes_per_timestep
     if grows is None:
         return ()
-    meaning = "bytes by which what is kept of an episode grows with each timestep"
+    meaning = "bytes by which its memory of an episode grows with each timestep"
     return (Measure("state growth", meaning, grows, better="lower"),)
 
 

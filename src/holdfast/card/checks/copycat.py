@@ -23,11 +23,13 @@ OWN_EPISODES = 9
 Z = 1.96
 
 BLIND = Remedy(
-    "leave past actions out of what it sees, and train it again",
+    "train it again without past actions among what it sees",
     "holdfast train action --data DEMONSTRATIONS --output policy  # past actions are read only where asked for",
     "systems/action",
 )
-MORE = Remedy("measure with more demonstrations, or leave past actions out of what it sees", page="systems/action")
+MORE = Remedy(
+    "measure with more demonstrations, or train it without past actions among what it sees", page="systems/action"
+)
 
 
 def unfit(target: Target, settings: CheckSettings) -> str:
@@ -51,7 +53,10 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     outcome, sentence = _answer(report, sees)
     low, high = report.index_interval
     interval = "" if math.isnan(low) else f", 95 % interval {low:.0%} to {high:.0%}"
-    certainty = f"two small networks on {report.trajectories} demonstrations held out, {report.steps:,} steps{interval}"
+    certainty = (
+        "two small networks that guess the next action, one with the last action and one without, on "
+        f"{report.trajectories} demonstrations ({report.steps:,} steps) that they did not learn from{interval}"
+    )
     remedies = {Outcome.FAILS: BLIND, Outcome.NOT_TOLD: MORE}
     return Finding(
         NAME,
@@ -62,32 +67,37 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         remedies.get(outcome),
         _measures(report),
         report.to_dict(),
-        picture(report, NAME),
+        picture(
+            report, NAME, "Guessing the teacher's next action", "what the guess sees", "error (nats), lower is better"
+        ),
     )
 
 
 def _answer(report: CopycatReport, sees: bool | None) -> tuple[Outcome, str]:
     """Led to it is who sees the last action and is helped by it."""
-    saves = "" if math.isnan(report.index) else f"{report.index:.0%} of the loss of imitation"
+    saves = "" if math.isnan(report.index) else f"{report.index:.0%} of the error in guessing its teacher's next action"
     if sees is False:
-        tempting = f", though knowing its last action would save {saves}" if report.shortcut else ""
-        return Outcome.HOLDS, f"It is not led to copy: it does not see what it did before{tempting}. Leave it so."
+        tempting = f", though knowing its last action would spare {saves}" if report.shortcut else ""
+        return Outcome.HOLDS, f"It is not led to copy: it does not see what it did before{tempting}."
     if report.shortcut and sees:
-        text = f"It is led to copy: it sees its last action, and knowing that alone saves {saves}, without a look"
-        return Outcome.FAILS, f"{text} at what has changed. Leave past actions out of what it sees."
+        text = f"It is led to copy: it sees its last action, and knowing that alone spares {saves}, without a look"
+        return Outcome.FAILS, f"{text} at what has changed."
     if report.shortcut:
-        text = f"Its demonstrations lead to copying: knowing the last action saves {saves}"
-        return Outcome.NOT_TOLD, f"{text}; whether it sees that is not known. Leave past actions out of what it sees."
+        text = f"Its demonstrations lead to copying: knowing the last action spares {saves}"
+        return Outcome.NOT_TOLD, f"{text}; whether it sees that is not known."
     if math.isnan(report.index) or report.no_news or report.index_interval[1] <= 0:
-        return Outcome.HOLDS, report.verdict
-    return Outcome.NOT_TOLD, report.verdict
+        return Outcome.HOLDS, "It is not led to copy: its last action helps little or nothing in guessing the next one."
+    return (
+        Outcome.NOT_TOLD,
+        f"These demonstrations do not tell whether it is led to copy: knowing the last action spares about {saves}.",
+    )
 
 
 def _measures(report: CopycatReport) -> tuple[Measure, ...]:
     low, high = report.index_interval
     if math.isnan(report.index) or math.isnan(low):
         return ()
-    meaning = "share of the loss of imitation that knowing the last action saves"
+    meaning = "share of the error in guessing the teacher's next action that knowing the last one spares"
     return (Measure("copycat index", meaning, report.index, (high - low) / (2 * Z), better="lower"),)
 
 

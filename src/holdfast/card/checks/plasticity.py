@@ -59,7 +59,7 @@ rewarm.step(loss)""",
         PAGE,
     ),
     "project": Remedy(
-        "put the norms of its layers back to where they began, and hold them",
+        "scale the weights of its layers back to the size they began with, and keep them there",
         """\
 from holdfast.optim import Projector
 
@@ -70,7 +70,7 @@ Projector(model, optimizer, radius=norms)  # after every step""",
         PAGE,
     ),
     "reset": Remedy(
-        "renew its units, and hold the norms of its layers from then on",
+        "mix its weights with fresh ones, add normalisation, and keep the size of its weights fixed from then on",
         """\
 from holdfast.optim import Projector, normalize_, shrink_and_perturb_
 
@@ -80,12 +80,14 @@ optimizer = torch.optim.{optimizer}(model.parameters(), lr={peak:g})
 Projector(model, optimizer)  # after every step""",
         PAGE,
     ),
-    "more draws": Remedy("measure again with a longer budget", page=PAGE),
-    "more steps": Remedy("measure again with a longer budget, and see that --peak is the rate it learnt at", page=PAGE),
+    "more draws": Remedy("measure again with a longer --budget", page=PAGE),
+    "more steps": Remedy(
+        "measure again with a longer --budget, and check that --peak is the rate it was trained at", page=PAGE
+    ),
 }
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop"}
 HOLD = Remedy(
-    "to learn whether it can still learn, give the function that makes the network, its data and its highest rate",
+    "to find out, check again with the function that makes the network, its data and its highest learning rate",
     "holdfast check FILE.py:make_network --checkpoint FIRST LAST --data FILE.py:data --peak RATE",
     PAGE,
 )
@@ -160,12 +162,18 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         QUESTION,
         OUTCOMES.get(report.remedy, Outcome.NOT_TOLD),
         _sentence(reports, checkpoints),
-        f"{DRAWS} draws of new targets for {report.examples} examples, {TWINS} fresh networks, {steps} steps each"
-        + _interval(report.peak),
+        f"{report.examples} examples with new answers drawn {DRAWS} times, beside {TWINS} fresh networks, {steps} "
+        "steps of training each" + _interval(report.peak),
         remedy,
         _measures(report),
         {"last": report.to_dict(), "first": reports[0].to_dict()} if len(reports) > 1 else report.to_dict(),
-        picture(report, NAME),
+        picture(
+            report,
+            NAME,
+            "Learning new answers",
+            "steps of training",
+            "error left (1: a constant answer's)",
+        ),
     )
 
 
@@ -222,37 +230,40 @@ def _steps(
 
 
 def _sentence(reports: Sequence[PlasticityReport], checkpoints: Sequence[Path]) -> str:
-    """Can it learn, how much of that is lost, and what to do."""
+    """Can it learn, and how much of that is lost."""
     last = reports[-1]
     if last.peak is None:
-        return last.verdict
-    now = "" if last.current is None else f", and at {last.current.ratio:.2f} of it at its present rate"
+        return (
+            f"Whether it can still learn is not told: in {last.steps} steps even fresh networks learnt too little to "
+            f"be compared with (their error was still {last.twin_loss:.0%} of that of a constant answer)."
+        )
+    now = "" if last.current is None else f", and at its present learning rate {last.current.ratio:.0%}"
     found = {
         "none": "It can still learn",
         "rewarm": "It can no longer learn at its present learning rate",
         "more draws": "Whether it can still learn is not told",
     }.get(last.remedy, "It has lost the ability to learn")
-    text = f"{found}: it takes up new data at {last.peak.ratio:.2f} of a fresh network's speed{now}"
+    text = f"{found}: it learns new answers at {last.peak.ratio:.0%} of the speed of a fresh network of its kind{now}"
     if last.restored is not None and last.remedy == "project":
-        text += f", with its norms put back at {last.restored.ratio:.2f}"
+        text += f"; with its weights scaled back to their first size at {last.restored.ratio:.0%}"
     if len(reports) > 1 and reports[0].peak is not None:
-        text += f" (at {checkpoints[0].stem} it was {reports[0].peak.ratio:.2f})"
-    advice = "" if last.remedy == "none" else f": {REMEDIES[last.remedy].text}"
-    return f"{text}{advice}."
+        text += f" (at {checkpoints[0].stem} it was {reports[0].peak.ratio:.0%})"
+    return f"{text}."
 
 
 def _interval(speed: SpeedRatio | None) -> str:
     if speed is None or math.isnan(speed.interval[0]):
         return ""
-    return f"; its speed is {speed.ratio:.2f} of theirs, 95 % {speed.interval[0]:.2f} to {speed.interval[1]:.2f}"
+    low, high = speed.interval
+    return f"; its speed is {speed.ratio:.0%} of theirs (95 % interval {low:.0%} to {high:.0%})"
 
 
 def _measures(report: PlasticityReport) -> tuple[Measure, ...]:
     """Speeds, each with the spread over draws and that of single networks, which differ though all can learn."""
     speeds = {"learning speed": report.peak, "learning speed now": report.current}
     meanings = {
-        "learning speed": "how fast it memorises new targets at its highest learning rate, beside fresh networks",
-        "learning speed now": "the same at the rate that its training has come to",
+        "learning speed": "speed of memorising new answers at its highest learning rate; 1: as fast as fresh networks",
+        "learning speed now": "the same at the learning rate that its training has come to",
     }
     found = []
     for name, speed in speeds.items():
@@ -276,12 +287,26 @@ def _by_weights(checkpoints: Sequence[Path]) -> Finding:
         NAME,
         QUESTION,
         Outcome.NOT_TOLD,
-        report.norms_sentence,
-        f"weights of {len(checkpoints)} checkpoints; nothing was run",
+        _of_norms(report),
+        f"the weights of {len(checkpoints)} checkpoints alone; no network was run",
         HOLD,
-        by_matrix(report, "norm growth", "log of a matrix's norm over that at the first checkpoint", _growth),
+        by_matrix(
+            report,
+            "norm growth",
+            "how much larger weight matrices are than at the first checkpoint (logarithm; 0: as large)",
+            _growth,
+        ),
         report.to_dict(),
-        picture(report, NAME),
+        picture(report, NAME, "Size of weight matrices", "checkpoint", "times that at the first"),
+    )
+
+
+def _of_norms(report: RunWeights) -> str:
+    rate = "at the same learning rate" if report.rates is None else "at the learning rates noted in the run"
+    return (
+        f"Not told by weights alone. From {report.checkpoints[0]} to {report.checkpoints[-1]} its "
+        f"{len(report.matrices)} weight matrices came to {report.growth:.2f} times their size, so that {rate} a step "
+        f"of training changes them {report.effective_rate:.2f} times as much as at first."
     )
 
 

@@ -19,7 +19,7 @@ from holdfast.card.target import Kind, Target
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from holdfast.probes.plasticity.run_weights import MatrixChange
+    from holdfast.probes.plasticity.run_weights import MatrixChange, RunWeights
     from holdfast.probes.solutions import Fingerprint
 
 NAME = "solutions"
@@ -40,7 +40,7 @@ SURE = 0.95
 
 PAGE = "systems/solutions"
 PROPAGATE = Remedy(
-    "train it with power-propagation, which asks for weights that can be pruned",
+    "train it with power-propagation, which makes weights that can be removed later",
     """\
 from holdfast.optim import apply_masks_, magnitude_masks, power_adamw
 
@@ -50,13 +50,13 @@ apply_masks_(model, magnitude_masks(model, 0.1))""",
     PAGE,
 )
 REFIT = Remedy(
-    "train its output layer alone for some hundred steps, on data of all classes",
+    "train its output layer alone for a few hundred steps, on data of all classes",
     """\
 for name, parameter in model.named_parameters():
     parameter.requires_grad_(name.startswith("{head}"))  # the output layer alone""",
     PAGE,
 )
-MORE = Remedy("give more examples, so that a difference of .02 in accuracy can be told", page=PAGE)
+MORE = Remedy("give more examples, so that a loss of 2% of accuracy can be told from chance", page=PAGE)
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,18 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     if report.accuracy <= commonest + margin:
         outcome = Outcome.NOT_TOLD
         sentence = (
-            f"It is right on {report.accuracy:.0%} of the examples, no more than chance makes (the commonest class is "
-            f"{commonest:.0%}): there is nothing that pruning could cost or its output could hide."
+            f"It has learnt nothing about these examples that it could lose: it is right on {report.accuracy:.0%} of "
+            f"them, and always naming the commonest class is right on {commonest:.0%}."
         )
         remedy = Remedy("check it with examples of what it was trained for", page=PAGE)
     elif rows < FEWEST:
         outcome, remedy = Outcome.NOT_TOLD, MORE
-        sentence = f"Not told by {rows} examples: a cost of {COST:.0%} of accuracy takes at least {FEWEST}."
+        sentence = f"{rows} examples are too few to tell a loss of {COST:.0%} of accuracy: it takes at least {FEWEST}."
     else:
         pruned = _pruned(model, _some(inputs, targets, settings.seed))
         low, high = pruned.bounds()
-        certainty += f" in {PARTS} parts; half of the weights cost {low:.1%} to {high:.1%} of accuracy (95 %)"
+        lost = f"{low:.1%} to {high:.1%} of accuracy (95 % interval)"
+        certainty += f" in {PARTS} parts; without half of its weights it loses {lost}"
         outcome, sentence, remedy = _answer(model, report, (low, high))
     if zeros >= 0.005:
         sentence += f" {zeros:.0%} of its weights are zero."
@@ -137,7 +138,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         remedy,
         _measures(report, pruned, zeros, settings.seed),
         report.to_dict(),
-        picture(report, NAME),
+        picture(report, NAME, "Accuracy with the largest weights alone", "share of the weights that is kept"),
     )
 
 
@@ -150,19 +151,19 @@ def _answer(model: nn.Module, report: Fingerprint, cost: tuple[float, float]) ->
     if known - said - HIDDEN > 1.96 * error:
         return (
             Outcome.FAILS,
-            f"It knows more than it says: a linear probe of its features is right on {known:.0%} of unseen examples, "
-            f"its output on {said:.0%}. Refit the output layer.",
+            f"It knows more than it says: from its last layer {known:.0%} of unseen examples can be told right, but "
+            f"its output is right on {said:.0%}.",
             Remedy(REFIT.text, REFIT.code.format(head=_head(model)), PAGE),
         )
     if cost[0] > COST:
         return (
             Outcome.FAILS,
-            f"It breaks when half of its weights are removed: {falls}. To prune it, train with power-propagation.",
+            f"It breaks when half of its weights are removed: {falls}.",
             PROPAGATE,
         )
     if cost[1] <= COST:
-        needed = f"with {report.needed:.0%} of them it stays within {COST:.0%}"
-        return Outcome.HOLDS, f"Half of its weights can be removed: {falls}; {needed}.", None
+        fewer = "" if report.needed >= HALF else f"; even {report.needed:.0%} of them keep it within {COST:.0%}"
+        return Outcome.HOLDS, f"Half of its weights can be removed: {falls}{fewer}.", None
     return Outcome.NOT_TOLD, f"Whether half of its weights can be removed is not told: {falls}.", MORE
 
 
@@ -238,7 +239,7 @@ def _measures(report: Fingerprint, pruned: Pruned | None, zeros: float, seed: in
         found.append(
             Measure(
                 "cost of pruning",
-                "accuracy that is lost with 50 to 1 % of the weights, mean",
+                "accuracy that is lost with 50 to 1 % of the weights kept, mean",
                 statistics.mean(pruned.overall),
                 error,
                 PARTS - 1,
@@ -255,19 +256,31 @@ def _by_weights(checkpoints: Sequence[Path]) -> Finding:
     from holdfast.probes.plasticity.run_weights import probe_run_weights
 
     report = probe_run_weights(checkpoints)
-    text = "to learn what pruning costs, give the function that makes the network, and data"
+    text = "to find out, check again with the function that makes the network, and its data"
     return Finding(
         NAME,
         QUESTION,
         Outcome.NOT_TOLD,
-        report.ranks_sentence,
-        f"weights of {len(checkpoints)} checkpoints; nothing was run",
+        _of_ranks(report),
+        f"the weights of {len(checkpoints)} checkpoints alone; no network was run",
         Remedy(text, "holdfast check FILE.py:make_network --checkpoint LAST --data FILE.py:data", PAGE),
         by_matrix(
-            report, "rank change", "log of a matrix's stable rank over that at the first checkpoint", _rank_change
+            report,
+            "rank change",
+            "change of the number of directions that weight matrices use, since the first checkpoint (logarithm)",
+            _rank_change,
         ),
         report.to_dict(),
-        picture(report, NAME),
+    )
+
+
+def _of_ranks(report: RunWeights) -> str:
+    zero = f" {report.zeros[1]:.0%} of the weights are zero." if report.zeros[1] >= 0.005 else ""
+    if math.isnan(report.rank_change):
+        return f"Not told by weights alone, and its matrices are too large to tell their rank.{zero}"
+    return (
+        f"Not told by weights alone. From {report.checkpoints[0]} to {report.checkpoints[-1]} the number of directions "
+        f"that its weight matrices use (their stable rank) came to {report.rank_change:.2f} times what it was.{zero}"
     )
 
 

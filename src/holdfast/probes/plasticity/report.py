@@ -180,8 +180,8 @@ class PlasticityReport:
             ax.plot(range(1, len(curve) + 1), curve, color="0.7", label="" if number else "fresh networks")
         named = (
             ("this network, peak rate", curves.peak, "C0"),
-            ("current rate", curves.current, "C1"),
-            ("norms put back", curves.restored, "C2"),
+            ("this network, current rate", curves.current, "C1"),
+            ("this network, norms put back", curves.restored, "C2"),
         )
         for label, line, color in named:
             if line is not None:

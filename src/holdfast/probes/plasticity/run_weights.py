@@ -32,6 +32,9 @@ COLUMNS = {
 }
 """What the columns of the table say."""
 
+TICKS = 6
+"""Checkpoints of a picture that are named; of more there are numbers."""
+
 STATE = "trainer_state.json"
 """Where the Trainer of Hugging Face notes learning rates, in the folder of a checkpoint."""
 
@@ -143,6 +146,10 @@ class RunWeights:
         ]
         ax.plot(places, means, color="C0", marker="o", label="all matrices")
         ax.axhline(1, color="0.5", linestyle=":", linewidth=1)
+        if len(places) <= TICKS:
+            ax.set_xticks(places, self.checkpoints)
+        else:
+            ax.locator_params(axis="x", integer=True)
         ax.set_xlabel("checkpoint")
         ax.set_ylabel("norm / norm at the first")
         ax.legend()
