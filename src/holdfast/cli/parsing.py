@@ -137,7 +137,9 @@ def parse(options: Any, program: str, words: Sequence[str], default: Any = tyro.
 def check_text(path: Path | None) -> None:
     """Refuse a text that is not there, before a model is loaded for it."""
     if path is not None and not path.is_file():
-        raise ArgumentError("--text", "a text file", f"{path}, which is {'no file' if path.exists() else 'not there'}")
+        raise ArgumentError(
+            "--text", "a file of text", f"{path}, which is {'no file' if path.exists() else 'not there'}"
+        )
 
 
 @contextlib.contextmanager
