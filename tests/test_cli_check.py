@@ -30,7 +30,7 @@ def of(name: str, outcome: Outcome = Outcome.HOLDS, value: float = 0.31) -> Chec
         target.subject([1])
         return finding(name, outcome, measures=(measure(value, 0.01),))
 
-    return Check(name, f"Does {name} break?", 1.0, lambda target, settings: "", probe)
+    return Check(name, f"Does {name} break?", 1.0, lambda target, settings: "", probe, "it breaks")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_check(place):
     status, out, err = ask("check", "mine.py:double", cwd=place)
     assert status == 0, err
     lines = out.splitlines()
-    assert lines[0] == "1 of 2 questions answered with a failure: sharpness."
+    assert lines[0] == "1 of 2 questions answered with a failure: sharpness (it breaks)."
     assert lines[-1] == "card: holdfast-check/mine.py-double/card.html"
     assert len(lines) <= 26
     assert "printed by" not in out
@@ -133,7 +133,7 @@ def test_against_another_checkpoint_of_the_network(place, monkeypatch):
     def probe(target, settings, seconds):
         return finding("rat", measures=(measure(float(target.subject.weight), 0.01),))
 
-    use(monkeypatch, Check("rat", "Does it?", 1.0, lambda target, settings: "", probe))
+    use(monkeypatch, Check("rat", "Does it?", 1.0, lambda target, settings: "", probe, "it breaks"))
     status, out, err = ask("check", "net.py:net", "--checkpoint", "1.pt", "--against", "2.pt", cwd=place)
     assert status == 0, err
     assert out.splitlines()[0] == "rat: entropy is 1, in the other 2: better there."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_the_twins_tree_finds_the_same() -> None:
 
 
 def test_a_twin_with_all_of_ours_makes_the_same_update() -> None:
-    options = rainbow.TOY
+    options = replace(rainbow.TOY, device="cpu")
     agents = [rainbow.agent_of(options, 3, {}) for _ in range(2)]
     replays = [rainbow.replay_of(options, 3) for _ in range(2)]
     twin = Twin(agents[1].network, replays[1], agents[1].settings, Ours(loops=True, noise=True, adam=True))

@@ -33,7 +33,10 @@ def test_what_is_read_first():
         ([Outcome.FAILS], "The one question that could be asked found a failure: p0."),
         ([Outcome.NOT_TOLD] * 2, "What was measured does not decide any of 2 questions."),
         ([Outcome.NOT_TOLD], "What was measured does not decide the one question that could be asked."),
-        ([Outcome.HOLDS, Outcome.NOT_TOLD], "No failure found by 1 of 2 questions. Not told by what was measured: p1."),
+        (
+            [Outcome.HOLDS, Outcome.NOT_TOLD],
+            "No failure found by 1 of 2 questions. Left open by what was measured: p1.",
+        ),
         ([Outcome.FAILS, Outcome.HOLDS], "1 of 2 questions answered with a failure: p0."),
     ],
 )

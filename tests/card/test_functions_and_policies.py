@@ -233,7 +233,7 @@ def test_the_shipped_policy_is_not_led_to_copy(monkeypatch):
     monkeypatch.setattr(copy_model, "STEPS", 25)
     finding = finding_of(SHIPPED, "copycat")
     assert finding.outcome is Outcome.HOLDS
-    assert finding.sentence.startswith("It is not led to copy: it does not see what it did before")
+    assert finding.sentence.startswith("It is not led to copy, as it does not see its last action.")
 
 
 def test_what_does_not_apply_says_why(tmp_path):

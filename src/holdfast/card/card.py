@@ -93,14 +93,14 @@ class Card:
     @property
     def answer(self) -> str:
         """One sentence: what fails, and on how many answers that rests."""
-        failing = [line(finding.probe, WIDTH // 3) for finding in self.findings if finding.outcome is Outcome.FAILS]
+        failing = [_wrong(finding) for finding in self.findings if finding.outcome is Outcome.FAILS]
         measured = [finding for finding in self.findings if finding.outcome in MEASURED]
         untold = [finding for finding in measured if finding.outcome is Outcome.NOT_TOLD]
         if not measured:
             return "Nothing was measured."
         of = f"{len(measured)} {'question' if len(measured) == 1 else 'questions'}"
         open_ = (
-            f" Not told by what was measured: {', '.join(line(finding.probe, WIDTH // 3) for finding in untold)}."
+            f" Left open by what was measured: {', '.join(line(finding.probe, WIDTH // 3) for finding in untold)}."
             if untold
             else ""
         )
@@ -261,6 +261,14 @@ def _text(words: object) -> str:
     if not isinstance(words, str):
         raise TypeError(f"{type(words).__name__} in the place of text")
     return words
+
+
+def _wrong(finding: Finding) -> str:
+    """A failing probe by name, and what is wrong in a few words."""
+    from holdfast.card.checks import CHECKS
+
+    words = {check.name: f" ({check.failure})" for check in CHECKS if check.failure}
+    return line(finding.probe, WIDTH // 3) + words.get(finding.probe, "")
 
 
 def _lines(subject: Subject, most: int) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from holdfast import __version__
 from holdfast.models.action import checkpoint
 from holdfast.models.action.checkpoint import fingerprint, load_model, save_model
 from holdfast.models.action.tensor_file import CheckpointError
@@ -91,7 +92,7 @@ def test_a_newer_layout_or_another_version_s_configuration_is_refused(file, monk
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "VERSION", 2)
         save_model(net, file)
-    assert refusal(file).startswith("Holdfast action model of layout 2, written by Holdfast 0.1")
+    assert refusal(file).startswith(f"Holdfast action model of layout 2, written by Holdfast {__version__}")
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "to_document", lambda config: json.loads('{"backbone": 1}'))
         save_model(net, file)

@@ -206,7 +206,7 @@ def test_the_command_line(tmp_path: Path):
         (("model", "--length", "4"), "--length: expected a whole number of at least 8, got 4"),
         (("model", "--chunk-sizes", "0"), "--chunk-sizes: expected a whole number of at least 1, got 0"),
         (("model", "--trained", "1"), "--trained: expected a whole number of at least 8, got 1"),
-        (("model", "--text", "none.txt"), "--text: expected a file"),
+        (("model", "--text", "none.txt"), "--text: expected a file of text"),
         (("model", "--text", "short.txt"), "--text: expected at least eight tokens, got 3"),
         (("model", "--json", "--explain"), "--explain: expected a report for people"),
         (("mamba", "--length", "64", "--parts", "locality"), "model: expected one that locality can measure"),

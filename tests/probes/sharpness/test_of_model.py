@@ -168,7 +168,7 @@ def test_the_command_line(tmp_path: Path):
     assert (json.loads(out)["length"], json.loads(out)["made_for"]) == (520, 512)
     status, _, err = ask(*words, "--text", "none.txt", cwd=tmp_path)
     assert status == 2
-    assert "--text: expected a file" in err
+    assert "--text: expected a file of text" in err
 
 
 def gpt_oss(std=0.25):

@@ -81,7 +81,7 @@ def train(watched: bool, change: Callable[[Net], Any] | None = None, *, autocast
     return [*model.state_dict().values(), torch.get_rng_state(), torch.tensor(np.random.rand())], told
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def process_group() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
@@ -111,7 +111,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_ends_as_it_would(case: str, process_group: None) -> None:
+def test_a_training_ends_as_it_would(case: str, request: pytest.FixtureRequest) -> None:
+    if case == "data parallel":
+        request.getfixturevalue("process_group")
     if case.startswith("compiled"):
         torch._dynamo.reset()
     plain, _ = train(False, **CASES[case])

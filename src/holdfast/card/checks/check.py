@@ -21,6 +21,7 @@ class Check:
         seconds: that it takes on a small model; what is cheap goes first, and time is shared out by it.
         unfit: why it does not apply to a target, or an empty string.
         probe: the answer, from the target, the settings and the seconds it may take.
+        failure: what is wrong where it fails, in a few words that somebody understands who knows no probe by name.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Check:
     seconds: float
     unfit: Callable[[Target, CheckSettings], str]
     probe: Callable[[Target, CheckSettings, float], Finding]
+    failure: str = ""
 
 
 class Drawable(Protocol):

@@ -316,4 +316,4 @@ messages = mask_own_answer(messages)  # before it is asked again"""
     return Remedy(text, code, "systems/confidence")
 
 
-CHECK = Check(NAME, QUESTION, 40.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 40.0, unfit, probe, "it does not weigh advice and its own answers as they deserve")

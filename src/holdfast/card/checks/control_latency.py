@@ -106,4 +106,4 @@ def _measures(steps: StepTimes) -> tuple[Measure, ...]:
     return (Measure("state growth", meaning, grows, better="lower"),)
 
 
-CHECK = Check(NAME, QUESTION, 8.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 8.0, unfit, probe, "decisions take longer as an episode goes on")

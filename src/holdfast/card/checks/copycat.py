@@ -77,8 +77,12 @@ def _answer(report: CopycatReport, sees: bool | None) -> tuple[Outcome, str]:
     """Led to it is who sees the last action and is helped by it."""
     saves = "" if math.isnan(report.index) else f"{report.index:.0%} of the error in guessing its teacher's next action"
     if sees is False:
-        tempting = f", though knowing its last action would spare {saves}" if report.shortcut else ""
-        return Outcome.HOLDS, f"It is not led to copy: it does not see what it did before{tempting}."
+        tempting = (
+            f" That is as well: to know it would spare {saves}, and tempt it to look no further."
+            if report.shortcut
+            else ""
+        )
+        return Outcome.HOLDS, f"It is not led to copy, as it does not see its last action.{tempting}"
     if report.shortcut and sees:
         text = f"It is led to copy: it sees its last action, and knowing that alone spares {saves}, without a look"
         return Outcome.FAILS, f"{text} at what has changed."
@@ -117,4 +121,4 @@ def _demonstrations(target: Target, settings: CheckSettings) -> Trajectories:
     return read_trajectories(settings.demonstrations, "demonstrations")
 
 
-CHECK = Check(NAME, QUESTION, 10.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 10.0, unfit, probe, "it copies its last action")

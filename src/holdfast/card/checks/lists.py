@@ -76,7 +76,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     )
 
 
-RULE = "leaving a value out of a list does more to its answer than to leave that value out of it"
+RULE = "when one value is taken out of a list, more than that value changes in its answer"
 """What it is that a function contradicts itself."""
 
 
@@ -91,9 +91,9 @@ def _sentence(report: ListReport, broken: int, total: int, example: list[Any] | 
     """
     if not broken and example is None:
         return (
-            f"It never contradicts itself, on {_lists_of(total)} of up to {report.lengths[-1]} elements: leaving a "
-            "value out of a list leaves it out of the answer, and changes nothing else. Mistakes that keep to this, "
-            "such as sorting downwards, do not show."
+            f"It never contradicts itself, on {_lists_of(total)} of up to {report.lengths[-1]} elements: when "
+            "one value is taken out of a list, nothing else changes in its answer. Mistakes that keep to this, such as "
+            "sorting downwards, do not show."
         )
     if not broken:
         return (
@@ -183,4 +183,4 @@ def _remedy(target: Target, report: ListReport) -> Remedy:
     return Remedy(f"{text}{', by majority' if votes else ''}", lines, "systems/lists")
 
 
-CHECK = Check(NAME, QUESTION, 2.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 2.0, unfit, probe, "it goes wrong on longer lists")

@@ -112,4 +112,4 @@ def _remedy(target: Target, report: MacrosReport) -> Remedy | None:
     return Remedy("log more of its play, and let it explore more", page=SHARE.page)
 
 
-CHECK = Check(NAME, QUESTION, 6.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 6.0, unfit, probe, "it has more actions than it knows apart")

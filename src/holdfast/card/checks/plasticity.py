@@ -63,10 +63,10 @@ rewarm.step(loss)""",
         """\
 from holdfast.optim import Projector
 
-fresh = dict(make_network().named_parameters())  # your function that makes the network
+fresh = dict(make_network().named_parameters())  # your own
 norms = {{name: float(fresh[name].detach().norm()) for name in Projector(model, optimizer).targets}}
 optimizer = torch.optim.{optimizer}(model.parameters(), lr={peak:g})
-Projector(model, optimizer, radius=norms)  # after every step""",
+Projector(model, optimizer, radius=norms)  # once: it then acts after each step""",
         PAGE,
     ),
     "reset": Remedy(
@@ -74,10 +74,10 @@ Projector(model, optimizer, radius=norms)  # after every step""",
         """\
 from holdfast.optim import Projector, normalize_, shrink_and_perturb_
 
-shrink_and_perturb_(model, make_network())  # your function that makes the network
-normalize_(model)  # a norm before every nonlinearity that has none
+shrink_and_perturb_(model, make_network())  # your own function
+normalize_(model)  # norms before nonlinearities
 optimizer = torch.optim.{optimizer}(model.parameters(), lr={peak:g})
-Projector(model, optimizer)  # after every step""",
+Projector(model, optimizer)  # once: it then acts after each step""",
         PAGE,
     ),
     "more draws": Remedy("measure again with a longer --budget", page=PAGE),
@@ -327,4 +327,4 @@ def by_matrix(
     return (Measure(name, meaning, mean, error, len(logs) - 1, units=units, values=tuple(logs.values())),)
 
 
-CHECK = Check(NAME, QUESTION, 20.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 20.0, unfit, probe, "it no longer learns as it should")

@@ -114,8 +114,8 @@ def _memory(cache: CacheGrowth) -> str:
     if math.isinf(cache.outweighs):
         return f"Each further token takes {each} of memory, which never comes to as much as the model itself."
     return (
-        f"Each further token takes {each} of memory: computed from that, a text of {rounded(cache.outweighs)} tokens "
-        "takes as much as the model itself."
+        f"Each further token takes {each} of memory: by calculation, from {rounded(cache.outweighs)} tokens on a text "
+        "takes more than the model itself."
     )
 
 
@@ -140,8 +140,8 @@ from holdfast.models.language import HoldfastConfig, HoldfastForCausalLM
 
 config = HoldfastConfig(mixers=["rat", "window"] * 12, chunk_size=16)
 model = HoldfastForCausalLM(config)  # before training: a trained model cannot be switched"""
-    text = f"train the next one with RAT in the place of attention, whose cache grows {saving:.3g} times more slowly"
+    text = f"train the next one with RAT for attention: its memory of a text grows at {1 / saving:.0%} of the rate"
     return Remedy(text, code, "systems/rat")
 
 
-CHECK = Check(NAME, QUESTION, 8.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 8.0, unfit, probe, "a long text takes more memory than the model")

@@ -242,4 +242,4 @@ model = {kind}.from_pretrained({place!r}, attn_implementation=register())  # com
     return Remedy("let attention sharpen itself as its input grows, without training", code, "systems/sharpness")
 
 
-CHECK = Check(NAME, QUESTION, 6.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 6.0, unfit, probe, "its attention spreads too thin")

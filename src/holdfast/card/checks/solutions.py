@@ -288,4 +288,4 @@ def _rank_change(change: MatrixChange) -> float:
     return change.rank_change
 
 
-CHECK = Check(NAME, QUESTION, 5.0, unfit, probe)
+CHECK = Check(NAME, QUESTION, 5.0, unfit, probe, "it cannot spare half of its weights, or knows more than it says")

@@ -82,7 +82,7 @@ class DecodeLatency:
         """
         ax.plot(self.lengths, self.medians, "o", markersize=4, color="C0", label="median")
         ends = (0, self.lengths[-1])
-        ax.plot(ends, [self.fixed + self.per_token * n for n in ends], color="C0", linewidth=1, label="a + bT")
+        ax.plot(ends, [self.fixed + self.per_token * n for n in ends], color="C0", linewidth=1, label="straight line")
         ax.set_ylim(0, 1.2 * max(self.medians))
         ax.set_xlabel("tokens before")
         ax.set_ylabel("ms")
