@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from holdfast.optim.rewarming.graph import buffers_kept
+
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
@@ -33,11 +35,15 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off; afterwards each part is in its own mode again, for parts of a model in training may be frozen."""
+    """Dropout off; afterwards each part is in its own mode again, for parts of a model in training may be frozen.
+
+    Buffers that a forward changes in evaluation mode too are put back.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with buffers_kept(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training
