@@ -154,7 +154,7 @@ def _ask(
     if target.kind is Kind.FUNCTION:
         target = dataclasses.replace(target, subject=_in_this_process(target.subject))
     try:
-        with within(seconds, last), _place_and_memory_kept():
+        with within(seconds, last), _place_and_memory_kept(limited=settings.device == "cpu"):
             finding = check.probe(target, settings, seconds)
     except OutOfTime:
         return not_run(f"not finished within its {seconds:.0f} s: a longer --budget gives it more")
@@ -184,9 +184,13 @@ def _in_this_process(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _place_and_memory_kept() -> Iterator[None]:
-    """Go back to the folder that it began in; and let what asks for more memory than there is fail by itself."""
-    place, process, limit = os.getcwd(), os.getpid(), _limit_memory()
+def _place_and_memory_kept(*, limited: bool) -> Iterator[None]:
+    """Go back to the folder that it began in; and let what asks for more memory than there is fail by itself.
+
+    Arguments:
+        limited: not on a GPU, whose driver reserves more addresses than the machine has memory.
+    """
+    place, process, limit = os.getcwd(), os.getpid(), _limit_memory() if limited else None
     try:
         yield
     finally:
