@@ -68,6 +68,43 @@ def test_pairs_see_what_single_figures_do_not():
     assert chance(of(0, ""), of(0.2, "")) > 0.5
 
 
+@pytest.mark.parametrize("draws_noise", [0.0, 0.3])
+def test_what_models_of_a_kind_differ_by_is_chance_though_both_cards_know_it_from_the_same_ones(draws_noise):
+    """Two networks beside the same twins, all of one kind: p below .05 in one of twenty."""
+    rng = np.random.default_rng(100)
+    draws, twins, families = 3, 6, 4000
+    wrong = 0
+    for _ in range(families):
+        networks = rng.normal(size=2 + twins)
+        gains = 20 + networks + draws_noise * rng.normal(size=(draws, 2 + twins))
+        fresh = gains[:, 2:].mean(1)
+        spread = float(gains[:, 2:].mean(0).std(ddof=1)) / float(fresh.mean())
+        both = [
+            measure(
+                float((gains[:, one] / fresh).mean()),
+                units="beside the same",
+                values=tuple((gains[:, one] / fresh).tolist()),
+                spread=spread,
+                spread_degrees=twins - 1,
+            )
+            for one in (0, 1)
+        ]
+        wrong += chance(*both) < 0.05
+    error = math.sqrt(0.05 * 0.95 / families)
+    assert abs(wrong / families - 0.05) < 4 * error
+
+
+def test_a_spread_has_the_degrees_of_one_card():
+    """Against the formula: no draw differs from the others, so t = 1 / hypot(.3, .4) = 2 with 5 degrees of freedom."""
+    from scipy import stats
+
+    here, there = (
+        measure(value, units="draws", values=(value, value), spread=spread, spread_degrees=5)
+        for value, spread in ((2.0, 0.3), (1.0, 0.4))
+    )
+    assert chance(here, there) == pytest.approx(2 * stats.t.sf(2.0, 5))
+
+
 def test_figures_without_chance_differ_or_do_not():
     assert chance(measure(1.0), measure(1.0)) == 1
     assert chance(measure(1.0), measure(1.0 + 1e-9)) == 0

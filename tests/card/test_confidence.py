@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,3 +174,38 @@ def test_a_model_without_a_chat_template_is_not_asked(tmp_path: Path) -> None:
     finding = card_of(recognise(str(folder))).finding("confidence")
     assert finding.outcome is Outcome.INAPPLICABLE
     assert "no chat template" in finding.sentence
+
+
+@pytest.fixture
+def tiring(answered_by: Any, monkeypatch: Any) -> Any:
+    """A function that gives the card of an observer that answers in a thousandth of a second, and after so many answers
+    in one second each; by a clock of its own."""
+    now = 0.0
+
+    def card(lively: int) -> Card:
+        class Tiring(SimulatedResponder):
+            def answer(self, asks: Any) -> Any:
+                nonlocal now, lively
+                for answer in super().answer(asks):
+                    lively -= 1
+                    now += 0.001 if lively >= 0 else 1.0
+                    yield answer
+
+        monkeypatch.setattr(confidence, "time", SimpleNamespace(monotonic=lambda: now))
+        return answered_by(Tiring(PRESETS["stubborn"], 0, latitude_answers()))
+
+    return card
+
+
+def test_what_was_answered_in_time_is_judged(tiring: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(confidence, "SIZES", (20, 100))
+    finding = tiring(1000).finding("confidence")  # 760 are what twenty questions take
+    assert finding.outcome is Outcome.FAILS, finding.sentence
+    assert finding.certainty.startswith("20 questions")
+
+
+def test_a_model_that_becomes_too_slow_is_told_what_budget_would_do(tiring: Any) -> None:
+    finding = tiring(100).finding("confidence")
+    assert finding.outcome is Outcome.NOT_TOLD, finding.sentence
+    assert "760 requests, at 0.9 s each" in finding.sentence
+    assert not finding.measures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,27 +137,32 @@ def compare(here: Card, there: Card) -> Comparison:
 
 def chance(here: Measure, there: Measure) -> float:
     """How likely a difference at least as large would be if there were none."""
-    from scipy import stats
-
     if here.units and here.units == there.units and len(here.values) == len(there.values) > 1:
         apart = np.subtract(here.values, there.values)
-        return _student(float(apart.mean()), float(apart.std(ddof=1)) / math.sqrt(len(apart)), len(apart) - 1)
-    error = math.hypot(here.error, there.error)
-    if error == 0:
-        return 0.0 if here.value != there.value else 1.0
-    shares = [one.error**4 / one.degrees for one in (here, there) if math.isfinite(one.degrees)]
-    degrees = error**4 / sum(shares) if sum(shares) else math.inf
-    if math.isinf(degrees):
-        return float(2 * stats.norm.sf(abs(here.value - there.value) / error))
-    return _student(here.value - there.value, error, degrees)
+        of_units = float(apart.var(ddof=1)) / len(apart)
+        # The spread of both is known from the same draws: two of it have the degrees of one.
+        of_models = here.spread**2 + there.spread**2
+        degrees = min(here.spread_degrees, there.spread_degrees)
+        return _student(float(apart.mean()), [(of_units, len(apart) - 1), (of_models, degrees)])
+    parts = [(one.error**2, one.degrees) for one in (here, there)]
+    return _student(here.value - there.value, parts)
 
 
-def _student(difference: float, error: float, degrees: float) -> float:
+def _student(difference: float, parts: Sequence[tuple[float, float]]) -> float:
+    """Student's test of a difference, with degrees of freedom by Welch and Satterthwaite.
+
+    Arguments:
+        difference: of two figures.
+        parts: of its variance, each with its degrees of freedom.
+    """
     from scipy import stats
 
-    if error == 0:
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
         return 0.0 if difference else 1.0
-    return float(2 * stats.t.sf(abs(difference) / error, degrees))
+    shares = sum((part / variance) ** 2 / degrees for part, degrees in parts)
+    far = abs(difference) / math.sqrt(variance)
+    return float(2 * (stats.t.sf(far, 1 / shares) if shares else stats.norm.sf(far)))
 
 
 def _measured(card: Card) -> dict[str, Finding]:

@@ -243,9 +243,9 @@ def finding_from_dict(document: Mapping[str, Any]) -> Finding:
                 **{
                     **one,
                     **{name: _text(one[name]) for name in words},
-                    "value": float(one["value"]),
-                    "error": float(one["error"]),
-                    "degrees": float(one["degrees"]),
+                    **{name: float(one[name]) for name in ("value", "error", "degrees")},
+                    # What the first cards of this schema had not.
+                    **{name: float(one[name]) for name in ("spread", "spread_degrees") if name in one},
                     "values": from_json(one["values"], tuple[float, ...]),
                 }
             )

@@ -38,6 +38,9 @@ class Measure:
         better: which side is the better one; `"neither"` where that is the user's to say.
         units: what was drawn for it: values of two cards with equal units are compared pair by pair.
         values: one for each unit, where there are several.
+        spread: standard deviation among models of the kind that no unit shows: of what two cards differ by, it is in
+            each of both.
+        spread_degrees: degrees of freedom of that; cards with equal units have it from the same draws.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Measure:
     better: str = "neither"
     units: str = ""
     values: tuple[float, ...] = ()
+    spread: float = 0.0
+    spread_degrees: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,9 +17,10 @@ from holdfast.card.checks.check import Check, picture
 from holdfast.card.finding import Finding, Measure, Outcome, Remedy
 from holdfast.card.settings import CheckSettings
 from holdfast.card.target import Kind, Target
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from holdfast.confidence import Plan, Question, Responder, Results, Store, TrialDesign
+    from holdfast.confidence import Answer, Ask, Backend, Plan, Question, Responder, Results, Store, TrialDesign
     from holdfast.probes.confidence import ConfidenceReport
 
 Found = TypeVar("Found")
@@ -32,8 +34,9 @@ BRIEF = 2
 """Questions that are asked first of all, which shows a model that is too slow for more."""
 LEVEL = 0.05
 """Of the test whether it knows more than a coin."""
-USED = 0.8
-"""Share of its time that the probe plans with."""
+USED, STOP = 0.8, 0.9
+"""Shares of its time: that the probe plans with, and after which it asks no more, though a machine that became slower
+has not come to what was planned. The rest is for reading the answers."""
 TRIED = 2
 """Attempts at a request, and so no more seconds are lost to a server that is not there."""
 NO_FAILURE = ("own_answer", "others_answer")
@@ -110,9 +113,48 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
                 return _unknown(known)
             results = asking.all_stages(questions, most)
             return _finding(report_of_results(results, seed=settings.seed), results, known, settings)
+        except NoTimeLeftError:
+            return _too_slow(asking, settings, seconds)
         except UnusableAnswers as error:
             said = " ".join(str(error).split())
             return Finding(NAME, QUESTION, Outcome.NOT_TOLD, f"Its answers cannot be read: {said}")
+
+
+class NoTimeLeftError(HoldfastError):
+    """Answers came slower than was planned with."""
+
+
+@dataclass
+class _Timely:
+    """A responder that answers until a moment.
+
+    Arguments:
+        responder: the model.
+        end: the moment, by `time.monotonic`.
+        answers: that it has given.
+    """
+
+    responder: Responder
+    end: float
+    answers: int = 0
+
+    @property
+    def backend(self) -> Backend:
+        """That of the model."""
+        return self.responder.backend
+
+    def answer(self, asks: Iterable[Ask]) -> Generator[Answer, None, None]:
+        """Answer one after another.
+
+        Errors:
+            NoTimeLeftError: the moment has come.
+        """
+        with closing(self.responder.answer(asks)) as answers:
+            for answer in answers:
+                self.answers += 1
+                yield answer
+                if time.monotonic() > self.end:
+                    raise NoTimeLeftError("no time is left for more questions")
 
 
 class _Asking:
@@ -126,8 +168,9 @@ class _Asking:
     """
 
     def __init__(self, responder: Responder, store: Store, design: TrialDesign, seconds: float) -> None:
-        self._responder, self._store, self._design = responder, store, design
-        self._end = time.monotonic() + USED * seconds
+        started = time.monotonic()
+        self._responder, self._store, self._design = _Timely(responder, started + STOP * seconds), store, design
+        self._end = started + USED * seconds
         self.cost = 0.0
 
     def pilot(self, questions: Sequence[Question]) -> int:
@@ -154,17 +197,21 @@ class _Asking:
         return known_from(sum(chosen), len(chosen))
 
     def all_stages(self, questions: Sequence[Question], most: int) -> Results:
-        """Ask more and more questions, up to so many, as long as there is time for the next ones."""
+        """Ask more and more questions, up to so many, as long as there is time for the next ones.
+
+        Errors:
+            NoTimeLeftError: it was over before the fewest were answered.
+        """
         from holdfast.confidence import run
 
-        asked = 0
-        for size in SIZES[: SIZES.index(most) + 1]:
-            plan = self._plan(questions[:size])
-            new = plan.requests - asked
-            if asked and self.cost * new > self.left:
+        plan = self._plan(questions[: SIZES[0]])
+        results = self._timed(plan.requests, run, plan)
+        for size in SIZES[1 : SIZES.index(most) + 1]:
+            asked, plan = plan.requests, self._plan(questions[:size])
+            if self.cost * (plan.requests - asked) > self.left:
                 break
-            results = self._timed(new, run, plan)
-            asked = plan.requests
+            with suppress(NoTimeLeftError):  # the answers to fewer questions are whole
+                results = self._timed(plan.requests - asked, run, plan)
         return results
 
     @property
@@ -182,9 +229,14 @@ class _Asking:
         return Plan(tuple(questions), self._design)
 
     def _timed(self, requests: int, ask: Callable[..., Found], plan: Plan) -> Found:
-        started = time.monotonic()
-        found = ask(plan, self._responder, self._store, progress=False)
-        self.cost = (time.monotonic() - started) / max(requests, 1)
+        started, before = time.monotonic(), self._responder.answers
+        try:
+            found = ask(plan, self._responder, self._store, progress=False)
+        except NoTimeLeftError:
+            requests = self._responder.answers - before
+            raise
+        finally:
+            self.cost = (time.monotonic() - started) / max(requests, 1)
         return found
 
 

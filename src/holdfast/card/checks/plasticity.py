@@ -27,7 +27,9 @@ NAME = "plasticity"
 QUESTION = "Can it still learn something new?"
 STEPS = (250, 120, 60)
 """Of each run; the most that there is time for. In few steps fresh networks learn little, and nothing is told."""
-DRAWS = TWINS = 3
+DRAWS, TWINS = 3, 6
+"""What fresh networks differ by is known from these twins alone: by three of them a network would have to lose a third
+of its speed to be told from another."""
 BATCH = 64
 TIMED = 5
 """Steps by which it is told how long one takes."""
@@ -259,7 +261,11 @@ def _interval(speed: SpeedRatio | None) -> str:
 
 
 def _measures(report: PlasticityReport) -> tuple[Measure, ...]:
-    """Speeds, each with the spread over draws and that of single networks, which differ though all can learn."""
+    """Speeds, each with the spread over draws and that of single networks, which differ though all can learn.
+
+    Beside the same twins, which are known by their speeds, two networks are compared draw by draw: what twins share
+    is in both.
+    """
     speeds = {"learning speed": report.peak, "learning speed now": report.current}
     meanings = {
         "learning speed": "speed of memorising new answers at its highest learning rate; 1: as fast as fresh networks",
@@ -270,11 +276,25 @@ def _measures(report: PlasticityReport) -> tuple[Measure, ...]:
         if speed is None:
             continue
         of_draws = statistics.variance(speed.by_draw) / len(speed.by_draw)
-        # Once for the mean of its twins, and once for itself: another network of the kind is another draw.
-        of_networks = statistics.variance(report.twins) * (1 + 1 / len(report.twins))
-        error = math.sqrt(of_draws + of_networks)
+        of_networks = statistics.variance(report.twins)
+        # Once for itself, as another network of the kind is another draw, and once for the mean of its twins.
+        error = math.sqrt(of_draws + of_networks * (1 + 1 / len(report.twins)))
         degrees = min(len(speed.by_draw), len(report.twins)) - 1
-        found.append(Measure(name, meanings[name], speed.ratio, error, degrees, better="higher"))
+        beside = " ".join(f"{twin:.4f}" for twin in report.twins)
+        found.append(
+            Measure(
+                name,
+                meanings[name],
+                speed.ratio,
+                error,
+                degrees,
+                better="higher",
+                units=f"{len(speed.by_draw)} draws beside networks of speeds {beside}",
+                values=speed.by_draw,
+                spread=math.sqrt(of_networks),
+                spread_degrees=len(report.twins) - 1,
+            )
+        )
     return tuple(found)
 
 

@@ -27,7 +27,7 @@ QUESTION = "Does it break when half of its weights are removed, or know more tha
 ROWS = 1000
 """Examples, at most."""
 PARTS = 10
-"""Of the examples, over which the cost of pruning is averaged."""
+"""Of the examples, over which what pruning costs and leaves is averaged."""
 FEWEST = 100
 """Examples below which nothing is told of it."""
 HALF = 0.5
@@ -65,11 +65,11 @@ class Pruned:
 
     Arguments:
         at_half: accuracy lost with half of the weights, of each part.
-        overall: accuracy lost, mean over all fractions, of each part.
+        left: accuracy that is left, mean over all fractions, of each part.
     """
 
     at_half: tuple[float, ...]
-    overall: tuple[float, ...]
+    left: tuple[float, ...]
 
     def bounds(self) -> tuple[float, float]:
         """95 % interval of the cost at one half, by Student."""
@@ -195,14 +195,13 @@ def _pruned(model: nn.Module, examples: tuple[Any, Tensor]) -> Pruned:
     inputs, targets = examples
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     weights, head = _weights(model), f"{_head(model)}.weight"
-    at_half, overall = [], []
+    at_half, left = [], []
     for places in torch.arange(len(targets)).tensor_split(PARTS):
         part = moved(select(inputs, places), device), targets[places].to(device)
         by_fraction = {kept.fraction: kept.accuracy for kept in pruning_curve(model, *part, weights, head)}
-        dense = by_fraction.pop(1.0)
-        at_half.append(dense - by_fraction[HALF])
-        overall.append(dense - statistics.mean(by_fraction.values()))
-    return Pruned(tuple(at_half), tuple(overall))
+        at_half.append(by_fraction.pop(1.0) - by_fraction[HALF])
+        left.append(statistics.mean(by_fraction.values()))
+    return Pruned(tuple(at_half), tuple(left))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
@@ -235,17 +234,18 @@ def _measures(report: Fingerprint, pruned: Pruned | None, zeros: float, seed: in
     """A network that is right by chance has nothing to lose: of it only the zeros are a figure."""
     found = [Measure("zero weights", "share of the weights that are exactly zero", zeros)]
     if pruned is not None:
-        error = statistics.stdev(pruned.overall) / math.sqrt(PARTS)
+        # What is left, and not what is lost: who is pruned already has paid, and would lose less.
+        error = statistics.stdev(pruned.left) / math.sqrt(PARTS)
         found.append(
             Measure(
-                "cost of pruning",
-                "accuracy that is lost with 50 to 1 % of the weights kept, mean",
-                statistics.mean(pruned.overall),
+                "accuracy when pruned",
+                "accuracy with 50 to 1 % of the weights kept, mean",
+                statistics.mean(pruned.left),
                 error,
                 PARTS - 1,
-                better="lower",
+                better="higher",
                 units=f"parts of {report.provenance.data}, seed {seed}",
-                values=pruned.overall,
+                values=pruned.left,
             )
         )
     return tuple(found)
