@@ -128,6 +128,7 @@ def test_useless_macros_overload_and_the_remedy_runs_as_it_stands(tmp_path, monk
     finding = finding_of(log, "macros")
     assert finding.outcome is Outcome.FAILS
     assert "overloading this learner" in finding.sentence
+    assert "let them share" not in finding.sentence, "said once, by the remedy"
     assert finding.measures[0].value < 0.5
     monkeypatch.chdir(tmp_path)
     import torch

@@ -165,6 +165,29 @@ def test_an_output_that_hides_what_features_know_is_a_failure_with_its_remedy(de
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == ["4.weight", "4.bias"]
 
 
+def test_a_fresh_network_that_is_right_by_luck_has_learnt_nothing():
+    """It answers alike to all of a class, so that a binomial test of its examples takes luck for knowledge."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (1000,), generator=generator)
+    inputs = 3 * torch.randn(10, 16, generator=generator)[labels] + torch.randn(1000, 16, generator=generator)
+    share, margin = solutions._by_chance(labels)
+    lucky, known = 0, 0
+    for seed in range(100, 160):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 10))
+        right = float((model(inputs).argmax(1) == labels).double().mean()) > share + margin
+        lucky += right
+        known += right and solutions._knows_names(model, inputs, labels, seed)
+    assert lucky >= 10
+    assert known <= 7  # of 60 at a level of .05: more in less than one of a hundred sets of seeds
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    assert solutions._knows_names(model, inputs, labels, 0)
+
+
 def test_few_examples_decide_nothing(dense):
     finding = card(dense, data=lambda: examples(1, 60), probes=("solutions",)).finding("solutions")
     assert finding.outcome is Outcome.NOT_TOLD

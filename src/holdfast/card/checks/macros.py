@@ -75,7 +75,8 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
         NAME,
         QUESTION,
         outcome,
-        report.verdict,
+        # What to try is the remedy's to say.
+        f"{report.verdict.partition(': let them share credit')[0].rstrip('.')}.",
         certainty,
         _remedy(target, report),
         (_measure(report),) if told else (),

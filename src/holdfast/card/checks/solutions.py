@@ -37,6 +37,10 @@ COST = 0.02
 HIDDEN = 0.1
 """Accuracy that features may have above the output."""
 SURE = 0.95
+NAMES = 6
+"""Classes, with fewer of which too few orders of their names are there for a test."""
+DEALS = 1000
+"""Orders of the classes' names that are tried."""
 
 PAGE = "systems/solutions"
 PROPAGATE = Remedy(
@@ -111,7 +115,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     certainty = f"{rows} examples"
     pruned: Pruned | None = None
     remedy: Remedy | None = None
-    if report.accuracy <= commonest + margin:
+    if report.accuracy <= commonest + margin or not _knows_names(model, inputs, targets, settings.seed):
         outcome = Outcome.NOT_TOLD
         sentence = (
             f"It has learnt nothing about these examples that it could lose: it is right on {report.accuracy:.0%} of "
@@ -173,6 +177,32 @@ def _by_chance(targets: Tensor) -> tuple[float, float]:
     share = float(counted.bincount().max()) / len(counted)
     rows = min(ROWS, len(counted))
     return share, 2 * math.sqrt(share * (1 - share) / rows)
+
+
+def _knows_names(model: nn.Module, inputs: Any, targets: Tensor, seed: int) -> bool:
+    """Whether it names classes right more often than it would with the names of its outputs dealt out anew.
+
+    A network that has learnt nothing often answers alike to all examples of a class. So it may be right on many of them
+    at once, while each of its outputs might as well stand for any other class: an exact test by permutations.
+    """
+    import torch
+
+    from holdfast.probes.plasticity.activations import call
+    from holdfast.probes.plasticity.learning_speed import moved, tensor_of
+    from holdfast.probes.report import evaluating, random_state_kept
+    from holdfast.probes.solutions.continual import rows
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with random_state_kept(), evaluating(model), torch.no_grad():
+        output, wanted = rows(tensor_of(call(model, moved(inputs, device))), targets)
+    if output.shape[1] < NAMES:
+        return True
+    guesses, wanted = output.argmax(1).cpu(), wanted.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    right = (guesses == wanted).sum()
+    dealt = [torch.randperm(output.shape[1], generator=generator)[guesses] for _ in range(DEALS)]
+    as_good = sum(bool((others == wanted).sum() >= right) for others in dealt)
+    return (1 + as_good) / (1 + DEALS) <= 1 - SURE
 
 
 def _some(inputs: Any, targets: Tensor, seed: int) -> tuple[Any, Tensor]:
