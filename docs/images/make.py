@@ -122,16 +122,21 @@ def _row(verdict: Verdict, plain: str | None) -> str:
 
 
 def numbers_table(rows: Sequence[Record]) -> str:
-    """The numbers behind a figure; columns without any are left out."""
+    """The numbers behind a figure; columns without any are left out, and counts have no decimals."""
     columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    numbers = {name: [value for row in rows if isinstance(value := row.get(name), float)] for name in columns}
+    digits = {name: 0 if all(map(float.is_integer, values)) else 3 for name, values in numbers.items()}
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in rows])
+    cells = [[_cell(row.get(name), digits[name]) for name in columns] for row in rows]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
 
 
-def _cell(value: Scalar) -> str:
-    if value is None:
+def _cell(value: Scalar, digits: int) -> str:
+    if value is None or value == "":
         return text.NOTHING
-    return f"{value:.3f}" if isinstance(value, float) else f"`{value}`" if isinstance(value, str) else str(value)
+    if isinstance(value, float):
+        return f"{value:.{digits}f}".replace("-", "−")
+    return f"`{value}`" if isinstance(value, str) else str(value)
 
 
 def fill(page: Path, begin: str, end: str, content: str) -> None:

@@ -41,7 +41,7 @@ def check(
         settings: budget, seed, device, and what of the user's may be used.
 
     Returns:
-        The card: `print(card)`, `card.to_html()`, `card.to_dict()`.
+        The card, for `print(card)`, `card.to_html()` and `card.to_dict()`.
 
     Errors:
         ArgumentError: the target is nothing that can be checked, or a probe is unknown.

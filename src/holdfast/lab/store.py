@@ -184,7 +184,7 @@ class Store:
         """Write a finished trial, whole or not at all. The caller holds the trial's lock.
 
         Returns:
-            What the store gives back: a verdict is judged from that, so that a later command cannot say otherwise.
+            What the store gives back; a verdict is judged from that, so that a later command cannot say otherwise.
 
         Errors:
             StoreError: the disk is full, the store is read-only, or it does not give back what was written.

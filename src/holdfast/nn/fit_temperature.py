@@ -112,7 +112,7 @@ def fit_temperature(
         beta_max: largest beta considered.
 
     Returns:
-        the law, with its validation in `fit`. The same input gives the same law: nothing is random.
+        the law, with its validation in `fit`. The same input gives the same law, since nothing is random.
 
     Errors:
         FitError: the fit was refused.

@@ -162,7 +162,7 @@ class Policy:
                 read past actions need it.
 
         Returns:
-            In the environment's units: float32 of shape (slots, dims), or ids of shape (slots,).
+            In the environment's units, as float32 of shape (slots, dims), or ids of shape (slots,).
 
         Errors:
             InvalidInput: a number that is not finite, where `config.invalid` is `raise` or no action can be held. The

@@ -98,7 +98,7 @@ def extrapolate(
         seed: of the lists that are tried, and of the sublists for votes.
 
     Returns:
-        The extension: callable, with `explain`, `batch` and `calibration`.
+        The extension, which can be called, with `explain`, `batch` and `calibration`.
 
     Errors:
         ArgumentError: an argument is out of range, a list has duplicates in mode distinct, or two values have too many

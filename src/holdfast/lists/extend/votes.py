@@ -94,7 +94,7 @@ class Votes:
             weight: how many votes it casts for each pair; more for a judge that is trusted more.
 
         Returns:
-            Whether it casts votes, as far as is known by now: an answer with unusual counts is kept, and counts once
+            Whether it casts votes, as far as is known by now; an answer with unusual counts is kept, and counts once
             others have shown its counts to be the usual ones.
 
         Errors:

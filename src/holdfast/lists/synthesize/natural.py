@@ -147,7 +147,7 @@ def natural(k: int) -> Iterator[Natural]:
         k: copies of each element.
 
     Returns:
-        An iterator in the lexicographic order of the words: 1, 2, 6, 18, 54, 162, ... functions.
+        An iterator in the lexicographic order of the words, 1, 2, 6, 18, 54, 162, ... functions.
     """
     if count_of("k", k) > MOST_COPIES:
         raise ArgumentError("k", f"at most {MOST_COPIES}", k)

@@ -195,7 +195,7 @@ def order_natural(k: int) -> Iterator[OrderNatural]:
         k: copies of each element.
 
     Returns:
-        An iterator over them: 1, 4, 20, 100, 500, ... functions.
+        An iterator over them, 1, 4, 20, 100, 500, ... functions.
     """
     if count_of("k", k) > MOST_COPIES:
         raise ArgumentError("k", f"at most {MOST_COPIES}", k)

@@ -107,7 +107,7 @@ def permutation_type(n: int) -> Iterator[PermutationType]:
         n: number of values.
 
     Returns:
-        An iterator over them: 1, 1, 4, 20, 138, 1182, ... functions.
+        An iterator over them, 1, 1, 4, 20, 138, 1182, ... functions.
     """
     if count_of("n", n) > MOST_LISTED:
         raise ArgumentError("n", f"at most {MOST_LISTED}", n)
@@ -188,7 +188,7 @@ def filter_equivariant(multiplicities: Sequence[int]) -> Iterator[FilterEquivari
         multiplicities: for each of the values 0, 1, ... its copies in an answer.
 
     Returns:
-        An iterator over them: 20 for copies (1, 1, 1), 64 for (2, 1, 1), 1422 for (2, 2, 2).
+        An iterator over them, 20 for copies (1, 1, 1), 64 for (2, 1, 1), 1422 for (2, 2, 2).
     """
     if not isinstance(multiplicities, Iterable):
         raise ArgumentError("multiplicities", "numbers of copies", type(multiplicities).__name__)

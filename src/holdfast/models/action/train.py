@@ -66,8 +66,8 @@ def train(
         quiet: show no progress.
 
     Returns:
-        The account that is written to `training.json`: command, settings, versions, data, curve, and
-        `validation_loss`: the mean over domains of the mean cross-entropy of an action's dimension, in nats.
+        The account that is written to `training.json`, with command, settings, versions, data, curve, and
+        `validation_loss`, the mean over domains of the mean cross-entropy of an action's dimension, in nats.
 
     Errors:
         ArgumentError: settings, data or folder that cannot be used, or that differ from those of the run to be resumed.

@@ -49,7 +49,7 @@ def train(recipe: LanguageRecipe, out: Path, *, resume: bool = False, quiet: boo
         quiet: show no progress.
 
     Returns:
-        The account that is written to `training.json`: command, settings, versions, corpus, curve, and
+        The account that is written to `training.json`, with command, settings, versions, corpus, curve, and
         `validation_bits_per_byte`.
 
     Errors:

@@ -72,7 +72,7 @@ def adaptive_attention(
         detach: treat the law's temperature as a constant in the backward pass. For a `Normaliser` it says so itself.
 
     Returns:
-        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows: one in a
+        The output, in the dtype of `query`; zeros for a query without a visible key. NaN stays in its rows; one in a
         query makes that row NaN, one (or an infinity) in a key or value reaches no row that does not see that key. (At
         values neither the Triton kernel nor PyTorch's on CUDA looks: there it may reach rows near one that sees it.)
 

@@ -124,8 +124,8 @@ class RAT(nn.Module):
             layout: which tokens are live and where documents begin; `None`: all are, and each row is one.
 
         Returns:
-            The output, zero for tokens that are not live, and the state after the last token (with packed documents:
-            of each row's last document).
+            The output, zero for tokens that are not live, and the state after the last token (with packed documents
+            that of each row's last document).
 
         Errors:
             ArgumentError: shapes that do not fit, or a state of another layer, batch, device or precision.

@@ -113,7 +113,7 @@ def record(model: nn.Module, inputs: Any, *, layers: Sequence[str] | None = None
         layers: names of modules whose outputs are kept instead, such as those of attention.
 
     Returns:
-        By layer in the order of the calls: a module's name, or that of the module around a function with the
+        By layer in the order of the calls, with a module's name, or that of the module around a function with the
         function's, and from the second call on its number. Empty where no activation function was seen.
 
     Errors:

@@ -124,7 +124,7 @@ class Watch:
             done: steps with this one; as many as before it: it is not over, gradients are still summed up.
 
         Returns:
-            What `watch_once` tells, `elr/<layer>` of `EffectiveLR`, what `WeightRanks` tells, and `cost`: seconds of
+            What `watch_once` tells, `elr/<layer>` of `EffectiveLR`, what `WeightRanks` tells, and `cost`, seconds of
             measuring divided by those of the training's steps without them, since the last time and as a clock has
             them. With optimisers by name it is `elr/<name>/<layer>`, of the first step that each makes in this one; of
             one that makes none there is nothing.

@@ -53,8 +53,8 @@ def train(recipe: RainbowRecipe, out: Path, *, resume: bool = False, quiet: bool
         quiet: show no progress.
 
     Returns:
-        The account that is written to `training.json`: command, settings, versions, curve and games, and `score`: the
-        mean return of the last 100 games, neither clipped nor discounted; `None` where none has ended.
+        The account that is written to `training.json`, with command, settings, versions, curve and games, and
+        `score`, the mean return of the last 100 games, neither clipped nor discounted; `None` where none has ended.
 
     Errors:
         ArgumentError: settings, environment or folder that cannot be used, or that differ from those of the run to be
