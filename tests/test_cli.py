@@ -235,7 +235,7 @@ def test_one_seed_is_inconclusive_with_the_reason(tmp_path: Path) -> None:
         (("run", TOY, "--address", "x:1"), "--address: expected to be used with --engine ray"),
         (("run", TOY, "--store", "syntax.py"), "--store: expected a folder"),
         (("run", TOY, "--store", "/proc/none"), "--store: cannot write to /proc/none"),
-        (("report",), "--store: expected a folder with results, got results"),
+        (("report",), "--store: expected a folder with results, got results, which is not there"),
         (("report", "--store", "."), "--store: no runs in ."),
         (("probe", "nonsense"), f"no probe named 'nonsense'. There are: {', '.join(PROBES)}"),
         (("probe", "sharpness"), "Missing"),

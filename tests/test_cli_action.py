@@ -94,6 +94,7 @@ def test_both_probes_have_something_to_look_at(tmp_path: Path, monkeypatch: pyte
     [
         (("control-latency", "gone.safetensors"), "TARGET: expected the file of an action model"),
         (("control-latency", "policy.safetensors", "--rounds", 3), "--rounds: expected a whole number of at least 7"),
+        (("copycat", "nowhere"), "TARGET: expected a folder of trajectories, or a dataset of Minari that is on this"),
         (("control-latency", "policy.safetensors", "--device", "nowhere"), "--device: expected a device of PyTorch"),
         (("control-latency", "policy.safetensors", "--domain", "nowhere"), "--domain: expected one of arm, maze, game"),
         (("control-latency", "policy.safetensors", "--lengths", 5), "lengths: expected at least two"),

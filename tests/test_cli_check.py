@@ -65,7 +65,7 @@ def test_a_check(place):
 
 @pytest.mark.parametrize("before", [None, "active"])
 def test_threads_do_not_spin_unless_they_are_told_to(place, monkeypatch, before):
-    from holdfast.cli.check import PATIENT
+    from holdfast.cli.parsing import PATIENT
 
     monkeypatch.delenv(PATIENT[0], raising=False)
     seen = []

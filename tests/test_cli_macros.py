@@ -90,7 +90,7 @@ def test_without_a_target_there_is_a_demonstration(tmp_path: Path) -> None:
         (("bad.csv",), "bad.csv, line 8: expected a finite number for q5, or -inf for an illegal action, got 'nan'"),
         (("none.csv",), "TARGET: expected a CSV file that can be read"),
         (("mine.py",), "TARGET: expected a file .csv or .npz, or a function"),
-        (("mine.py:values",), "--states: expected given, for a function, got none"),
+        (("mine.py:values",), "--states: expected a file with the states to ask the function about, got none"),
         (("mine.py:nothing", "--states", "states.npy"), "TARGET: expected a function nothing in mine.py"),
         (("mine.py:values", "--states", "none.npy"), "--states: expected a file of numpy that can be read"),
         (("mine.py:same", "--states", "states.npy"), "TARGET: expected values that differ between actions"),

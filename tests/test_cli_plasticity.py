@@ -81,8 +81,8 @@ def test_the_demonstration_needs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((*OWN,), "--peak: expected given, for a network of your own, got none"),
-        (("probe", "plasticity", "mine.py:net", "--peak", 1), "--checkpoint: expected given"),
+        ((*OWN,), "--peak: expected the highest learning rate of its training, for a network of"),
+        (("probe", "plasticity", "mine.py:net", "--peak", 1), "--checkpoint: expected a file with its weights"),
         ((*OWN, "--peak", 1, "--steps", 3), "--steps: expected a whole number of at least 25"),
         ((*OWN, "--peak", -1), "--peak: expected a learning rate"),
         ((*OWN, "--peak", 1, "--optimizer", "lion"), "--optimizer: expected one of adam, adamw, sgd, rmsprop"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.parsing import ExplainedOptions
+from holdfast.cli.parsing import PATIENT, ExplainedOptions
 from holdfast.cli.probes import PROBES
 from holdfast.errors import ArgumentError
 from holdfast.probes.load_model import fitting_length, load_model
@@ -17,6 +17,15 @@ from tests.command_line import ask
 
 def test_every_probe_explains_its_columns():
     assert all(issubclass(options, ExplainedOptions) for options, _ in PROBES.values())
+
+
+@pytest.mark.parametrize(("probe", "seen"), [("lists", "passive"), ("control-latency", "None")])
+def test_threads_do_not_spin_unless_they_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe, seen):
+    monkeypatch.delenv(PATIENT[0], raising=False)
+    source = f"import os\n\n\ndef spoken(*_):\n    raise OSError(os.environ.get({PATIENT[0]!r}))\n"
+    (tmp_path / "mine.py").write_text(source)
+    status, _, err = ask("probe", probe, "mine.py:spoken", cwd=tmp_path)
+    assert (status, f"OSError: {seen}" in err) == (2, True), err
 
 
 def test_a_report_says_how_to_have_its_columns_explained(tmp_path: Path):

@@ -82,9 +82,12 @@ def test_a_network_of_one_s_own_gives_table_json_and_picture(folder: Path) -> No
         (("probe", "solutions", "--compare", "mine.py", "mine.py"), "--compare: expected a whole file of JSON"),
         (("probe", "solutions", "--compare", ".", "."), "--compare: expected a folder with files that end in .json"),
         (("probe", "solutions", "demo", "--head", "2"), "--head: expected a network of your own"),
-        (("probe", "solutions", "mine.py:net", "--checkpoint", "2.pt"), "--data: expected given"),
-        ((*OWN, "--snapshots", "2.pt"), "--initial: expected given"),
-        ((*OWN, "--tasks", "mine.py:tasks"), "--snapshots: expected given"),
+        (
+            ("probe", "solutions", "mine.py:net", "--checkpoint", "2.pt"),
+            "--data: expected a function that returns a loader",
+        ),
+        ((*OWN, "--snapshots", "2.pt"), "--initial: expected the weights before the first task"),
+        ((*OWN, "--tasks", "mine.py:tasks"), "--snapshots: expected the weights after each task"),
         (
             (*OWN, "--initial", "0.pt", "--snapshots", "1.pt"),
             "--snapshots: expected the weights of the model as the last",

@@ -61,11 +61,16 @@ def test_a_summary_fits_a_terminal(probes, words, subjects):
     assert lines[0] == made.answer
 
 
-def test_where_nothing_is_measured_it_is_said_what_to_give():
+@pytest.mark.parametrize("measured", [[], [finding("c")]])
+def test_it_is_said_what_to_give_for_a_question_that_was_not_asked(measured):
     unfit = Outcome.INAPPLICABLE
-    made = card([finding("a", unfit, sentence="needs --data"), finding("b", unfit, sentence="it is no policy")])
-    assert "    not yet: a: needs --data" in made.summary().splitlines()
-    assert "no policy" not in made.summary()
+    asked_not = [finding("a", unfit, sentence="needs --data"), finding("b", unfit, sentence="it is no policy")]
+    lines = card([*measured, *asked_not]).summary().splitlines()
+    assert lines[-2:] == ["    not yet: a: needs --data", "            not for this: b"]
+
+
+def test_where_nothing_is_measured_the_page_says_why():
+    made = card([finding("a", Outcome.INAPPLICABLE, sentence="needs --data")])
     assert 'id="not-asked" open' in made.to_html()
     assert 'id="not-asked" open' not in full_card().to_html()
 

@@ -72,11 +72,15 @@ def test_names(file, place, kind):
         ("no.such.module:net", "ModuleNotFoundError"),
         ("./nowhere", "which is not there"),
         ("a b c", "which is not there"),
-        ("mine.py", "weights alone need the function that makes their network"),
+        ("mine.py", "expected the name of a function in it, as mine.py:name"),
+        ("weights.pt", "weights alone need the function that makes their network"),
+        ("table.csv", "expected a header with columns q0, q1"),
         (".", "without config.json"),
     ],
 )
 def test_what_is_no_target_is_one_line(file, place, said):
+    torch.save(nn.Linear(2, 2).state_dict(), "weights.pt")
+    (file / "table.csv").write_text("left,right\n0,1\n")
     with pytest.raises(ArgumentError) as caught:
         recognise(place)
     line = str(caught.value)

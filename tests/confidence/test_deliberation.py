@@ -69,6 +69,8 @@ def test_what_is_no_text_is_refused() -> None:
         mask_own_answer([{"role": "assistant", "content": [{"type": "text"}]}])
     with pytest.raises(ArgumentError, match="role"):
         mask_own_answer([{"content": "hello"}])
+    with pytest.raises(ArgumentError, match="each a dict with role and content, got 'h'"):
+        mask_own_answer("hello")
 
 
 def accuracy_and_loss(log_odds: np.ndarray, correct: np.ndarray) -> tuple[float, float]:

@@ -204,6 +204,16 @@ def test_what_belongs_below_counts_primitive_steps():
     assert info["episode"]["r"] == 11.0
 
 
+def test_a_bare_list_of_actions_is_refused():
+    """In a process of its own, where the types of arguments are not checked, as with a user."""
+    code = (
+        "import gymnasium; from holdfast.rl import MacroActions\n"
+        "MacroActions(gymnasium.make('CartPole-v1'), [(0,), (1,), (0, 1)], gamma=0.9)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stderr.endswith("macros: expected Macros, such as Macros.of(2, [(0, 0)]), got list\n")
+
+
 def test_bad_environments_are_refused():
     continuous, shifted = Script(LONG), Script(LONG)
     continuous.action_space = gymnasium.spaces.Box(0, 1)

@@ -280,12 +280,14 @@ def _lines(subject: Subject, most: int) -> list[str]:
             lines += _wrapped(head, finding.sentence, most)
             if finding.remedy is not None:
                 lines += _wrapped(" " * len(head) + "Try: ", f"{finding.remedy.text}.", min(most, 2))
-    if not any(finding.outcome in MEASURED for finding in subject.findings):
-        for finding in subject.of(Outcome.INAPPLICABLE):
-            if finding.sentence.startswith(NEEDS):
-                lines += _wrapped("    not yet: " + f"{finding.probe}: ", finding.sentence, most)
-    if left := subject.of(Outcome.INAPPLICABLE):
-        lines += _wrapped("            not for this: ", ", ".join(finding.probe for finding in left), most)
+    unfit = []
+    for finding in subject.of(Outcome.INAPPLICABLE):
+        if finding.sentence.startswith(NEEDS):
+            lines += _wrapped("    not yet: " + f"{line(finding.probe, WIDTH // 3)}: ", finding.sentence, most)
+        else:
+            unfit.append(finding.probe)
+    if unfit:
+        lines += _wrapped("            not for this: ", ", ".join(unfit), most)
     return lines
 
 

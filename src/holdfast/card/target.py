@@ -216,13 +216,19 @@ def read_values(path: Path) -> Any:
     """Logged Q values of a .csv file, or else of an .npz file."""
     from holdfast.probes.macros import read_csv, read_npz
 
-    return (read_csv if path.suffix.lower() == ".csv" else read_npz)(path)
+    try:
+        return (read_csv if path.suffix.lower() == ".csv" else read_npz)(path)
+    except ArgumentError as error:
+        argument = "target" if error.argument == "path" else error.argument
+        raise ArgumentError(argument, error.expected, error.got) from error
 
 
 def _file(path: Path, device: str) -> Target:
-    """The file of a policy; weights alone are no model."""
+    """The file of a policy; weights alone are no model, and a file with code may have many functions."""
     from holdfast.models.action.checkpoint import load_model
 
+    if path.suffix == ".py":
+        raise ArgumentError("target", f"the name of a function in it, as {path.name}:name", path.name)
     try:
         model = load_model(path, device)
     except HoldfastError as error:

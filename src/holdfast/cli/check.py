@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from holdfast.cli.parsing import FAILED, INTERRUPTED, OK, Device, OptionalTarget, as_typed, device_named, parse, say
+from holdfast.cli.parsing import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    PATIENT,
+    Device,
+    OptionalTarget,
+    as_typed,
+    device_named,
+    parse,
+    say,
+)
 from holdfast.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -38,9 +49,6 @@ HTML, JSON, FINDINGS = "card.html", "card.json", "findings"
 
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Files that are another checkpoint of the target's network, and no target by themselves."""
-
-PATIENT = ("OMP_WAIT_POLICY", "passive")
-"""The environment's variable for it, unless it is set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +110,6 @@ class Check:
 def check(words: Sequence[str]) -> int:
     """Parse the words after `holdfast check` and carry them out."""
     options = parse(Check, "holdfast check", words)
-    # Before torch is loaded: threads of OpenMP that spin while they wait for each other take a busy machine's time from
-    # the very ones that they wait for, and small models run many times slower.
     os.environ.setdefault(*PATIENT)
     place = {"store": "--output"} if options.store is None else {}
     try:

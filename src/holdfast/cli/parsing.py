@@ -34,6 +34,11 @@ OptionalTarget = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metav
 Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
 """Where PyTorch computes: cpu, cuda, cuda:1, …, or auto, which is cuda where there is one."""
 
+PATIENT = ("OMP_WAIT_POLICY", "passive")
+"""A variable of the environment and its value, unless it is set, before torch is loaded: threads of OpenMP that spin
+while they wait for each other take a busy machine's time from the very ones that they wait for, and small models run
+many times slower."""
+
 Commands = Mapping[str, tuple[type[Any], Callable[[Any], int]]]
 """Options of each command by its name, and what carries them out and returns the exit status."""
 

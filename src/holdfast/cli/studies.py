@@ -344,7 +344,7 @@ def report_studies(options: Report) -> int:
     from holdfast.lab.store import Store
 
     if not options.store.is_dir():
-        raise ArgumentError("--store", "a folder with results", str(options.store))
+        raise ArgumentError("--store", "a folder with results", f"{options.store}, which is not there")
     words = options.studies
     paths = [word for word in dict.fromkeys(words) if word.endswith(".py")]
     files = {study.name: study for study in find_studies(paths)}
@@ -422,7 +422,7 @@ def _other_runs(folder: Path, runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
     from holdfast.lab.store import Store
 
     if not folder.is_dir():
-        raise ArgumentError("--against", "a folder with results", str(folder))
+        raise ArgumentError("--against", "a folder with results", f"{folder}, which is not there")
     store = Store(folder)
     try:
         known = store.runs()

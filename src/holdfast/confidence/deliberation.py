@@ -241,6 +241,8 @@ def _rewritten(messages: Sequence[Message], mask: str, note: Callable[[list[str]
     rewritten: list[dict[str, Any]] = []
     hidden: list[str] = []
     for message in messages:
+        if not isinstance(message, Mapping):
+            raise ArgumentError("messages", "a list of chat messages, each a dict with role and content", repr(message))
         role, content = message.get("role"), message.get("content")
         if role not in ("system", "developer", "user", "assistant", "tool"):
             raise ArgumentError("messages", "chat messages with a role", repr(role))

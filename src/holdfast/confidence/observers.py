@@ -80,7 +80,7 @@ def ideal(log_odds: ArrayLike, advice: ArrayLike, accuracy: ArrayLike) -> FloatA
     if np.isnan(np.asarray(log_odds, np.float64)).any():
         raise ArgumentError("log_odds", "numbers", "NaN")
     if not np.isin(words, ADVICE).all():
-        raise ArgumentError("advice", f"one of {', '.join(ADVICE)}", repr(words[~np.isin(words, ADVICE)].flat[0]))
+        raise ArgumentError("advice", f"one of {', '.join(ADVICE)}", str(words[~np.isin(words, ADVICE)].flat[0]))
     sign = np.select([words == "same", words == "opposite"], [SIGN["same"], SIGN["opposite"]], SIGN["neutral"])
     needed = np.where(sign == 0, 0.5, accuracy)
     if np.isnan(needed).any():

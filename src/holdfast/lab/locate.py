@@ -133,7 +133,8 @@ def find(name: str) -> Study[Any]:
     points = installed()
     if name not in points:
         hint = did_you_mean(name, points)
-        raise LocateError(f"no study named {name!r}.{hint} Installed: {', '.join(points) or 'none'}.")
+        known = ", ".join(points) or "none"
+        raise LocateError(f"no study named {name!r}.{hint} Installed: {known}; one in a file goes by its path.")
     return load(points[name])
 
 

@@ -74,8 +74,8 @@ class MacroActions(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
 
     Errors:
         ArgumentError: a vector of environments, where the wrapper has to be inside each; actions that are no ids from 0
-            on, or another number of them; a macro that is longer than the time limit; macros of macros; an environment
-            that begins anew by itself (`Autoreset` belongs above).
+            on, or another number of them; a bare list in the place of `Macros`; a macro that is longer than the time
+            limit; macros of macros; an environment that begins anew by itself (`Autoreset` belongs above).
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class MacroActions(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         space = env.action_space
         if not isinstance(space, gymnasium.spaces.Discrete) or space.start != 0:
             raise ArgumentError("env", "actions that are ids from 0 on", repr(space))
+        if not isinstance(macros, Macros):
+            raise ArgumentError("macros", f"Macros, such as Macros.of({space.n}, [(0, 0)])", type(macros).__name__)
         if space.n != macros.primitives:
             raise ArgumentError("macros", f"those of {space.n} primitive actions", f"those of {macros.primitives}")
         if store != "macro" and not isinstance(env.observation_space, gymnasium.spaces.Box):

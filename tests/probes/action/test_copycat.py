@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from holdfast import bar
 from holdfast.errors import ArgumentError
 from holdfast.models.action.discretise import Vocabulary
 from holdfast.models.action.domain import Continuous, Discrete, Domain, Image, Vector
@@ -46,6 +49,20 @@ def trajectories(kind, seed, space="continuous", number=12, time=100):
             actions = seen[:, :1].astype(np.int64)
         items.append(Trajectory(observations=seen, actions=actions, rewards=np.ones(time, np.float32), terminated=True))
     return Trajectories.of(Domain(name="made-up", observation=Vector(3), action=space), items)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_bar_is_shown_where_it_is_wanted(monkeypatch, progress):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(bar, "SHOW_AFTER_S", 0.0)
+    probe_copycat(trajectories("independent", seed=1, number=6, time=20), progress=progress)
+    assert ("small networks" in sys.stderr.getvalue()) is progress
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -47,8 +47,11 @@ def test_other_files_are_refused_and_nothing_in_them_is_run(tmp_path: Path):
     with pytest.raises(ArgumentError, match=r"--checkpoint: expected a file, got .*nowhere.pt, which is not there"):
         load_weights(net(), tmp_path / "nowhere.pt")
     torch.save(net(), tmp_path / "object.pt")
-    with pytest.raises(ArgumentError, match=r"--checkpoint: expected a file that torch.load reads with weights_only"):
+    with pytest.raises(ArgumentError, match=r"--checkpoint: expected a file .* \(it holds an object of torch.nn.*\)$"):
         load_weights(net(), tmp_path / "object.pt")
+    (tmp_path / "text.pt").write_text("import torch")
+    with pytest.raises(ArgumentError, match=r"text.pt \(it is damaged, or something else than weights\)$"):
+        load_weights(net(), tmp_path / "text.pt")
     torch.save({"agent": net().state_dict(), "step": 1}, tmp_path / "other.pt")
     with pytest.raises(ArgumentError, match=r"--weights: expected the place of the weights .* has: agent, step"):
         load_weights(net(), tmp_path / "other.pt")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from holdfast.cli.parsing import Commands, choose
+from holdfast.cli.parsing import PATIENT, Commands, choose
 from holdfast.cli.probes import action, confidence, lists, macros, plasticity, rat, sharpness, solutions
 
 PROBES: Commands = {
@@ -20,6 +21,12 @@ PROBES: Commands = {
 }
 
 
+TIMED = ("control-latency", "rat")
+"""Probes that report times, which are to be those of the user's own programs."""
+
+
 def probe(words: Sequence[str]) -> int:
     """Carry out `holdfast probe`."""
+    if words and words[0] not in TIMED:
+        os.environ.setdefault(*PATIENT)
     return choose("probe", "probe", "Measure a failure on your own model. Probes", PROBES, words)

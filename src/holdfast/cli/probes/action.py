@@ -114,6 +114,7 @@ def run_copycat(options: CopycatProbe) -> int:
             bins=options.bins,
             history=options.history,
             seed=options.seed,
+            progress=True,
         )
     finally:
         if environments is not None:

@@ -110,7 +110,7 @@ def _values(place: str, states: Path | None, flag: str) -> LoggedValues:
         if ":" not in place:
             raise ArgumentError("path", "a file .csv or .npz, or a function as file.py:name or module:name", place)
         if states is None:
-            raise ArgumentError("--states", "given, for a function", "none")
+            raise ArgumentError("--states", "a file with the states to ask the function about", "none")
         function = function_at(place)
     with _in_flags(dict.fromkeys(("function", "q"), flag) | {"path": "--states", "states": "--states"}):
         return ask_function(function, states)

@@ -26,6 +26,13 @@ FLAGS = {"factory": "TARGET", "model": "TARGET", "examples": "--data"}
 FLAGS |= {name: f"--{name}" for name in ("optimizer", "peak", "current", "loss")}
 """What the arguments of the probe are called here."""
 
+NEEDED = {
+    "checkpoint": "a file with its weights",
+    "data": "a function that returns a loader, or inputs and targets",
+    "peak": "the highest learning rate of its training",
+}
+"""What there must be for a network of one's own."""
+
 
 @dataclass(frozen=True)
 class PlasticityProbe(ExplainedOptions):
@@ -82,9 +89,9 @@ def run(options: PlasticityProbe) -> int:
     if options.target == DEMONSTRATION:
         report = _demonstration(options)
     else:
-        for name in ("checkpoint", "data", "peak"):
+        for name, what in NEEDED.items():
             if getattr(options, name) is None and not (name == "peak" and ":" in options.optimizer):
-                raise ArgumentError(f"--{name}", "given, for a network of your own", "none")
+                raise ArgumentError(f"--{name}", f"{what}, for a network of your own", "none")
         report = _own(options)
     options.show(report)
     return OK

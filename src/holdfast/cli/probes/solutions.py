@@ -32,6 +32,9 @@ FLAGS = {
 FLAGS |= {"sharpness": "--no-sharpness", **{name: f"--{name}" for name in ("initial", "snapshots", "loss", "head")}}
 """What the arguments of the probe are called here."""
 
+NEEDED = {"checkpoint": "a file with its weights", "data": "a function that returns a loader, or inputs and targets"}
+"""What there must be for a network of one's own."""
+
 
 @dataclass(frozen=True)
 class SolutionsProbe(ExplainedOptions):
@@ -133,13 +136,13 @@ def _own(options: SolutionsProbe, target: str) -> Fingerprint:
     from holdfast.probes.plasticity.files import gather
     from holdfast.probes.solutions import probe_solution
 
-    for name in ("checkpoint", "data"):
+    for name, what in NEEDED.items():
         if getattr(options, name) is None:
-            raise ArgumentError(f"--{name}", "given, for a network of your own", "none")
+            raise ArgumentError(f"--{name}", f"{what}, for a network of your own", "none")
     if options.snapshots and options.initial is None:
-        raise ArgumentError("--initial", "given, with --snapshots", "none")
+        raise ArgumentError("--initial", "the weights before the first task, with --snapshots", "none")
     if options.tasks is not None and not options.snapshots:
-        raise ArgumentError("--snapshots", "given, with --tasks", "none")
+        raise ArgumentError("--snapshots", "the weights after each task, with --tasks", "none")
     settings, noted = _settings(options), _noted(options)
     factory, device = function_of("TARGET", target), device_named(options.device)
     model = call_user("TARGET", "a function without arguments that returns a network", factory)

@@ -7,6 +7,7 @@ hidden by how much data it takes to learn a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ STEPS = 1500
 PATIENCE = 8
 LOOK = 25
 """Steps from one look at the validation data to the next; after so many without a gain, training ends."""
+LOOKS = STEPS // LOOK + 1
 
 RATE = 1e-3
 BIAS_RATE = 0.05
@@ -99,7 +101,9 @@ class CopyModel(nn.Module):
         )
 
 
-def trained(train: Steps, validation: Steps, choices: int, *, reads_action: bool, seed: int) -> CopyModel:
+def trained(
+    train: Steps, validation: Steps, choices: int, *, reads_action: bool, seed: int, looked: Callable[[], None]
+) -> CopyModel:
     """A network with the weights that were best on the validation data.
 
     Arguments:
@@ -108,6 +112,7 @@ def trained(train: Steps, validation: Steps, choices: int, *, reads_action: bool
         choices: of each number of an action.
         reads_action: whether the last action is read.
         seed: of weights and batches; the same for both networks.
+        looked: called at each look at the validation data, of which there are at most `LOOKS`.
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -122,6 +127,7 @@ def trained(train: Steps, validation: Steps, choices: int, *, reads_action: bool
     best, kept, waited = float("inf"), model.state_dict(), 0
     for step in range(STEPS + 1):
         if step % LOOK == 0:
+            looked()
             with torch.no_grad():
                 loss = float(model.losses(validation).mean())
             if loss < best:

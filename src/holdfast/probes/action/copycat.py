@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float
 from torch.nn.functional import pad
 
+from holdfast.bar import Bar
 from holdfast.errors import ArgumentError, count_of
 from holdfast.models.action.batch import Batch
 from holdfast.models.action.discretise import Vocabulary
 from holdfast.models.action.domain import Discrete, Domain, Vector
 from holdfast.models.action.model import ActionModel
 from holdfast.models.action.trajectories import Trajectories, Trajectory, report_on
-from holdfast.probes.action.copy_model import Steps, trained
+from holdfast.probes.action.copy_model import LOOKS, Steps, trained
 from holdfast.probes.action.copycat_report import CopycatReport, Rollouts
 from holdfast.probes.action.repeats import Recorder, repeats
 from holdfast.probes.report import evaluating, random_state_kept
@@ -56,6 +57,7 @@ def probe_copycat(
     bins: int = 32,
     history: int = 4,
     seed: int = 0,
+    progress: bool = False,
 ) -> CopycatReport:
     """Measure by how much the last action alone lowers the loss of imitating what is in the data.
 
@@ -79,6 +81,7 @@ def probe_copycat(
         bins: that the small networks divide each number of an action in.
         history: observations that they see, the current one included.
         seed: of the folds, the networks and the environments.
+        progress: show a bar on a terminal while the small networks are trained.
 
     Errors:
         ArgumentError: too few trajectories, observations that are pictures, or an argument that does not fit.
@@ -94,7 +97,7 @@ def probe_copycat(
     domain = trajectories.domain
     with random_state_kept():
         if models is None:
-            losses = _of_small_networks(trajectories, bins, history, seed)
+            losses = _of_small_networks(trajectories, bins, history, seed, progress)
             chance = math.log(domain.action.n if isinstance(domain.action, Discrete) else bins)
         else:
             losses = _of_models(trajectories, models)
@@ -131,24 +134,27 @@ class _Losses:
     steps: Float[np.ndarray, " trajectories"]
 
 
-def _of_small_networks(data: Trajectories, bins: int, history: int, seed: int) -> _Losses:
+def _of_small_networks(data: Trajectories, bins: int, history: int, seed: int, progress: bool) -> _Losses:
     items = _fewer(data.items)
     if len(items) < FEWEST:
         raise ArgumentError("trajectories", f"at least {FEWEST}, for some are held out", f"{len(items)}")
     steps, choices = _steps(items, data.domain, bins, history)
     order = np.random.default_rng(seed).permutation(len(items))
     sums = np.zeros((2, len(items)))
-    for fold in range(FOLDS):
-        held_out, rest = order[fold::FOLDS], np.setdiff1d(order, order[fold::FOLDS])
-        rest = np.random.default_rng([seed, fold]).permutation(rest)
-        stops = max(1, round(VALIDATION * len(rest)))
-        validation, train = (_of(steps, numbers) for numbers in (rest[:stops], rest[stops:]))
-        test = _of(steps, held_out)
-        for place, reads_action in enumerate((False, True)):
-            model = trained(train, validation, choices, reads_action=reads_action, seed=seed + fold)
-            with torch.no_grad():
-                losses = model.losses(test).double()
-            np.add.at(sums[place], test.trajectory.numpy(), losses.numpy())
+    with Bar("small networks", 2 * FOLDS * LOOKS, wanted=progress) as bar:
+        for fold in range(FOLDS):
+            held_out, rest = order[fold::FOLDS], np.setdiff1d(order, order[fold::FOLDS])
+            rest = np.random.default_rng([seed, fold]).permutation(rest)
+            stops = max(1, round(VALIDATION * len(rest)))
+            validation, train = (_of(steps, numbers) for numbers in (rest[:stops], rest[stops:]))
+            test = _of(steps, held_out)
+            for place, reads_action in enumerate((False, True)):
+                model = trained(
+                    train, validation, choices, reads_action=reads_action, seed=seed + fold, looked=bar.advance
+                )
+                with torch.no_grad():
+                    losses = model.losses(test).double()
+                np.add.at(sums[place], test.trajectory.numpy(), losses.numpy())
     return _Losses(sums[0], sums[1], np.array([float(len(item)) for item in items]))
 
 

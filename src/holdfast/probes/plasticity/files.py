@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -127,9 +129,18 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         expected = "a file that torch.load reads with weights_only=True: save a state_dict, and no objects"
-        raise ArgumentError("--checkpoint", expected, f"{path} ({first})") from error
+        raise ArgumentError("--checkpoint", expected, f"{path} ({_why_unread(error)})") from error
+
+
+def _why_unread(error: Exception) -> str:
+    """Why torch does not read a file, without its advice, which is to run the code in it."""
+    words = str(error).strip()
+    if named := re.search(r"GLOBAL (\S+)", words):
+        return f"it holds an object of {named[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or something else than weights"
+    return words.splitlines()[0] if words else type(error).__name__
 
 
 def _state(content: Any, place: str | None, path: Path) -> dict[str, Tensor]:

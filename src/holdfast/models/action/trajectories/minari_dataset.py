@@ -52,7 +52,8 @@ def read_minari(
     try:
         dataset = minari.load_dataset(dataset_id, download=download)
     except FileNotFoundError as error:
-        raise ArgumentError("dataset_id", "a dataset that is here (or download=True)", dataset_id) from error
+        expected = f"a dataset of Minari that is on this machine (minari download {dataset_id} fetches one)"
+        raise ArgumentError("dataset_id", expected, dataset_id) from error
     except ValueError as error:
         raise ArgumentError("dataset_id", "a dataset of Minari", f"{dataset_id} ({error})") from error
     metadata = dataset.storage.metadata

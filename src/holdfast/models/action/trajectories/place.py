@@ -31,5 +31,6 @@ def read_trajectories(place: str, argument: str = "place") -> Trajectories:
     try:
         return read_minari(place)
     except ArgumentError as error:
-        name = argument if error.argument == "dataset_id" else error.argument
-        raise ArgumentError(name, error.expected, error.got) from error
+        if error.argument != "dataset_id":
+            raise
+        raise ArgumentError(argument, f"a folder of trajectories, or {error.expected}", error.got) from error
