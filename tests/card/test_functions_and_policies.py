@@ -28,6 +28,10 @@ def little(monkeypatch):
     monkeypatch.setattr(lists, "EXAMPLES", 100)
 
 
+def add_one(xs):
+    return [x + 1 for x in xs]
+
+
 def first_three(xs: list[int]) -> list[int]:
     return xs[:3]
 
@@ -53,11 +57,15 @@ def test_sorted_keeps_the_rule_of_lists():
     assert finding.measures[0].value == 0 < finding.measures[0].error
 
 
-def test_a_function_that_breaks_the_rule_everywhere_fails_and_no_extension_is_offered():
-    finding = finding_of(first_three, "lists")
-    assert finding.outcome is Outcome.FAILS
+@pytest.mark.parametrize("function", [first_three, add_one], ids=["first three", "add one"])
+def test_a_function_of_another_rule_is_not_judged_and_no_extension_is_offered(function):
+    finding = finding_of(function, "lists")
+    assert finding.outcome is Outcome.NOT_TOLD, "it may be right"
+    assert finding.sentence.startswith("It follows another rule")
     assert finding.remedy is not None
     assert not finding.remedy.code
+    if function is add_one:
+        return
     difference = compare(
         check("builtins:sorted", probes=("lists",)), check(first_three, probes=("lists",))
     ).beyond_noise

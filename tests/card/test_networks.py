@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 import holdfast.probes.plasticity.demonstration as demonstration
 from holdfast.card import Card, CheckSettings, Outcome, check, compare
 from holdfast.card.checks import plasticity, solutions
-from holdfast.card.target import Kind, recognise
+from holdfast.card.target import Kind, Target, recognise
 from holdfast.errors import ArgumentError
 from holdfast.lab.report.svg import PALETTE
 from holdfast.optim import ProjectionWarning, apply_masks_, magnitude_masks, normalize_
@@ -177,7 +177,7 @@ def test_a_fresh_network_that_is_right_by_luck_has_learnt_nothing():
         model = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 10))
         right = float((model(inputs).argmax(1) == labels).double().mean()) > share + margin
         lucky += right
-        known += right and solutions._knows_names(model, inputs, labels, seed)
+        known += right and solutions._has_learnt(Target(Kind.NETWORK, "", model, ""), model, (inputs, labels), seed)
     assert lucky >= 10
     assert known <= 7  # of 60 at a level of .05: more in less than one of a hundred sets of seeds
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -185,7 +185,16 @@ def test_a_fresh_network_that_is_right_by_luck_has_learnt_nothing():
         optimizer.zero_grad()
         cross_entropy(model(inputs), labels).backward()
         optimizer.step()
-    assert solutions._knows_names(model, inputs, labels, 0)
+    assert solutions._has_learnt(Target(Kind.NETWORK, "", model, ""), model, (inputs, labels), 0)
+
+
+def test_a_network_that_its_function_draws_anew_is_not_judged(dense):
+    inputs, labels = examples(1)
+    untrained = recognise(make)
+    assert not solutions._has_learnt(untrained, untrained.subject, (inputs, labels), 0)
+    known = recognise(lambda: dense)
+    assert solutions._has_learnt(known, dense, (inputs, labels), 0)
+    assert solutions._has_learnt(recognise(dense, factory=make), dense, (inputs, labels), 0)
 
 
 def test_few_examples_decide_nothing(dense):

@@ -58,6 +58,8 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     total = sum(entry.lists for entry in report.entries)
     broken = round(sum(entry.violation * entry.lists for entry in report.entries))
     fails = broken > 0 or not searched.holds
+    # What breaks the rule at every length follows another one, and need not be wrong at any.
+    another = report.breaks_at() == report.lengths[0]
     example = None if searched.counterexample is None else list(searched.counterexample.xs)
     certainty = f"{_lists_of(searched.n_checked, 'short ')}, and {lists} of each length up to {LENGTHS[-1]}"
     if not fails:
@@ -66,7 +68,7 @@ def probe(target: Target, settings: CheckSettings, seconds: float) -> Finding:
     return Finding(
         NAME,
         QUESTION,
-        Outcome.FAILS if fails else Outcome.HOLDS,
+        Outcome.NOT_TOLD if another else Outcome.FAILS if fails else Outcome.HOLDS,
         _sentence(report, broken, total, example),
         certainty,
         _remedy(target, report) if fails else None,
@@ -112,7 +114,8 @@ def _sentence(report: ListReport, broken: int, total: int, example: list[Any] | 
     if kept:
         return f"It goes wrong between {kept[-1]} and {at} elements. {found}"
     return (
-        f"{found} It does so at {at} elements already, the fewest that were tried: it may be made for something else."
+        f"It follows another rule than this question is about, or is wrong everywhere. {found} Functions that sort, "
+        "choose or reorder do not; one that changes every value, counts, or keeps the first few does, and may be right."
     )
 
 
@@ -171,15 +174,15 @@ def _remedy(target: Target, report: ListReport) -> Remedy:
     at = report.breaks_at()
     kept = [length for length in report.lengths if at is None or length < at]
     if not kept:
-        text = "keep to the lists it was made for: it contradicts itself at every length, and no extension from short"
-        return Remedy(f"{text} lists fits it", page="systems/lists")
+        text = "if it should sort, choose or reorder, look for its mistake in a short list; if not, try it on examples"
+        return Remedy(f"{text} whose answers you know", page="systems/lists")
     source, _, name = target.name.rpartition(":")
     made = f"from {source.removesuffix('.py').replace('/', '.')} import {name}\n" if source else ""
     votes = ", votes=3" if at is None else ""
     lines = (
         f"{made}from holdfast.lists import extrapolate\n\nf = extrapolate({name}, capacity={min(kept[-1], 16)}{votes})"
     )
-    text = "ask it for several short lists and put their answers together"
+    text = "unless it cuts its answer short on purpose, ask it for several short lists and put their answers together"
     return Remedy(f"{text}{', by majority' if votes else ''}", lines, "systems/lists")
 
 
