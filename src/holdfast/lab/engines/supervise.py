@@ -273,8 +273,24 @@ def _control(option: int, value: int) -> None:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill what bears a mark in its environment: orphans of a supervisor that was killed."""
+    """Kill what bears a mark in its environment: orphans of a supervisor that was killed.
+
+    A process that is just becoming another program has no environment for a moment, and is looked at again.
+    """
+    until = time.monotonic() + _LOOK_S
+    while _killed_or_unsure(f"{_MARK}={mark}".encode()) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _killed_or_unsure(mark: bytes) -> bool:
+    again = False
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
-            if f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes():
+            environment = (entry / "environ").read_bytes()
+            if mark in environment:
                 os.kill(int(entry.name), signal.SIGKILL)
+                again = True
+            elif not environment:
+                (entry / "exe").readlink()  # fails for what has ended, and for threads of the kernel
+                again = True
+    return again
